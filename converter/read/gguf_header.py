@@ -1,0 +1,291 @@
+"""A header scan of GGUF: metadata and tensor table, no tensor bytes, no numpy.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. gguf.GGUFReader maps and decodes the whole
+file (tens of seconds on a large vocabulary); a scan that steps over arrays takes well under a tenth.
+"""
+
+import mmap
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Final
+
+from converter.dtypes import GGML_BY_ID, GgmlType
+from converter.errors import JUDGED_BAD, ConverterError
+
+MAGIC: Final = b"GGUF"
+DEFAULT_ALIGNMENT: Final = 32
+_MAX_DIMS: Final = 4  # GGML_MAX_DIMS
+_MAX_DEPTH: Final = 4  # arrays of arrays are legal and unused; a bound keeps a hostile file from recursing
+
+UINT8, INT8, UINT16, INT16, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64, FLOAT64 = range(13)
+_SCALARS: Final[Mapping[int, struct.Struct]] = {
+    UINT8: struct.Struct("<B"),
+    INT8: struct.Struct("<b"),
+    UINT16: struct.Struct("<H"),
+    INT16: struct.Struct("<h"),
+    UINT32: struct.Struct("<I"),
+    INT32: struct.Struct("<i"),
+    FLOAT32: struct.Struct("<f"),
+    BOOL: struct.Struct("<?"),
+    UINT64: struct.Struct("<Q"),
+    INT64: struct.Struct("<q"),
+    FLOAT64: struct.Struct("<d"),
+}
+
+Scalar = int | float | bool | str
+
+
+@dataclass(frozen=True, slots=True)
+class GgufArray:
+    """An array in the metadata: where it lies, not its values. ``n`` elements of ``element_type``."""
+
+    element_type: int
+    n: int
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GgufTensor:
+    """One tensor: ``shape`` row-major (GGUF's ``ne`` reversed, as Hugging Face writes it), ``offset`` in the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: GgmlType
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """One metadata entry; ``begin`` and ``end`` are byte offsets of the whole entry, key included."""
+
+    key: str
+    value_type: int
+    value: Scalar | GgufArray
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class GgufHeader:
+    """A GGUF file without its tensor bytes. ``tensors`` keeps the file's order."""
+
+    path: Path
+    version: int
+    alignment: int
+    key_values: tuple[KeyValue, ...]
+    tensors: tuple[GgufTensor, ...]
+    data_offset: int
+    nbytes: int
+
+    @property
+    def kv(self) -> dict[str, Scalar | GgufArray]:
+        """Metadata by key; scalars and strings decoded, arrays as ``GgufArray``."""
+        return {entry.key: entry.value for entry in self.key_values}
+
+    @property
+    def by_name(self) -> dict[str, GgufTensor]:
+        """Tensors by name."""
+        return {tensor.name: tensor for tensor in self.tensors}
+
+
+class _Cursor:
+    """Reads little-endian values off a mapping; running past the end is the file's fault, not a crash."""
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self.path = path
+        self.data = data
+        self.at = 0
+
+    def scalar(self, value_type: int) -> int | float | bool:
+        codec = _SCALARS[value_type]
+        value: int | float | bool = codec.unpack(self.take(codec.size))[0]
+        return value
+
+    def count(self) -> int:
+        return int(self.scalar(UINT64))
+
+    def take(self, n: int) -> bytes:
+        end = self.skip(n)
+        return self.data[end - n : end]
+
+    def skip(self, n: int) -> int:
+        if n < 0 or self.at + n > len(self.data):
+            raise ConverterError(
+                f"{self.path}: the GGUF header runs past the end of the file "
+                f"(wanted {n} bytes at {self.at}, the file has {len(self.data)}); copy or download it again",
+                status=JUDGED_BAD,
+            )
+        self.at += n
+        return self.at
+
+    def string(self) -> str:
+        return self.take(self.count()).decode("utf-8", errors="surrogateescape")
+
+
+def read_gguf_header(path: Path) -> GgufHeader:
+    """Scan the header of the GGUF file at ``path``.
+
+    Raises ConverterError: status 2 where the file can't be opened or is of a kind we don't read (big-endian,
+    version 1), status 1 where it is malformed or truncated.
+    """
+    try:
+        with path.open("rb") as file:
+            _refuse_foreign(path, file.read(8))
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _scan(_Cursor(path, data))
+    except OSError as error:
+        raise ConverterError(f"{path}: can't be read: {error.strerror or error}") from error
+
+
+def _refuse_foreign(path: Path, start: bytes) -> None:
+    if start[:4] != MAGIC or len(start) < 8:
+        raise ConverterError(f"{path}: not a GGUF file (begins with {start[:4]!r}, wanted {MAGIC!r})", status=JUDGED_BAD)
+    little, big = struct.unpack("<I", start[4:])[0], struct.unpack(">I", start[4:])[0]
+    if little & 0xFFFF == 0 and big < 0x10000:
+        raise ConverterError(f"{path}: a big-endian GGUF, which is not read; convert it to little-endian first")
+    if little not in (2, 3):
+        raise ConverterError(f"{path}: GGUF version {little} is not read (wanted 2 or 3); rewrite it with a current tool")
+
+
+def _scan(cursor: _Cursor) -> GgufHeader:
+    cursor.skip(4)
+    version = int(cursor.scalar(UINT32))
+    n_tensors, n_kv = cursor.count(), cursor.count()
+    key_values = tuple(_key_value(cursor) for _ in range(_plausible(cursor, n_kv, "metadata entries")))
+    alignment = _alignment(cursor.path, key_values)
+    infos = [_tensor_info(cursor) for _ in range(_plausible(cursor, n_tensors, "tensors"))]
+    data_offset = align(cursor.at, alignment)
+    tensors = tuple(_placed(cursor, info, data_offset) for info in infos)
+    return GgufHeader(cursor.path, version, alignment, key_values, tensors, data_offset, len(cursor.data))
+
+
+def align(n: int, alignment: int) -> int:
+    """``n`` rounded up to a multiple of ``alignment``."""
+    return -(-n // alignment) * alignment
+
+
+def _plausible(cursor: _Cursor, n: int, what: str) -> int:
+    # Every entry takes at least 12 bytes: a count the file can't hold must not become a long loop.
+    if n * 12 > len(cursor.data):
+        raise ConverterError(f"{cursor.path}: claims {n} {what}, more than the file can hold", status=JUDGED_BAD)
+    return n
+
+
+def _key_value(cursor: _Cursor) -> KeyValue:
+    begin = cursor.at
+    key = cursor.string()
+    value_type = int(cursor.scalar(UINT32))
+    value = _value(cursor, value_type, key)
+    return KeyValue(key, value_type, value, begin, cursor.at)
+
+
+def _value(cursor: _Cursor, value_type: int, key: str) -> Scalar | GgufArray:
+    if value_type == STRING:
+        return cursor.string()
+    if value_type == ARRAY:
+        return _array(cursor, key, depth=1)
+    if value_type in _SCALARS:
+        return cursor.scalar(value_type)
+    raise ConverterError(f"{cursor.path}: key {key!r} has the unknown value type {value_type}", status=JUDGED_BAD)
+
+
+def _array(cursor: _Cursor, key: str, depth: int) -> GgufArray:
+    element_type, n, begin = int(cursor.scalar(UINT32)), cursor.count(), 0
+    begin = cursor.at
+    if element_type in _SCALARS:
+        cursor.skip(n * _SCALARS[element_type].size)
+    elif element_type == STRING:
+        _skip_strings(cursor, _plausible_strings(cursor, n, key))
+    elif element_type == ARRAY and depth < _MAX_DEPTH:
+        for _ in range(_plausible(cursor, n, f"arrays in {key!r}")):
+            _array(cursor, key, depth + 1)
+    else:
+        raise ConverterError(f"{cursor.path}: array {key!r} has the unknown type {element_type}", status=JUDGED_BAD)
+    return GgufArray(element_type, n, begin, cursor.at - begin)
+
+
+def _plausible_strings(cursor: _Cursor, n: int, key: str) -> int:
+    if n * 8 > len(cursor.data):
+        raise ConverterError(f"{cursor.path}: array {key!r} claims {n} strings, more than the file can hold", status=1)
+    return n
+
+
+def _skip_strings(cursor: _Cursor, n: int) -> None:
+    # The hot loop of the scan (a vocabulary has 262,144 tokens), so it runs on local names.
+    data, at, limit, unpack = cursor.data, cursor.at, len(cursor.data) - 8, _SCALARS[UINT64].unpack_from
+    for _ in range(n):
+        if at > limit:
+            break
+        at += 8 + unpack(data, at)[0]
+    cursor.skip(at - cursor.at)
+
+
+def _alignment(path: Path, key_values: tuple[KeyValue, ...]) -> int:
+    value = next((e.value for e in key_values if e.key == "general.alignment"), DEFAULT_ALIGNMENT)
+    # ggml's reader wants a power of two (gguf.cpp); a multiple of 8 is the format's own rule.
+    if not isinstance(value, int) or value < 8 or value & (value - 1):
+        raise ConverterError(f"{path}: general.alignment is {value!r}, wanted a power of two from 8", status=JUDGED_BAD)
+    return value
+
+
+_Info = tuple[str, tuple[int, ...], GgmlType, int]
+
+
+def _tensor_info(cursor: _Cursor) -> _Info:
+    name = cursor.string()
+    n_dims = int(cursor.scalar(UINT32))
+    if n_dims > _MAX_DIMS:
+        raise ConverterError(f"{cursor.path}: tensor {name!r} has {n_dims} dimensions (at most {_MAX_DIMS})", status=1)
+    shape = tuple(reversed([cursor.count() for _ in range(n_dims)]))
+    type_id = int(cursor.scalar(UINT32))
+    if type_id not in GGML_BY_ID:
+        raise ConverterError(f"{cursor.path}: tensor {name!r} has the GGML type {type_id}, which this version doesn't know")
+    return name, shape, GGML_BY_ID[type_id], cursor.count()
+
+
+def _placed(cursor: _Cursor, info: _Info, data_offset: int) -> GgufTensor:
+    name, shape, ggml_type, relative = info
+    if not ggml_type.fits(shape[-1] if shape else 1):
+        raise ConverterError(
+            f"{cursor.path}: tensor {name!r} is {ggml_type.name} with rows of {shape[-1]} elements, "
+            f"wanted a multiple of {ggml_type.block_size}",
+            status=JUDGED_BAD,
+        )
+    offset, nbytes = data_offset + relative, ggml_type.nbytes(shape)
+    if offset + nbytes > len(cursor.data):
+        raise ConverterError(
+            f"{cursor.path}: tensor {name!r} ends at byte {offset + nbytes}, the file has {len(cursor.data)}; "
+            "it is truncated: copy or download it again",
+            status=JUDGED_BAD,
+        )
+    return GgufTensor(name, shape, ggml_type, offset, nbytes)
+
+
+def read_strings(header: GgufHeader, array: GgufArray) -> Iterator[str]:
+    """The strings of a metadata array, read from the file when asked for."""
+    with header.path.open("rb") as file:
+        file.seek(array.offset)
+        data = file.read(array.nbytes)
+    at = 0
+    for _ in range(array.n):
+        (n,) = _SCALARS[UINT64].unpack_from(data, at)
+        yield data[at + 8 : at + 8 + n].decode("utf-8", errors="surrogateescape")
+        at += 8 + n
+
+
+def read_scalars(header: GgufHeader, array: GgufArray) -> tuple[int | float | bool, ...]:
+    """The numbers of a metadata array."""
+    with header.path.open("rb") as file:
+        file.seek(array.offset)
+        data = file.read(array.nbytes)
+    return tuple(value for (value,) in _SCALARS[array.element_type].iter_unpack(data))
+
+
+def n_elements(tensor: GgufTensor) -> int:
+    """How many elements a tensor holds."""
+    return prod(tensor.shape)
