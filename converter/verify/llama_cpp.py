@@ -1,7 +1,7 @@
-"""The parent's side of the llama.cpp worker: one long-lived subprocess, whose death is a result and not a crash.
+"""The parent's side of the llama.cpp worker: one long-lived subprocess, whose death is a result, not a crash.
 
-Proof runs use an F32 KV cache, no flash attention and no repacked weights: llama.cpp's defaults raise the noise
-floor on an F32 model from 3e-12 to 7e-6.
+Proof runs use an F32 KV cache, no flash attention and no repacked weights: llama.cpp's defaults raise the
+noise floor on an F32 model from 3e-12 to 7e-6.
 """
 
 import itertools
@@ -58,7 +58,7 @@ PROOF: Final = Settings(
 
 
 class LlamaCpp:
-    """llama.cpp in a worker that starts on the first call and again after a failure. The last model stays loaded."""
+    """llama.cpp in a worker that starts on the first call and again after a failure; the last model stays."""
 
     def __init__(self, *, timeout: float = 900.0) -> None:
         """``timeout`` in seconds holds for each call."""
@@ -108,7 +108,7 @@ class LlamaCpp:
         return bool(self._ask("describe", model, PROOF)["tokenizes"])
 
     def generate(self, model: Path, prompt: str, n_tokens: int, lora: Path | None = None) -> str:
-        """Greedy text after ``prompt``, with llama.cpp's own defaults; special tokens in the prompt are read as such."""
+        """Greedy text after ``prompt``, with llama.cpp's own defaults. Special tokens in the prompt count."""
         text = self._ask("generate", model, DEFAULTS, lora=_text(lora), prompt=prompt, n_tokens=n_tokens)
         return str(text)
 
@@ -124,7 +124,7 @@ class LlamaCpp:
         worker = self._worker = self._worker or _Worker(Path(self._folder.name))
         try:
             return worker.ask(request, self._timeout)
-        except _Died as death:
+        except _DeathError as death:
             self._end_worker()
             raise LlamaCppFailed(str(death), worker.log()) from None
 
@@ -134,7 +134,7 @@ class LlamaCpp:
             self._worker = None
 
 
-class _Died(Exception):
+class _DeathError(Exception):
     """The worker is gone, or was killed because it did not answer."""
 
 
@@ -160,7 +160,7 @@ class _Worker:
         self._greet()
 
     def ask(self, request: dict[str, Any], timeout: float) -> Any:
-        """The result of one request. Raises LlamaCppFailed on a refusal and _Died on a death."""
+        """The result of one request. Raises LlamaCppFailed on a refusal and _DeathError on a death."""
         self._log_begin = self._log_path.stat().st_size
         with suppress(OSError):  # a worker that is gone by now is noticed by its missing reply
             print(json.dumps(request), file=self._process.stdin, flush=True)
@@ -186,7 +186,7 @@ class _Worker:
     def _greet(self) -> None:
         try:
             greeting = self._reply(_START_SECONDS)
-        except _Died as death:
+        except _DeathError as death:
             self.end()
             raise ConverterError("\n  ".join([f"llama.cpp does not start: {death}", *self.log()])) from None
         if "unusable" in greeting:
@@ -204,9 +204,9 @@ class _Worker:
             line = self._replies.get(timeout=timeout)
         except queue.Empty:
             self._process.kill()
-            raise _Died(f"llama.cpp did not answer within {timeout:g} s") from None
+            raise _DeathError(f"llama.cpp did not answer within {timeout:g} s") from None
         if line is None:
-            raise _Died(_cause_of_death(self._process.wait()))
+            raise _DeathError(_cause_of_death(self._process.wait()))
         reply: dict[str, Any] = json.loads(line)
         return reply
 

@@ -1,7 +1,7 @@
 """ctypes declarations of the few parts of llama.cpp that the worker calls, for one pinned build of xllamacpp.
 
-The wheel carries llama.cpp's C API in its extension module. The parameter structs differ between builds and
-say nothing of their own layout, so the version is pinned and the defaults are checked before anything is used.
+The wheel carries llama.cpp's C API in its extension module. The parameter structs differ between builds
+and say nothing of their own layout, so the version is pinned and the defaults are checked before any use.
 API: https://github.com/ggml-org/llama.cpp/blob/master/include/llama.h
 """
 
@@ -178,7 +178,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
 
 
 def find_library() -> Path:
-    """The extension module of the installed xllamacpp, found without importing it; its version is the pinned one."""
+    """The extension module of the installed xllamacpp, of the pinned version, found without importing it."""
     spec = importlib.util.find_spec("xllamacpp")
     if spec is None or not spec.submodule_search_locations:
         raise ConverterError("llama.cpp is not installed: pip install 'adapter-to-gguf[verify]'")
@@ -193,13 +193,13 @@ def find_library() -> Path:
 def _refuse_other_builds(version: str) -> None:
     if version != XLLAMACPP_VERSION:
         raise ConverterError(
-            f"xllamacpp {version} is installed, wanted {XLLAMACPP_VERSION} (its structs differ between builds): "
+            f"xllamacpp {version} is installed, wanted {XLLAMACPP_VERSION} (structs differ between builds): "
             f"pip install 'xllamacpp=={XLLAMACPP_VERSION}'"
         )
 
 
 def load_library() -> ctypes.CDLL:
-    """llama.cpp with every function above declared, refused where its structs are not the ones declared here."""
+    """llama.cpp with every function above declared; refused where its structs are not the ones above."""
     path = find_library()
     try:
         library = ctypes.CDLL(str(path))

@@ -22,7 +22,7 @@ _LOGITS_BYTES: Final = 128 << 20  # what one decode may hold: 128 positions of G
 _LORA_SCALE: Final = 1.0
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """llama.cpp said no and lives on."""
 
 
@@ -47,7 +47,7 @@ class Engine:
         }
         try:
             return {"result": handlers[request["do"]](request)}
-        except Refused as refusal:
+        except RefusedError as refusal:
             return {"refused": str(refusal)}
 
     def describe(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class Engine:
             self.model = self.library.llama_model_load_from_file(os.fsencode(path), params)
             self.loaded = wanted
         if self.model is None:
-            raise Refused(f"llama.cpp refuses to load {path.name}")
+            raise RefusedError(f"llama.cpp refuses to load {path.name}")
         return self.model
 
     def _unload(self) -> None:
@@ -119,7 +119,7 @@ class Engine:
             params.n_threads = params.n_threads_batch = _n_cores()
             context = self.library.llama_init_from_model(self._load(request), params)
             if context is None:
-                raise Refused("llama.cpp refuses to make a context")
+                raise RefusedError("llama.cpp refuses to make a context")
             try:
                 self._attach(context, lora)
                 yield context
@@ -134,7 +134,7 @@ class Engine:
         path = Path(request["lora"])
         lora = self.library.llama_adapter_lora_init(self._load(request), os.fsencode(path))
         if lora is None:
-            raise Refused(f"llama.cpp refuses the LoRA {path.name}")
+            raise RefusedError(f"llama.cpp refuses the LoRA {path.name}")
         try:
             yield lora
         finally:
@@ -145,7 +145,7 @@ class Engine:
             return
         loras, scales = (ctypes.c_void_p * 1)(lora), (ctypes.c_float * 1)(_LORA_SCALE)
         if self.library.llama_set_adapters_lora(context, loras, 1, scales):
-            raise Refused("llama.cpp refuses to attach the LoRA")
+            raise RefusedError("llama.cpp refuses to attach the LoRA")
 
     def _decode_all(self, context: int, sequence: Sequence[int], out: np.ndarray) -> None:
         self.library.llama_memory_clear(self.library.llama_get_memory(context), True)
@@ -161,7 +161,7 @@ class Engine:
         batch = lib.Batch(n_tokens=n, token=(ctypes.c_int32 * n)(*tokens), logits=every)
         status = self.library.llama_decode(context, batch)
         if status:
-            raise Refused(f"llama_decode gives status {status}")
+            raise RefusedError(f"llama_decode gives status {status}")
         n_vocab = n_vocab or self.library.llama_vocab_n_tokens(self.library.llama_model_get_vocab(self.model))
         return np.ctypeslib.as_array(self.library.llama_get_logits(context), (n, n_vocab))
 
@@ -171,7 +171,7 @@ class Engine:
         tokens = (ctypes.c_int32 * room)()
         n = self.library.llama_tokenize(vocab, data, len(data), tokens, room, True, parse_special)
         if n < 0:
-            raise Refused(f"llama_tokenize gives {n}")
+            raise RefusedError(f"llama_tokenize gives {n}")
         return list(tokens[:n])
 
     def _text(self, vocab: int, tokens: Sequence[int]) -> str:
