@@ -11,20 +11,21 @@ FROM python:3.11-slim AS base
 ENV PYTHONUNBUFFERED=1
 COPY constraints.txt /
 COPY --from=wheel /wheels /wheels
-RUN useradd --uid 10001 --create-home converter && mkdir /work && chown converter /work
+RUN useradd --uid 10001 --create-home converter
 WORKDIR /work
 
 FROM base AS verify
 # CPU builds of torch; PyPI's own bring several GB of CUDA.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-# xllamacpp links the system's OpenMP.
+# xllamacpp links the system's OpenMP; Debian keeps one version of it, so a pin would break the build.
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
 RUN wheel=$(echo /wheels/*.whl) \
     && pip install --no-cache-dir --constraint /constraints.txt --extra-index-url "$TORCH_INDEX" "${wheel}[verify]"
-USER converter
+USER 10001
 ENTRYPOINT ["adapter-verify"]
 
 FROM base AS gate
 RUN pip install --no-cache-dir --constraint /constraints.txt /wheels/*.whl
-USER converter
+USER 10001
 ENTRYPOINT ["adapter-check"]
