@@ -144,12 +144,16 @@ def read_gguf_header(path: Path) -> GgufHeader:
 
 def _refuse_foreign(path: Path, start: bytes) -> None:
     if start[:4] != MAGIC or len(start) < 8:
-        raise ConverterError(f"{path}: not a GGUF file (begins with {start[:4]!r}, wanted {MAGIC!r})", status=JUDGED_BAD)
+        raise ConverterError(
+            f"{path}: not a GGUF file (begins with {start[:4]!r}, wanted {MAGIC!r})", status=JUDGED_BAD
+        )
     little, big = struct.unpack("<I", start[4:])[0], struct.unpack(">I", start[4:])[0]
     if little & 0xFFFF == 0 and big < 0x10000:
         raise ConverterError(f"{path}: a big-endian GGUF, which is not read; convert it to little-endian first")
     if little not in (2, 3):
-        raise ConverterError(f"{path}: GGUF version {little} is not read (wanted 2 or 3); rewrite it with a current tool")
+        raise ConverterError(
+            f"{path}: GGUF version {little} is not read (wanted 2 or 3); rewrite it with a current tool"
+        )
 
 
 def _scan(cursor: _Cursor) -> GgufHeader:
@@ -244,7 +248,9 @@ def _tensor_info(cursor: _Cursor) -> _Info:
     shape = tuple(reversed([cursor.count() for _ in range(n_dims)]))
     type_id = int(cursor.scalar(UINT32))
     if type_id not in GGML_BY_ID:
-        raise ConverterError(f"{cursor.path}: tensor {name!r} has the GGML type {type_id}, which this version doesn't know")
+        raise ConverterError(
+            f"{cursor.path}: tensor {name!r} has the GGML type {type_id}, which this version doesn't know"
+        )
     return name, shape, GGML_BY_ID[type_id], cursor.count()
 
 

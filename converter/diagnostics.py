@@ -1,0 +1,164 @@
+"""What a judgement is made of: deployments, rules, problems, findings, reports. Plain data."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from converter.read.adapter import Adapter
+    from converter.read.base_model import BaseModel
+
+Kind = Literal["lora", "model", "untie-lora", "untie-model"]
+
+LORA: Final = frozenset[Kind]({"lora", "untie-lora"})
+MODEL: Final = frozenset[Kind]({"model", "untie-model"})
+TIED: Final = frozenset[Kind]({"lora", "model"})
+UNTIED: Final = frozenset[Kind]({"untie-lora", "untie-model"})
+EVERY: Final = LORA | MODEL
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What the adapter is to become: the intent that decides which findings matter."""
+
+    to: Literal["lora", "model"] = "lora"
+    untie: bool = False
+    outtype: str | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """The deployment as findings name it in ``blocks``."""
+        if self.untie:
+            return "untie-lora" if self.to == "lora" else "untie-model"
+        return self.to
+
+    @property
+    def options(self) -> str:
+        """The deployment as the command line spells it."""
+        return OPTIONS[self.kind]
+
+
+OPTIONS: Final[dict[Kind, str]] = {
+    "lora": "--to lora",
+    "model": "--to model",
+    "untie-lora": "--untie --to lora",
+    "untie-model": "--untie --to model",
+}
+
+
+class Severity(Enum):
+    """An error blocks the deployments it names; a warning blocks none."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a check yields: where (a key, a module, a config field), what was found and wanted, what it blocks."""
+
+    where: str
+    message: str
+    blocks: frozenset[Kind] = EVERY
+
+
+# The inputs a check needs. Where one can't be had, its rule is reported as skipped, with the reason.
+@dataclass(frozen=True, slots=True)
+class AdapterCheck:
+    """Looks at the adapter alone: headers and config."""
+
+    run: "Callable[[Adapter], Iterable[Problem]]"
+
+
+@dataclass(frozen=True, slots=True)
+class BaseCheck:
+    """Looks at the adapter beside its base."""
+
+    run: "Callable[[Adapter, BaseModel], Iterable[Problem]]"
+
+
+@dataclass(frozen=True, slots=True)
+class NoBaseCheck:
+    """Speaks where a base would be needed and none is given."""
+
+    run: "Callable[[Adapter], Iterable[Problem]]"
+
+
+@dataclass(frozen=True, slots=True)
+class ValuesCheck:
+    """Reads the adapter's numbers (``--values``; adapter-to-gguf always does)."""
+
+    run: "Callable[[Adapter], Iterable[Problem]]"
+
+
+@dataclass(frozen=True, slots=True)
+class BaseValuesCheck:
+    """Reads the numbers of adapter and base."""
+
+    run: "Callable[[Adapter, BaseModel], Iterable[Problem]]"
+
+
+Check = AdapterCheck | BaseCheck | NoBaseCheck | ValuesCheck | BaseValuesCheck
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule. ``name`` names the fault; the docstring of its module is its documentation."""
+
+    code: str
+    name: str
+    severity: Severity
+    check: Check
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A problem with its rule's code and severity stamped on."""
+
+    code: str
+    name: str
+    severity: Severity
+    where: str
+    message: str
+    blocks: frozenset[Kind]
+
+    def stops(self, deployment: Deployment) -> bool:
+        """Whether this finding forbids the deployment."""
+        return self.severity is Severity.ERROR and deployment.kind in self.blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A rule that was not applied, and why. Skipped is not passed."""
+
+    code: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The judgement of one adapter for one deployment."""
+
+    path: Path
+    base: str | None
+    deployment: Deployment
+    findings: tuple[Finding, ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def stopping(self) -> tuple[Finding, ...]:
+        """The findings that forbid the deployment."""
+        return tuple(finding for finding in self.findings if finding.stops(self.deployment))
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing forbids the deployment."""
+        return not self.stopping
+
+    def blockers(self, kind: Kind) -> tuple[str, ...]:
+        """The codes that forbid a kind of deployment, in order, each once."""
+        errors = (f for f in self.findings if f.severity is Severity.ERROR and kind in f.blocks)
+        return tuple(dict.fromkeys(finding.code for finding in errors))

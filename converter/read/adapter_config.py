@@ -1,0 +1,234 @@
+"""adapter_config.json: every field PEFT writes for LoRA, what it means for the served weights, and what we do with it.
+
+Source: peft/tuners/lora/config.py and peft/config.py, PEFT 0.21.2. A field that is not in ``FIELDS`` and holds a
+value is refused (rule CF004): rsLoRA and alpha_pattern were once such fields, and tools that skipped them lost them.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal, TypeVar
+
+MAX_CONFIG_NBYTES: Final = 10_000_000
+
+# applied: changes the served weights, and is part of every conversion.
+# selects: says which modules have tensors; the tensors themselves are what is applied.
+# training: only matters while training.
+# about: says where the adapter came from.
+# default: any value but the default changes the weights in a way that is not converted, so it is refused.
+Fate = Literal["applied", "selects", "training", "about", "default"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of LoraConfig: its fate, and the harmless values beside null, false and empty ones."""
+
+    fate: Fate
+    harmless: tuple[str | bool, ...] = ()
+
+
+FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
+    {
+        "peft_type": Field("applied"),
+        "r": Field("applied"),
+        "lora_alpha": Field("applied"),
+        "use_rslora": Field("applied"),
+        "rank_pattern": Field("applied"),
+        "alpha_pattern": Field("applied"),
+        "modules_to_save": Field("applied"),
+        "ensure_weight_tying": Field("applied"),
+        "target_modules": Field("selects"),
+        "exclude_modules": Field("selects"),
+        "layers_to_transform": Field("selects"),
+        "layers_pattern": Field("selects"),
+        "lora_dropout": Field("training"),
+        "inference_mode": Field("training"),
+        "runtime_config": Field("training"),
+        "loftq_config": Field("training"),
+        "eva_config": Field("training"),
+        "corda_config": Field("training"),
+        "lora_ga_config": Field("training"),
+        "velora_config": Field("training"),
+        "qalora_group_size": Field("training"),
+        "megatron_core": Field("training"),
+        "task_type": Field("about"),
+        "auto_mapping": Field("about"),
+        "peft_version": Field("about"),
+        "base_model_name_or_path": Field("about"),
+        "revision": Field("about"),
+        "fan_in_fan_out": Field("default"),
+        "bias": Field("default", ("none",)),
+        "lora_bias": Field("default"),
+        "use_dora": Field("default"),
+        "use_qalora": Field("default"),
+        "use_bdlora": Field("default"),
+        "init_lora_weights": Field("default", (True, "gaussian", "orthogonal", "eva")),
+        "trainable_token_indices": Field("default"),
+        "target_parameters": Field("default"),
+        "layer_replication": Field("default"),
+        "alora_invocation_tokens": Field("default"),
+        "megatron_config": Field("default"),
+        "arrow_config": Field("default"),
+        "kasa_config": Field("default"),
+        "monteclora_config": Field("default"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """An adapter's config: PEFT's fields by PEFT's names.
+
+    A field of the wrong type reads as its default here and is listed in ``malformed`` as (field, found, wanted).
+    """
+
+    path: Path
+    raw: Mapping[str, object]
+    peft_type: str | None = None
+    base_model_name_or_path: str | None = None
+    r: int = 8
+    lora_alpha: float = 8.0
+    use_rslora: bool = False
+    use_dora: bool = False
+    ensure_weight_tying: bool = False
+    rank_pattern: Mapping[str, int] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    target_modules: str | tuple[str, ...] | None = None
+    modules_to_save: tuple[str, ...] = ()
+    malformed: tuple[tuple[str, str, str], ...] = ()
+    duplicates: tuple[str, ...] = ()
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Fields PEFT's LoraConfig doesn't have that hold a value."""
+        return tuple(name for name, value in self.raw.items() if name not in FIELDS and not holds_nothing(value))
+
+    @property
+    def unsupported(self) -> tuple[str, ...]:
+        """Fields whose value changes the served weights in a way that is not converted."""
+        return tuple(
+            name
+            for name, value in self.raw.items()
+            if name in FIELDS and FIELDS[name].fate == "default" and not _is_harmless(name, value)
+        )
+
+
+class UnreadableConfig(Exception):
+    """adapter_config.json is not a JSON object; the message says why."""
+
+
+def read_adapter_config(path: Path) -> AdapterConfig:
+    """Read adapter_config.json at ``path``. Raises UnreadableConfig, or OSError where the file can't be read."""
+    duplicates: list[str] = []
+
+    def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
+        result = dict(items)
+        if len(result) < len(items):
+            names = [name for name, _ in items]
+            duplicates.extend(sorted({name for name in names if names.count(name) > 1}))
+        return result
+
+    if path.stat().st_size > MAX_CONFIG_NBYTES:
+        raise UnreadableConfig(f"has {path.stat().st_size} bytes (at most {MAX_CONFIG_NBYTES})")
+    try:
+        raw = json.loads(path.read_bytes(), object_pairs_hook=pairs)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableConfig(f"is not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise UnreadableConfig("is not a JSON object")
+    return _typed(path, raw, tuple(duplicates))
+
+
+def _typed(path: Path, raw: dict[str, object], duplicates: tuple[str, ...]) -> AdapterConfig:
+    malformed: list[tuple[str, str, str]] = []
+
+    def read(name: str, reader: Callable[[object], T], default: T) -> T:
+        if raw.get(name) is None:
+            return default
+        try:
+            return reader(raw[name])
+        except _WrongType as wrong:
+            malformed.append((name, json.dumps(raw[name])[:80], str(wrong)))
+            return default
+
+    return AdapterConfig(
+        path=path,
+        raw=MappingProxyType(raw),
+        peft_type=read("peft_type", _string, None),
+        base_model_name_or_path=read("base_model_name_or_path", _string, None),
+        r=read("r", _positive, 8),
+        lora_alpha=read("lora_alpha", _number, 8.0),
+        use_rslora=read("use_rslora", _boolean, False),
+        use_dora=read("use_dora", _boolean, False),
+        ensure_weight_tying=read("ensure_weight_tying", _boolean, False),
+        rank_pattern=read("rank_pattern", _pattern(_positive), {}),
+        alpha_pattern=read("alpha_pattern", _pattern(_number), {}),
+        target_modules=read("target_modules", _names_or_regex, None),
+        modules_to_save=read("modules_to_save", _names, ()),
+        malformed=tuple(malformed),
+        duplicates=duplicates,
+    )
+
+
+T = TypeVar("T")
+
+
+class _WrongType(Exception):
+    """A value is of the wrong type; the message says what is wanted."""
+
+
+def _string(value: object) -> str | None:
+    if not isinstance(value, str):
+        raise _WrongType("a string")
+    return value
+
+
+def _positive(value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise _WrongType("a whole number from 1")
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise _WrongType("a finite number")
+    return value
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _WrongType("true or false")
+    return value
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise _WrongType("a list of module names")
+    return tuple(value)
+
+
+def _names_or_regex(value: object) -> str | tuple[str, ...] | None:
+    return value if isinstance(value, str) else _names(value)
+
+
+def _pattern(number: Callable[[object], T]) -> Callable[[object], Mapping[str, T]]:
+    def read(value: object) -> Mapping[str, T]:
+        if not isinstance(value, dict):
+            raise _WrongType("an object of module patterns and numbers")
+        return {key: number(item) for key, item in value.items()}
+
+    return read
+
+
+def _is_harmless(name: str, value: object) -> bool:
+    return holds_nothing(value) or any(
+        value is ok or (isinstance(ok, str) and value == ok) for ok in FIELDS[name].harmless
+    )
+
+
+def holds_nothing(value: object) -> bool:
+    """True for null, false and empty values. 0 is a value: a tool that skips it may skip a scale."""
+    return value is None or value is False or (isinstance(value, str | list | dict) and not value)

@@ -1,0 +1,278 @@
+"""A base model as data: architecture, tie state, module shapes, where its tensors lie. Headers and JSON only.
+
+A base is a Hugging Face directory (config.json, with or without safetensors) or a GGUF file (split files as one).
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from converter.architectures import Architecture, Target, architecture_named, architecture_of_model_type
+from converter.errors import JUDGED_BAD, ConverterError
+from converter.read.checkpoint import UnreadableIndex, is_lfs_pointer, is_local_name, read_index
+from converter.read.gguf_header import GgufHeader, GgufTensor, read_gguf_header
+from converter.read.module_paths import normal_module
+from converter.read.safetensors_header import SafetensorsHeader, UnreadableHeader, read_safetensors_header
+from converter.read.stored import StoredTensor
+
+_SPLIT_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """The model an adapter belongs to.
+
+    ``tensors`` maps Hugging Face names (``model.layers.0.mlp.up_proj.weight``) to where they lie; a GGUF's rows are in
+    GGUF's order. Empty for a directory with only config.json. ``dims`` are the sizes that shapes and orders are made of.
+    """
+
+    path: Path
+    format: Literal["gguf", "huggingface"]
+    model_type: str
+    architecture: Architecture | None
+    dims: Mapping[str, int]
+    tied: bool
+    tensors: Mapping[str, StoredTensor]
+    shards: tuple[GgufHeader, ...] = ()
+    quantization: str | None = None
+    name: str | None = None
+
+    def shape(self, module: str) -> tuple[int, ...] | None:
+        """The shape of a module's weight, (out, in) for a linear, or None where the base has no such module."""
+        stored = self.tensors.get(f"{self._stored_module(module)}.weight")
+        if stored is not None:
+            return stored.shape
+        target = self.target(module)
+        if target is None or self.tensors:
+            return None
+        return tuple(self.dims[dim] for dim in target.shape)
+
+    def target(self, module: str) -> Target | None:
+        """The module's GGUF target, or None where the architecture or this base has no such module."""
+        target = self.architecture.target(module) if self.architecture else None
+        layer = re.search(r"\.layers\.(\d+)\.", module)
+        return None if layer and int(layer[1]) >= self.dims["n_layer"] else target
+
+    def weight(self, module: str) -> StoredTensor | None:
+        """Where the module's weight lies; a tied head's is the embedding's."""
+        return self.tensors.get(f"{self._stored_module(module)}.weight")
+
+    def _stored_module(self, module: str) -> str:
+        return "model.embed_tokens" if module == "lm_head" and self.tied else module
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether a GGUF base holds block-quantised tensors."""
+        return any(
+            not tensor.type.is_float for shard in self.shards for tensor in shard.tensors if len(tensor.shape) > 1
+        )
+
+
+def read_base_model(path: Path) -> BaseModel:
+    """Read the base at ``path``, a directory or a GGUF file.
+
+    Raises ConverterError, status 2: there is no such base, or it is of a kind that is not read.
+    """
+    if path.is_dir():
+        return _read_huggingface(path)
+    if path.is_file():
+        return _read_gguf(path)
+    raise ConverterError(f"{path}: no such base; give a Hugging Face directory or a GGUF file with --base")
+
+
+# --- Hugging Face ---------------------------------------------------------------------------------------------------
+
+
+def _read_huggingface(directory: Path) -> BaseModel:
+    config = _read_config(directory)
+    text = config.get("text_config")
+    text = text if isinstance(text, dict) else config
+    model_type = str(text.get("model_type", config.get("model_type", "")))
+    architecture = architecture_of_model_type(model_type)
+    tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    return BaseModel(
+        path=directory,
+        format="huggingface",
+        model_type=model_type,
+        architecture=architecture,
+        dims=_config_dims(directory, text, architecture) if architecture else {},
+        tied=bool(architecture and architecture.tied_by_default) if tied is None else bool(tied),
+        tensors=_safetensors_tensors(directory),
+        quantization=_quantization(config),
+        name=str(config.get("_name_or_path") or "") or None,
+    )
+
+
+def _read_config(directory: Path) -> dict[str, object]:
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ConverterError(
+            f"{directory}: no config.json; a base is a Hugging Face directory or a GGUF file"
+        ) from error
+    except OSError as error:
+        raise ConverterError(f"{path}: can't be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConverterError(f"{path}: is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ConverterError(f"{path}: is not a JSON object")
+    return config
+
+
+def _quantization(config: Mapping[str, object]) -> str | None:
+    settings = config.get("quantization_config")
+    return str(settings.get("quant_method", "unknown")) if isinstance(settings, dict) else None
+
+
+def _config_dims(directory: Path, config: Mapping[str, object], architecture: Architecture) -> Mapping[str, int]:
+    def number(field: str, otherwise: int | None = None) -> int:
+        value = config.get(field)
+        value = architecture.config_defaults.get(field, otherwise) if value is None else value
+        if type(value) is not int or value < 1:
+            raise ConverterError(f"{directory / 'config.json'}: {field} is {value!r}, wanted a whole number from 1")
+        return value
+
+    hidden, n_head = number("hidden_size"), number("num_attention_heads")
+    n_head_kv, head_dim = number("num_key_value_heads", n_head), number("head_dim", hidden // n_head)
+    return {
+        "n_layer": number("num_hidden_layers"),
+        "n_head": n_head,
+        "n_head_kv": n_head_kv,
+        "head_dim": head_dim,
+        "vocab": number("vocab_size"),
+        "hidden": hidden,
+        "ffn": number("intermediate_size"),
+        "q": n_head * head_dim,
+        "kv": n_head_kv * head_dim,
+    }
+
+
+def _safetensors_tensors(directory: Path) -> Mapping[str, StoredTensor]:
+    tensors: dict[str, StoredTensor] = {}
+    for path in _safetensors_files(directory):
+        header = _base_header(path)
+        for info in header.entries:
+            stored = StoredTensor(path, header.data_offset + info.begin, info.end - info.begin, info.shape, info.dtype)
+            tensors[normal_module(info.name)] = stored
+    return tensors
+
+
+def _safetensors_files(directory: Path) -> tuple[Path, ...]:
+    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    if single.exists():
+        return (single,)
+    if not index.exists():
+        return ()
+    try:
+        names = sorted(set(read_index(index).values()))
+    except (UnreadableIndex, OSError) as error:
+        raise ConverterError(f"{index}: {error}") from error
+    for name in names:
+        if not is_local_name(name) or not (directory / name).exists():
+            raise ConverterError(f"{index}: names the shard {name!r}, which is not in {directory}; download it")
+    return tuple(directory / name for name in names)
+
+
+def _base_header(path: Path) -> SafetensorsHeader:
+    try:
+        if is_lfs_pointer(path):
+            raise ConverterError(f"{path}: is a Git LFS pointer, not the weights; run `git lfs pull`")
+        return read_safetensors_header(path)
+    except UnreadableHeader as error:
+        raise ConverterError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ConverterError(f"{path}: can't be read: {error.strerror}") from error
+
+
+# --- GGUF -----------------------------------------------------------------------------------------------------------
+
+
+def _read_gguf(path: Path) -> BaseModel:
+    shards = _read_shards(path)
+    kv = shards[0].kv
+    _refuse_other_kinds(path, kv)
+    model_type = str(kv.get("general.architecture", ""))
+    architecture = architecture_named(model_type)
+    by_name = {tensor.name: (tensor, shard.path) for shard in shards for tensor in shard.tensors}
+    return BaseModel(
+        path=path,
+        format="gguf",
+        model_type=model_type,
+        architecture=architecture,
+        dims=_gguf_dims(path, kv, model_type, by_name) if architecture else {},
+        tied="output.weight" not in by_name,
+        tensors=_gguf_tensors(architecture, by_name) if architecture else {},
+        shards=shards,
+        name=str(kv.get("general.name", "")) or None,
+    )
+
+
+def _read_shards(path: Path) -> tuple[GgufHeader, ...]:
+    first = read_gguf_header(path)
+    count = first.kv.get("split.count", 1)
+    if not isinstance(count, int) or count < 2:
+        return (first,)
+    match = _SPLIT_NAME.fullmatch(path.name)
+    if not match or int(match["count"]) != count:
+        raise ConverterError(f"{path}: is one of {count} split files, but isn't named NAME-00001-of-{count:05}.gguf")
+    paths = [path.with_name(f"{match['stem']}-{no:05}-of-{count:05}.gguf") for no in range(1, count + 1)]
+    for shard in paths:
+        if not shard.is_file():
+            raise ConverterError(f"{shard}: missing; {path.name} is one of {count} split files and needs them all")
+    return tuple(read_gguf_header(shard) for shard in paths)
+
+
+def _refuse_other_kinds(path: Path, kv: Mapping[str, object]) -> None:
+    kind = kv.get("general.type", "model")
+    if kind != "model":
+        raise ConverterError(f"{path}: is a GGUF of general.type {kind!r}, wanted a model")
+    if kv.get("general.architecture") == "clip":
+        raise ConverterError(f"{path}: is a vision projector (mmproj), wanted the text model's GGUF")
+
+
+def _gguf_tensors(
+    architecture: Architecture, by_name: Mapping[str, tuple[GgufTensor, Path]]
+) -> Mapping[str, StoredTensor]:
+    tensors: dict[str, StoredTensor] = {}
+    for name, (tensor, path) in by_name.items():
+        stem, _, parameter = name.rpartition(".")
+        target = architecture.source(stem)
+        if target:
+            stored = StoredTensor(path, tensor.offset, tensor.nbytes, tensor.shape, tensor.type.name)
+            tensors[f"{target.module}.{parameter}"] = stored
+    return tensors
+
+
+def _gguf_dims(
+    path: Path, kv: Mapping[str, object], name: str, by_name: Mapping[str, tuple[GgufTensor, Path]]
+) -> Mapping[str, int]:
+    def number(key: str, otherwise: int | None = None) -> int:
+        value = kv.get(f"{name}.{key}", otherwise)
+        if type(value) is not int or value < 1:
+            raise ConverterError(
+                f"{path}: {name}.{key} is {value!r}, wanted one whole number from 1", status=JUDGED_BAD
+            )
+        return value
+
+    if "token_embd.weight" not in by_name:
+        raise ConverterError(f"{path}: has no token_embd.weight; it is not a text model's GGUF")
+    hidden, n_head = number("embedding_length"), number("attention.head_count")
+    n_head_kv, head_dim = (
+        number("attention.head_count_kv", n_head),
+        number("attention.key_length", hidden // n_head),
+    )
+    return {
+        "n_layer": number("block_count"),
+        "n_head": n_head,
+        "n_head_kv": n_head_kv,
+        "head_dim": head_dim,
+        "vocab": by_name["token_embd.weight"][0].shape[0],
+        "hidden": hidden,
+        "ffn": number("feed_forward_length"),
+        "q": n_head * head_dim,
+        "kv": n_head_kv * head_dim,
+    }
