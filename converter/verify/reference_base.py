@@ -1,0 +1,101 @@
+"""The base model in transformers, float32 on CPU with eager attention: the ground that the PEFT reference stands on.
+
+A GGUF base is dequantised by transformers, whose reader takes some fields from defaults instead of the file
+(transformers/integrations/ggml.py, GGUF_CONFIG_MAPPING); those are set from the file's metadata here.
+"""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from converter.errors import ConverterError
+from converter.read.gguf_header import Scalar, read_gguf_header
+
+# GGUF key below the architecture, and the config fields it decides. Gemma scales attention by head_dim ** -0.5.
+_FROM_METADATA: Final[Mapping[str, tuple[str, ...]]] = {
+    "attention.key_length": ("head_dim", "query_pre_attn_scalar"),
+    "attn_logit_softcapping": ("attn_logit_softcapping",),
+    "final_logit_softcapping": ("final_logit_softcapping",),
+}
+# The 27B models alone scale by hidden / heads; llama.cpp knows them by their depth (gemma2.cpp, gemma3.cpp).
+_GEMMA_27B_LAYERS: Final = {"gemma2": 46, "gemma3_text": 62}
+
+
+def load_base(path: Path) -> PreTrainedModel:
+    """The base at ``path``, a Hugging Face directory or a GGUF file. Raises ConverterError where it can't be had."""
+    arguments = _gguf_arguments(path) if path.is_file() else {"pretrained_model_name_or_path": path}
+    model, report = _from_pretrained(path, arguments)
+    _refuse_gaps(path, report)
+    # A model that remembers being quantised is taken for a quantised one by PEFT.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    return model
+
+
+def _from_pretrained(path: Path, arguments: Mapping[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+    settings: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
+    with quiet():
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                **arguments, **settings, local_files_only=True, output_loading_info=True
+            )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise ConverterError(f"{path}: transformers can't load this base: {_first_line(error)}") from error
+    model, report = loaded
+    return model, report
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars and PEFT's warnings: what they warn of is judged here by name."""
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logger = logging.getLogger("transformers")
+        level = logger.level
+        logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _gguf_arguments(path: Path) -> dict[str, Any]:
+    with quiet():
+        try:
+            config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise ConverterError(
+                f"{path}: transformers can't read this GGUF ({_first_line(error)}); give the Hugging Face directory "
+                "of the same model with --base, and this file with --base-gguf"
+            ) from error
+    _complete(config, path)
+    return {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "config": config}
+
+
+def _complete(config: PretrainedConfig, path: Path) -> None:
+    kv: Mapping[str, Any] = read_gguf_header(path).kv
+    for key, fields in _FROM_METADATA.items():
+        value: Scalar | None = kv.get(f"{kv.get('general.architecture')}.{key}")
+        for field in fields:
+            if value is not None and hasattr(config, field):
+                setattr(config, field, value)
+    if config.num_hidden_layers == _GEMMA_27B_LAYERS.get(config.model_type):
+        config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads
+
+
+def _refuse_gaps(path: Path, report: Mapping[str, Any]) -> None:
+    # A weight that the checkpoint lacks is filled at random, which no comparison should stand on.
+    gaps = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    if gaps:
+        raise ConverterError(f"{path}: the base lacks weights of its own architecture: {', '.join(gaps[:5])}")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
