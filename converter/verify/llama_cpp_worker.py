@@ -19,6 +19,7 @@ from converter.errors import ConverterError
 from converter.verify import llama_cpp_library as lib
 
 _LOGITS_BYTES: Final = 128 << 20  # what one decode may hold: 128 positions of Gemma's 262,144 tokens
+_N_MODELS: Final = 3  # a verification goes to and fro between the deployed model, its base and other settings
 _LORA_SCALE: Final = 1.0
 
 
@@ -27,15 +28,14 @@ class RefusedError(Exception):
 
 
 class Engine:
-    """One llama.cpp with the last model kept loaded, so that many cases over one base cost one load."""
+    """One llama.cpp with the last models kept loaded, so that many cases over one base cost one load."""
 
     def __init__(self, library: ctypes.CDLL, log: TextIO) -> None:
         self.library: Any = library  # ctypes functions take and give what _FUNCTIONS declares
         self.log_callback = lib.LogCallback(_log_to(log))  # kept: ctypes does not hold callbacks
         library.llama_log_set(self.log_callback, None)
         library.llama_backend_init()
-        self.loaded: tuple[object, ...] | None = None
-        self.model: int | None = None
+        self.models: dict[tuple[object, ...], int] = {}  # the longest unused first
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """The reply to one request; ``refused`` instead of a result where llama.cpp said no."""
@@ -76,12 +76,13 @@ class Engine:
     def generate(self, request: Mapping[str, Any]) -> str:
         """Greedy continuation of ``prompt``, at most ``n_tokens``, up to the model's end of generation."""
         vocab = self._vocab(request)
+        n_vocab = self.library.llama_vocab_n_tokens(vocab)
         tokens = self._tokens(vocab, request["prompt"], parse_special=True)
         new: list[int] = []
         with self._context(request, len(tokens) + request["n_tokens"]) as context:
             ahead = tokens
             while len(new) < request["n_tokens"]:
-                best = int(self._decode(context, ahead)[-1].argmax())
+                best = int(self._decode(context, ahead, n_vocab)[-1].argmax())
                 if self.library.llama_vocab_is_eog(vocab, best):
                     break
                 new.append(best)
@@ -91,20 +92,20 @@ class Engine:
     def _load(self, request: Mapping[str, Any]) -> int:
         path, settings = Path(request["model"]), request["settings"]["model"]
         stat = path.stat()
-        wanted = (str(path), stat.st_size, stat.st_mtime_ns, tuple(sorted(settings.items())))
-        if self.model is None or self.loaded != wanted:
-            self._unload()
+        key = (str(path), stat.st_size, stat.st_mtime_ns, *sorted(settings.items()))
+        model = self.models.pop(key, None)
+        if model is None:
+            self._make_room()
             params = _set(self.library.llama_model_default_params(), settings)
-            self.model = self.library.llama_model_load_from_file(os.fsencode(path), params)
-            self.loaded = wanted
-        if self.model is None:
+            model = self.library.llama_model_load_from_file(os.fsencode(path), params)
+        if model is None:
             raise RefusedError(f"llama.cpp refuses to load {path.name}")
-        return self.model
+        self.models[key] = model
+        return model
 
-    def _unload(self) -> None:
-        if self.model is not None:
-            self.library.llama_model_free(self.model)
-            self.model = None
+    def _make_room(self) -> None:
+        while len(self.models) >= _N_MODELS:
+            self.library.llama_model_free(self.models.pop(next(iter(self.models))))
 
     def _vocab(self, request: Mapping[str, Any]) -> int:
         vocab: int = self.library.llama_model_get_vocab(self._load(request))
@@ -154,7 +155,7 @@ class Engine:
             piece = sequence[begin : begin + step]
             out[begin : begin + len(piece)] = self._decode(context, piece, out.shape[1])
 
-    def _decode(self, context: int, tokens: Sequence[int], n_vocab: int | None = None) -> np.ndarray:
+    def _decode(self, context: int, tokens: Sequence[int], n_vocab: int) -> np.ndarray:
         """Logits at each of ``tokens``; a view that the next decode overwrites."""
         n = len(tokens)
         every = (ctypes.c_int8 * n)(*[1] * n)
@@ -162,7 +163,6 @@ class Engine:
         status = self.library.llama_decode(context, batch)
         if status:
             raise RefusedError(f"llama_decode gives status {status}")
-        n_vocab = n_vocab or self.library.llama_vocab_n_tokens(self.library.llama_model_get_vocab(self.model))
         return np.ctypeslib.as_array(self.library.llama_get_logits(context), (n, n_vocab))
 
     def _tokens(self, vocab: int, text: str, *, parse_special: bool) -> list[int]:
