@@ -1,0 +1,34 @@
+"""SHA-256 of what a conversion reads, so that an output says what it was made from without naming a path."""
+
+from collections.abc import Iterable
+from hashlib import file_digest, sha256
+from pathlib import Path
+
+from converter.errors import ConverterError
+from converter.read.adapter import Adapter
+from converter.read.base_model import BaseModel
+
+
+def adapter_digest(adapter: Adapter) -> str:
+    """SHA-256 over the lines "SHA256  NAME" of adapter_config.json and the weight files, sorted by name."""
+    config = [adapter.config.path] if adapter.config else []
+    return _digest_of([*config, *(header.path for header in adapter.headers)])
+
+
+def base_digest(base: BaseModel) -> str:
+    """SHA-256 of a GGUF base: of the file itself, or of the lines of its split files as for an adapter."""
+    paths = [shard.path for shard in base.shards]
+    return _file_digest(paths[0]) if len(paths) == 1 else _digest_of(paths)
+
+
+def _digest_of(paths: Iterable[Path]) -> str:
+    lines = [f"{_file_digest(path)}  {path.name}\n" for path in sorted(paths, key=lambda path: path.name)]
+    return sha256("".join(lines).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConverterError(f"{path}: can't be read: {error.strerror or error}") from error

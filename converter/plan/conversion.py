@@ -1,0 +1,32 @@
+"""From a judged adapter, its base and a deployment to the plan."""
+
+from converter.diagnostics import Deployment
+from converter.errors import ConverterError
+from converter.plan.conversion_plan import ConversionPlan, PlannedFile
+from converter.plan.ledger import plan_ledger
+from converter.plan.lora import plan_lora
+from converter.plan.merged import plan_merged
+from converter.plan.untied import LORA_NAME, plan_untied_base
+from converter.read.adapter import Adapter
+from converter.read.base_model import BaseModel
+
+
+def plan_conversion(adapter: Adapter, base: BaseModel, deployment: Deployment) -> ConversionPlan:
+    """Decide every output tensor. The adapter must have passed check_adapter for this deployment.
+
+    Raises ConverterError where an ``outtype`` doesn't fit a tensor, LedgerGapError where a part is left over.
+    """
+    if base.architecture is None:
+        raise ConverterError(f"{base.path}: architecture {base.model_type!r} is not supported")
+    files = _files(adapter, base, deployment)
+    return ConversionPlan(deployment, base.architecture.name, files, plan_ledger(adapter, files))
+
+
+def _files(adapter: Adapter, base: BaseModel, deployment: Deployment) -> tuple[PlannedFile, ...]:
+    match deployment.kind:
+        case "lora":
+            return (plan_lora(adapter, base, deployment.outtype),)
+        case "untie-lora":
+            return (plan_untied_base(base), plan_lora(adapter, base, deployment.outtype, LORA_NAME))
+        case "model" | "untie-model":
+            return (plan_merged(adapter, base, deployment.outtype, untie=deployment.untie),)

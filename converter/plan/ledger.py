@@ -1,0 +1,68 @@
+"""The ledger: every tensor key of the adapter and every field of its config, in exactly one line.
+
+This is the product's promise as a data structure. A key in no line is a bug of ours, and fails the run.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from converter.plan.conversion_plan import Fate, LedgerLine, PlannedFile, StoredRows, keys_of
+from converter.read.adapter import Adapter
+from converter.read.adapter_config import FIELDS, AdapterConfig
+from converter.read.module_paths import HEAD
+
+
+class LedgerGapError(RuntimeError):
+    """A part of the adapter that no line accounts for."""
+
+
+def plan_ledger(adapter: Adapter, files: Iterable[PlannedFile]) -> tuple[LedgerLine, ...]:
+    """Account for every tensor and config field of a judged adapter. Raises LedgerGapError where one is left over."""
+    used = _uses(files)
+    folded = _folded(files)
+    lines = [_tensor_line(adapter, key, used.get(key), key in folded) for key in _keys(adapter)]
+    return (*lines, *_config_lines(adapter.config, folds=bool(folded)))
+
+
+def _keys(adapter: Adapter) -> tuple[str, ...]:
+    return tuple(entry.name for header in adapter.headers for entry in header.entries)
+
+
+def _uses(files: Iterable[PlannedFile]) -> dict[str, str]:
+    return {key: tensor.name for file in files for tensor in file.tensors for key in keys_of(tensor.source)}
+
+
+def _folded(files: Iterable[PlannedFile]) -> frozenset[str]:
+    sources = (tensor.source for file in files for tensor in file.tensors)
+    return frozenset(source.key for source in sources if isinstance(source, StoredRows) and source.scale != 1.0)
+
+
+def _tensor_line(adapter: Adapter, key: str, output: str | None, folded: bool) -> LedgerLine:  # noqa: FBT001  a fact
+    if output is not None:
+        return LedgerLine("tensor", key, "folded" if folded else "applied", output)
+    tensor = next(tensor for tensor in adapter.tensors if tensor.key == key)
+    if tensor.role.startswith("base_layer."):
+        return LedgerLine("tensor", key, "redundant", "the base's own tensor, saved beside its LoRA")
+    if adapter.is_tied_pair and tensor.module == HEAD:
+        return LedgerLine("tensor", key, "redundant", "the tied pair's one delta, added through embed_tokens")
+    raise LedgerGapError(f"{key} is in no line of the ledger; please report this")
+
+
+_HOW: Final[dict[str, tuple[Fate, str]]] = {
+    "applied": ("applied", "decides shape and scale of the deltas"),
+    "selects": ("applied", "names the modules whose tensors are applied"),
+    "training": ("redundant", "matters in training only"),
+    "about": ("redundant", "says where the adapter comes from"),
+    "default": ("redundant", "not used"),
+}
+_SCALES: Final = ("lora_alpha", "use_rslora", "alpha_pattern")
+
+
+def _config_lines(config: AdapterConfig | None, *, folds: bool) -> Iterator[LedgerLine]:
+    for name in config.raw if config else ():
+        if name not in FIELDS:
+            yield LedgerLine("config", name, "redundant", "holds nothing")
+        elif folds and name in _SCALES:
+            yield LedgerLine("config", name, "folded", "multiplied into lora_b")
+        else:
+            yield LedgerLine("config", name, *_HOW[FIELDS[name].fate])

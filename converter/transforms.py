@@ -1,0 +1,53 @@
+"""Orders of output rows: row i of the GGUF weight is row ``indices(order, n)[i]`` of the Hugging Face weight.
+
+Rows of B @ A are gathered by gathering rows of B alone: one order serves weight, bias and lora_B, and lora_A never moves.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from converter.architectures import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Rows stay where they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class InterleaveRope:
+    """Within each head, the two halves are interleaved: i, i + d/2, i + 1, ... (llama.cpp's LlamaModel.permute).
+
+    transformers rotates the first half of a head against the second; llama.cpp's llama graph rotates neighbours.
+    """
+
+    n_head: int
+
+
+Order = Identity | InterleaveRope
+IDENTITY: Final = Identity()
+
+
+def order_of(target: Target, dims: "Mapping[str, int]") -> Order:
+    """The order in which GGUF keeps the output rows of a module."""
+    if target.rows == "interleave_rope" and target.heads:
+        return InterleaveRope(dims[target.heads])
+    return IDENTITY
+
+
+def indices(order: Order, n_rows: int) -> "npt.NDArray[np.int64]":
+    """The Hugging Face row behind each GGUF row, a permutation of range(n_rows)."""
+    import numpy as np
+
+    rows = np.arange(n_rows)
+    match order:
+        case Identity():
+            return rows
+        case InterleaveRope(n_head):
+            return rows.reshape(n_head, 2, -1).swapaxes(1, 2).reshape(-1)

@@ -1,0 +1,85 @@
+"""Writes one planned GGUF: header, metadata, tensor table, then every tensor block by block.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Metadata of the base goes over as raw bytes, which no
+writer library does; so the few lines of header are ours.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import BinaryIO, Final
+
+from converter.plan.conversion_plan import (
+    CopiedKeyValue,
+    MergedRows,
+    NewKeyValue,
+    PlannedFile,
+    PlannedTensor,
+)
+from converter.read.gguf_header import FLOAT32, MAGIC, STRING, UINT32, align
+from converter.write.blocks import DeltaKept, blocks
+
+VERSION: Final = 3
+
+Progress = Callable[[int], None]
+
+
+def write_gguf(file: PlannedFile, out: BinaryIO, progress: Progress) -> tuple[DeltaKept, ...]:
+    """Write ``file`` to ``out``, calling ``progress`` with each count of bytes written.
+
+    Returns what each merged tensor kept of its delta. Raises ConverterError where a source can't be read or a value
+    doesn't fit, OSError where ``out`` can't be written.
+    """
+    written = out.write(_header(file))
+    written += out.write(bytes(align(written, file.alignment) - written))
+    measured = []
+    for tensor in file.tensors:
+        kept = DeltaKept(tensor.name)
+        for block in blocks(tensor, kept):
+            progress(out.write(block))
+        out.write(bytes(align(tensor.nbytes, file.alignment) - tensor.nbytes))
+        if isinstance(tensor.source, MergedRows):
+            measured.append(kept)
+    return tuple(measured)
+
+
+def gguf_nbytes(file: PlannedFile) -> int:
+    """The size that ``file`` will have."""
+    return align(len(_header(file)), file.alignment) + file.nbytes
+
+
+def _header(file: PlannedFile) -> bytes:
+    counts = struct.pack("<IQQ", VERSION, len(file.tensors), len(file.key_values))
+    return MAGIC + counts + b"".join(map(_key_value, file.key_values)) + _tensor_table(file)
+
+
+def _key_value(entry: CopiedKeyValue | NewKeyValue) -> bytes:
+    match entry:
+        case CopiedKeyValue(path, stored):
+            with path.open("rb") as source:
+                source.seek(stored.begin)
+                return source.read(stored.end - stored.begin)
+        case NewKeyValue(key, str(text)):
+            return _string(key) + struct.pack("<I", STRING) + _string(text)
+        case NewKeyValue(key, int(number)):
+            return _string(key) + struct.pack("<II", UINT32, number)
+        case NewKeyValue(key, number):
+            return _string(key) + struct.pack("<If", FLOAT32, number)
+
+
+def _string(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def _tensor_table(file: PlannedFile) -> bytes:
+    table, offset = [], 0
+    for tensor in file.tensors:
+        table.append(_tensor_info(tensor, offset))
+        offset += align(tensor.nbytes, file.alignment)
+    return b"".join(table)
+
+
+def _tensor_info(tensor: PlannedTensor, offset: int) -> bytes:
+    n_dims = len(tensor.shape)
+    ne = struct.pack(f"<I{n_dims}Q", n_dims, *reversed(tensor.shape))
+    return _string(tensor.name) + ne + struct.pack("<IQ", tensor.type.id, offset)

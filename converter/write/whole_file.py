@@ -1,0 +1,113 @@
+"""A file that appears whole or not at all.
+
+On Linux the file has no name while it is written (O_TMPFILE), so that even a killed process leaves nothing. Elsewhere a
+temporary file in the same directory is renamed at the end, and removed where the writing fails.
+"""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from converter.errors import ConverterError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open ``path`` for writing; it gets its name, replacing what was there, when the block ends without an exception.
+
+    Raises ConverterError, naming the path, where the file system refuses (no space, no permission, a directory).
+    """
+    if path.is_dir():
+        raise ConverterError(f"{path}: is a directory; give a file name with -o")
+    try:
+        with _nameless(path) or _temporary(path) as file:
+            yield file
+    except OSError as error:
+        raise ConverterError(f"{path}: can't be written: {error.strerror or error}; nothing was left behind") from error
+
+
+def _nameless(path: Path) -> "_Nameless | None":
+    if not hasattr(os, "O_TMPFILE") or not Path("/proc/self/fd").is_dir():
+        return None
+    try:
+        return _Nameless(path, os.open(path.parent, os.O_TMPFILE | os.O_RDWR, 0o666))
+    except OSError as error:
+        # No O_TMPFILE in this file system, or in a kernel that takes the flag for O_DIRECTORY alone.
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.EISDIR):
+            return None
+        raise
+
+
+class _Nameless:
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._file = os.fdopen(descriptor, "wb")
+
+    def __enter__(self) -> BinaryIO:
+        return self._file
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                _sync(self._file)
+                self._name()
+        finally:
+            self._file.close()
+
+    def _name(self) -> None:
+        try:
+            self._link(self._path)
+        except FileExistsError:
+            beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+            self._link(beside)
+            beside.replace(self._path)
+        _sync_directory(self._path.parent)
+
+    def _link(self, path: Path) -> None:
+        # Only with a directory descriptor does os.link call linkat, which can follow /proc's link to the file.
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.link(f"/proc/self/fd/{self._file.fileno()}", path, src_dir_fd=descriptor, follow_symlinks=True)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[BinaryIO]:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    partial = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            _sync(file)
+        partial.chmod(0o666 & ~_umask())
+        partial.replace(path)
+        _sync_directory(path.parent)
+    finally:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_directory(directory: Path) -> None:
+    if os.name != "posix":
+        return  # Windows can't open a directory
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
