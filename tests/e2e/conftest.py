@@ -1,0 +1,17 @@
+"""What end-to-end tests share: one llama.cpp worker for the whole run.
+
+Tiny models and adapters need no fixture of pytest's: `fixtures.tiny.TinyModel` and
+`fixtures.adapters.tiny_adapter` build what is asked for, once.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from converter.verify.llama_cpp import LlamaCpp
+
+
+@pytest.fixture(scope="session")
+def llama_cpp() -> Iterator[LlamaCpp]:
+    with LlamaCpp() as worker:
+        yield worker
