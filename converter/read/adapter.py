@@ -4,11 +4,13 @@ Key layout: ``get_peft_model_state_dict`` in peft/utils/save_and_load.py (PEFT 0
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from typing import Final, Literal
 
+from converter.errors import ConverterError
 from converter.read.adapter_config import AdapterConfig, UnreadableConfig, read_adapter_config
 from converter.read.checkpoint import (
     CONFIG_NAME,
@@ -62,6 +64,7 @@ class AdapterTensor:
     module: str
     role: Role
     tensor: StoredTensor
+    path: str  # the module's path as it was saved: what the config's patterns were written for
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ class Adapter:
     headers: tuple[SafetensorsHeader, ...]
     tensors: tuple[AdapterTensor, ...]
     faults: tuple[Fault, ...]
+    index: Mapping[str, str] | None = None  # of a sharded adapter: key to shard file name, as its index states it
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -129,7 +133,7 @@ class Adapter:
 
     def _scaling(self, a: AdapterTensor) -> float:
         rank = a.tensor.shape[0] if a.tensor.shape else 0
-        return scaling(self.config, a.module, rank) if self.config and rank else 0.0
+        return scaling(self.config, a.path, rank) if self.config and rank else 0.0
 
     @property
     def saved_modules(self) -> tuple[AdapterTensor, ...]:
@@ -143,9 +147,13 @@ class Adapter:
 
     @property
     def is_tied_pair(self) -> bool:
-        """Whether head and embedding carry one delta between them: trained with ensure_weight_tying, LoRA on both."""
-        modules = {pair.module for pair in self.pairs}
-        return self.config is not None and self.config.ensure_weight_tying and {EMBEDDING, HEAD} <= modules
+        """Whether head and embedding carry one delta between them: trained with ensure_weight_tying, LoRA on both.
+
+        PEFT shares the factors but scales each end by its own module's alpha: unequal scales part the ends.
+        """
+        scalings = {pair.module: pair.scaling for pair in self.pairs if pair.module in (EMBEDDING, HEAD)}
+        tied = self.config is not None and self.config.ensure_weight_tying
+        return tied and len(scalings) == 2 and scalings[EMBEDDING] == scalings[HEAD]
 
 
 def rank_of(config: AdapterConfig, module: str) -> int:
@@ -155,18 +163,24 @@ def rank_of(config: AdapterConfig, module: str) -> int:
 
 
 def scaling(config: AdapterConfig, module: str, rank: int) -> float:
-    """PEFT's factor before B @ A: alpha / r, or alpha / sqrt(r) with rsLoRA (peft/tuners/lora/layer.py, update_layer)."""
+    """PEFT's factor before B @ A: alpha / r, or alpha / sqrt(r) with rsLoRA (update_layer in lora/layer.py)."""
     key = first_match(config.alpha_pattern, module)
     alpha = config.lora_alpha if key is None else config.alpha_pattern[key]
     return alpha / (sqrt(rank) if config.use_rslora else rank)
 
 
 def read_adapter(directory: Path) -> Adapter:
-    """Read the adapter in ``directory``. What can't be read becomes a Fault; nothing is judged here."""
-    config, config_faults = _read_config(directory / CONFIG_NAME)
-    headers, weight_faults = _read_headers(directory)
+    """Read the adapter in ``directory``. A file that is missing or malformed becomes a Fault; nothing is judged here.
+
+    Raises ConverterError, status 2, where the system doesn't let us read a file.
+    """
+    try:
+        config, config_faults = _read_config(directory / CONFIG_NAME)
+        headers, weight_faults, index = _read_headers(directory)
+    except OSError as error:
+        raise ConverterError(f"{error.filename or directory}: can't be read: {error.strerror or error}") from error
     tensors = tuple(_adapter_tensor(header, i) for header in headers for i in range(len(header.entries)))
-    return Adapter(directory, config, headers, tensors, (*config_faults, *weight_faults))
+    return Adapter(directory, config, headers, tensors, (*config_faults, *weight_faults), index)
 
 
 def _read_config(path: Path) -> tuple[AdapterConfig | None, tuple[Fault, ...]]:
@@ -176,12 +190,12 @@ def _read_config(path: Path) -> tuple[AdapterConfig | None, tuple[Fault, ...]]:
         return None, (Fault("config-missing", path, "is missing"),)
     except UnreadableConfig as error:
         return None, (Fault("config", path, str(error)),)
-    except OSError as error:
-        return None, (Fault("config", path, f"can't be read: {error.strerror}"),)
 
 
-def _read_headers(directory: Path) -> tuple[tuple[SafetensorsHeader, ...], tuple[Fault, ...]]:
-    names, faults = _weight_names(directory)
+def _read_headers(
+    directory: Path,
+) -> tuple[tuple[SafetensorsHeader, ...], tuple[Fault, ...], Mapping[str, str] | None]:
+    names, faults, index = _weight_names(directory)
     headers: list[SafetensorsHeader] = []
     for name in names:
         read = _read_weights(directory / name)
@@ -189,28 +203,29 @@ def _read_headers(directory: Path) -> tuple[tuple[SafetensorsHeader, ...], tuple
             faults.append(read)
         else:
             headers.append(read)
-    return tuple(headers), tuple(faults)
+    return tuple(headers), tuple(faults), index
 
 
-def _weight_names(directory: Path) -> tuple[list[str], list[Fault]]:
+def _weight_names(directory: Path) -> tuple[list[str], list[Fault], Mapping[str, str] | None]:
     if (directory / SAFETENSORS_NAME).is_symlink() or (directory / SAFETENSORS_NAME).exists():
-        return [SAFETENSORS_NAME], []
+        return [SAFETENSORS_NAME], [], None
     if (directory / INDEX_NAME).exists():
         return _shard_names(directory / INDEX_NAME)
     if (directory / PICKLE_NAME).exists():
-        return [], [Fault("pickle", directory / PICKLE_NAME, "is a pickle, which can run code when it is loaded")]
-    return [], [Fault("weights-missing", directory / SAFETENSORS_NAME, "is missing")]
+        fault = Fault("pickle", directory / PICKLE_NAME, "is a pickle, which can run code when it is loaded")
+    else:
+        fault = Fault("weights-missing", directory / SAFETENSORS_NAME, "is missing")
+    return [], [fault], None
 
 
-def _shard_names(index: Path) -> tuple[list[str], list[Fault]]:
+def _shard_names(path: Path) -> tuple[list[str], list[Fault], Mapping[str, str] | None]:
     try:
-        names = dict.fromkeys(read_index(index).values())
+        index = read_index(path)
     except UnreadableIndex as error:
-        return [], [Fault("index", index, str(error))]
-    except OSError as error:
-        return [], [Fault("index", index, f"can't be read: {error.strerror}")]
-    foreign = [Fault("shard-name", index, f"names the shard {name!r}") for name in names if not is_local_name(name)]
-    return [name for name in names if is_local_name(name)], foreign
+        return [], [Fault("index", path, str(error))], None
+    names = dict.fromkeys(index.values())
+    foreign = [Fault("shard-name", path, f"names the shard {name!r}") for name in names if not is_local_name(name)]
+    return [name for name in names if is_local_name(name)], foreign, index
 
 
 def _read_weights(path: Path) -> SafetensorsHeader | Fault:
@@ -222,15 +237,14 @@ def _read_weights(path: Path) -> SafetensorsHeader | Fault:
         return Fault("weights", path, str(error))
     except FileNotFoundError:
         return Fault("weights-missing", path, "is a broken link" if path.is_symlink() else "is missing")
-    except OSError as error:
-        return Fault("weights", path, f"can't be read: {error.strerror}")
 
 
 def _adapter_tensor(header: SafetensorsHeader, index: int) -> AdapterTensor:
     info = header.entries[index]
-    module, role = parse_key(info.name)
+    path, role = parse_key(info.name)
     tensor = StoredTensor(header.path, header.data_offset + info.begin, info.end - info.begin, info.shape, info.dtype)
-    return AdapterTensor(info.name, module, role, tensor)
+    module = path if role == "unknown" else normal_module(path)
+    return AdapterTensor(info.name, module, role, tensor, path)
 
 
 # PEFT drops the adapter's name from keys; state dicts saved by hand keep it (``lora_A.default.weight``).
@@ -247,27 +261,24 @@ _SUFFIXES: Final[dict[Role, str]] = {
     "weight": r"(?:modules_to_save\.(?:\w+\.)?)?weight",
     "bias": r"(?:modules_to_save\.(?:\w+\.)?)?bias",
 }
-_ROLES: Final = {role: re.compile(rf"(?P<module>.+)\.{suffix}") for role, suffix in _SUFFIXES.items()}
+_ROLES: Final = {role: re.compile(rf"(?P<module>.+?)\.{suffix}") for role, suffix in _SUFFIXES.items()}
 _PEFT_PREFIX: Final = "base_model.model."
-_FOREIGN_PARTS: Final = (
-    "lora_",
-    "token_adapter",
-    "trainable_tokens",
-    "ia3_",
-    "hada_",
-    "lokr_",
-    "vera_",
-    "oft_",
+_MAX_KEY_LENGTH: Final = 300  # several times the longest real one; the config's patterns run over it
+# Parts of a path that PEFT puts between a module and its parameters; a key with one left over is of no known form.
+_FOREIGN_PART: Final = re.compile(
+    r"(^|\.)(lora_|ia3_|hada_|lokr_|vera_|oft_|token_adapter|trainable_tokens|modules_to_save|original_module)"
 )
 
 
 def parse_key(key: str) -> tuple[str, Role]:
-    """The module and role of a state dict key. A key of no known form is its own module, role unknown."""
+    """The module's path and the role of a state dict key. A key of no known form is its own path, role unknown."""
+    if len(key) > _MAX_KEY_LENGTH:
+        return key, "unknown"
     bare = key
     while bare.startswith(_PEFT_PREFIX):
         bare = bare.removeprefix(_PEFT_PREFIX)
     for role, pattern in _ROLES.items():
         match = pattern.fullmatch(bare)
-        if match and not any(part in match["module"] for part in _FOREIGN_PARTS):
-            return normal_module(match["module"]), role
+        if match and not _FOREIGN_PART.search(match["module"]):
+            return match["module"], role
     return key, "unknown"

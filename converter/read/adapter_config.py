@@ -5,14 +5,15 @@ value is refused (rule CF004): rsLoRA and alpha_pattern were once such fields, a
 """
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, TypeVar
 
 MAX_CONFIG_NBYTES: Final = 10_000_000
+_LARGEST: Final = sys.float_info.max
 
 # applied: changes the served weights, and is part of every conversion.
 # selects: says which modules have tensors; the tensors themselves are what is applied.
@@ -44,6 +45,7 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "exclude_modules": Field("selects"),
         "layers_to_transform": Field("selects"),
         "layers_pattern": Field("selects"),
+        "bias": Field("selects"),
         "lora_dropout": Field("training"),
         "inference_mode": Field("training"),
         "runtime_config": Field("training"),
@@ -60,7 +62,6 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "base_model_name_or_path": Field("about"),
         "revision": Field("about"),
         "fan_in_fan_out": Field("default"),
-        "bias": Field("default", ("none",)),
         "lora_bias": Field("default"),
         "use_dora": Field("default"),
         "use_qalora": Field("default"),
@@ -193,9 +194,10 @@ def _positive(value: object) -> int:
 
 
 def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    # A whole number can be too large for a float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
         raise _WrongType("a finite number")
-    return value
+    return float(value)
 
 
 def _boolean(value: object) -> bool:

@@ -26,7 +26,7 @@ class BaseModel:
     """The model an adapter belongs to.
 
     ``tensors`` maps Hugging Face names (``model.layers.0.mlp.up_proj.weight``) to where they lie; a GGUF's rows are in
-    GGUF's order. Empty for a directory with only config.json. ``dims`` are the sizes that shapes and orders are made of.
+    GGUF's order. Empty for a directory with only config.json. ``dims`` are the sizes of shapes and orders.
     """
 
     path: Path
@@ -258,8 +258,9 @@ def _gguf_dims(
             )
         return value
 
-    if "token_embd.weight" not in by_name:
-        raise ConverterError(f"{path}: has no token_embd.weight; it is not a text model's GGUF")
+    embedding = by_name.get("token_embd.weight")
+    if embedding is None or len(embedding[0].shape) != 2:
+        raise ConverterError(f"{path}: has no matrix token_embd.weight; it is not a text model's GGUF")
     hidden, n_head = number("embedding_length"), number("attention.head_count")
     n_head_kv, head_dim = (
         number("attention.head_count_kv", n_head),
@@ -270,7 +271,7 @@ def _gguf_dims(
         "n_head": n_head,
         "n_head_kv": n_head_kv,
         "head_dim": head_dim,
-        "vocab": by_name["token_embd.weight"][0].shape[0],
+        "vocab": embedding[0].shape[0],
         "hidden": hidden,
         "ffn": number("feed_forward_length"),
         "q": n_head * head_dim,

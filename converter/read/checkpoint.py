@@ -82,5 +82,5 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def is_local_name(name: str) -> bool:
-    """Whether a shard's file name stays in its directory: no separator, no drive, no parent."""
-    return name not in ("", ".", "..") and not any(mark in name for mark in ("/", "\\", ":", "\0"))
+    """Whether a shard's file name stays in its directory: no separator, no drive, no parent, nothing unprintable."""
+    return name not in ("", ".", "..") and name.isprintable() and not any(mark in name for mark in "/\\:")

@@ -256,9 +256,10 @@ def _tensor_info(cursor: _Cursor) -> _Info:
 
 def _placed(cursor: _Cursor, info: _Info, data_offset: int) -> GgufTensor:
     name, shape, ggml_type, relative = info
-    if not ggml_type.fits(shape[-1] if shape else 1):
+    n_columns = shape[-1] if shape else 1
+    if not ggml_type.fits(n_columns):
         raise ConverterError(
-            f"{cursor.path}: tensor {name!r} is {ggml_type.name} with rows of {shape[-1]} elements, "
+            f"{cursor.path}: tensor {name!r} is {ggml_type.name} with rows of {n_columns} elements, "
             f"wanted a multiple of {ggml_type.block_size}",
             status=JUDGED_BAD,
         )

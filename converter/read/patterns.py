@@ -10,7 +10,7 @@ from functools import cache
 from typing import Final
 
 _MAX_LENGTH: Final = 1000
-_MAX_REPEATS: Final = 4  # time grows with the path's length to this power, and paths are short
+_MAX_REPEATS: Final = 3  # time grows with the path's length to this power, and paths are short
 _SKIP: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")  # an escape or a character class: one atom
 
 
