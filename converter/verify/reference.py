@@ -26,6 +26,8 @@ from converter.read.adapter import Adapter, AdapterTensor, Role
 from converter.read.module_paths import EMBEDDING, HEAD
 from converter.verify.reference_base import load_base, quiet
 
+Rows = slice | np.ndarray
+
 _NAME: Final = "default"
 
 # How PEFT writes a tensor of each role, and where it keeps it once loaded; both below the module's path.
@@ -42,16 +44,19 @@ _SAVED: Final[Mapping[Role, tuple[str, str]]] = {
 
 
 class Reference:
-    """A base with an adapter on it: logits with and without, and every weight in float64."""
+    """A base with an adapter on it: logits with and without, and every weight in float64.
+
+    ``names`` are the base's parameters, ``touched`` those that the adapter changes, ``pairs`` the modules with a
+    LoRA. Rows are a slice or an array of indices.
+    """
 
     def __init__(self, base_path: Path, adapter: Adapter) -> None:
         base = load_base(base_path)
         if _parts_the_ends(base, adapter):
             _untie(base)
         self.names = tuple(name for name, _ in base.named_parameters(remove_duplicate=False))
-        self.touched = frozenset(tensor.module for tensor in adapter.tensors)
-        self.pairs = tuple(pair.module for pair in adapter.pairs)
-        self.n_vocab: int = base.config.get_text_config().vocab_size
+        self.touched = frozenset(_touched(tensor) for tensor in adapter.tensors)
+        self.pairs = frozenset(pair.module for pair in adapter.pairs)
         self._overwritten = _to_be_overwritten(base, adapter)
         self._peft: Any = _attach(base, adapter)  # Any: torch types every attribute of a module as a Tensor too
         self._model: Any = self._peft.get_base_model()
@@ -71,19 +76,19 @@ class Reference:
         """Shape of a parameter of the base model, such as ``model.layers.0.mlp.up_proj.weight``."""
         return tuple(self._own(name).shape)
 
-    def weight(self, name: str, rows: slice) -> np.ndarray:
+    def weight(self, name: str, rows: Rows) -> np.ndarray:
         """Rows of a parameter as PEFT serves it, in float64: the saved one, or the base's plus the delta."""
         own = _double(self._own(name)[rows])
         module, _, parameter = name.rpartition(".")
         has_delta = isinstance(self._model.get_submodule(module), LoraLayer) and parameter == "weight"
         return own + self.delta(module, rows) if has_delta else own
 
-    def base_weight(self, name: str, rows: slice) -> np.ndarray:
+    def base_weight(self, name: str, rows: Rows) -> np.ndarray:
         """Rows of the same parameter as the base has it, in float64."""
         with self._base_weights():
             return _double(self._own(name, saved=False)[rows])
 
-    def delta(self, module: str, rows: slice) -> np.ndarray:
+    def delta(self, module: str, rows: Rows) -> np.ndarray:
         """Rows of the delta that PEFT adds to the module's weight, from its own get_delta_weight in float64."""
         layer = self._model.get_submodule(module)
         with _float64_factors(layer, rows):
@@ -104,6 +109,11 @@ class Reference:
         parameters = [(self._own(name, saved=False), values) for name, values in self._overwritten.items()]
         with _swapped(parameters):
             yield
+
+
+def _touched(tensor: AdapterTensor) -> str:
+    """The parameter that a tensor of the adapter changes."""
+    return f"{tensor.module}.{'bias' if tensor.role.endswith('bias') else 'weight'}"
 
 
 def _parts_the_ends(base: PreTrainedModel, adapter: Adapter) -> bool:
@@ -182,7 +192,7 @@ def _double(values: torch.Tensor) -> np.ndarray:
 
 
 @contextmanager
-def _float64_factors(layer: Any, rows: slice) -> Iterator[None]:
+def _float64_factors(layer: Any, rows: Rows) -> Iterator[None]:
     """With the layer's factors in float64, those of the given output rows alone."""
     if _NAME in layer.lora_embedding_A:
         a, b = layer.lora_embedding_A[_NAME], layer.lora_embedding_B[_NAME]

@@ -1,0 +1,64 @@
+"""Weights of a GGUF, block of rows by block of rows, as float64. Split files are read as one."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize
+
+from converter.read.base_model import BaseModel
+from converter.read.gguf_header import GgufHeader, GgufTensor
+
+# Values in float64 at a time, 8 MB: a comparison holds about ten such arrays.
+_BLOCK_VALUES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """One tensor and the file it lies in."""
+
+    path: Path
+    tensor: GgufTensor
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of a matrix, elements of a vector."""
+        return self.tensor.shape[0]
+
+    def blocks(self) -> Iterator[slice]:
+        """Row ranges that cover the tensor, each small enough for float64."""
+        n_columns = self.tensor.shape[1] if len(self.tensor.shape) > 1 else 1
+        step = max(1, _BLOCK_VALUES // n_columns)
+        for begin in range(0, self.n_rows, step):
+            yield slice(begin, min(begin + step, self.n_rows))
+
+    def stored(self, rows: slice) -> np.ndarray:
+        """The bytes of some rows, as they lie in the file."""
+        row_nbytes = self.tensor.nbytes // self.n_rows
+        offset, n = self.tensor.offset + rows.start * row_nbytes, (rows.stop - rows.start) * row_nbytes
+        return np.fromfile(self.path, np.uint8, n, offset=offset)
+
+    def values(self, rows: slice) -> np.ndarray:
+        """Some rows in float64."""
+        stored = self.stored(rows).reshape(rows.stop - rows.start, -1)
+        values = dequantize(stored, GGMLQuantizationType(self.tensor.type.id))
+        return values.astype(np.float64).reshape(-1, *self.tensor.shape[1:])
+
+    def is_identical(self, other: "Weights") -> bool:
+        """Whether two tensors agree in type, shape and every byte."""
+        if (self.tensor.type, self.tensor.shape) != (other.tensor.type, other.tensor.shape):
+            return False
+        return all(np.array_equal(self.stored(rows), other.stored(rows)) for rows in self.blocks())
+
+
+def weights_of(model: BaseModel) -> Mapping[str, Weights]:
+    """Every tensor of a GGUF model by its GGUF name."""
+    return {name: weights for shard in model.shards for name, weights in weights_in(shard).items()}
+
+
+def weights_in(header: GgufHeader) -> Mapping[str, Weights]:
+    """Every tensor of one GGUF file by its name."""
+    return {tensor.name: Weights(header.path, tensor) for tensor in header.tensors}
