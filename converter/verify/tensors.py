@@ -168,7 +168,7 @@ def _compare_numbers(want: _Wanted, weights: Weights, reference: Reference, dims
 
 def _fault(parameter: str, type_name: str, error: float | None, kept: float | None) -> str | None:
     if error is not None and not error <= 1:  # NaN is a fault
-        return f"is off from PEFT's {parameter} by {error:.3g} times what {type_name} allows"
+        return f"is off from PEFT's {parameter} by {error:.4g} times what {type_name} allows"
     if kept is not None and not KEPT_AT_LEAST <= kept <= KEPT_AT_MOST:
         return f"holds {kept:.3g} of the delta of {parameter} in {type_name}, wanted 1"
     return None

@@ -100,6 +100,14 @@ def _logits_failures(comparison: LogitsComparison, threshold: Threshold) -> Iter
         yield f"effect ratio {comparison.effect_ratio:.3g}, wanted at most {threshold.ratio:g} ({threshold.reason})"
 
 
+def refuse_broken_base(llama: LlamaCpp, base: Path) -> None:
+    """Raise ConverterError, status 2, where llama.cpp can't run the base: that is no verdict on the adapter."""
+    try:
+        llama.logits(base, [[0]])
+    except LlamaCppFailed as error:
+        raise ConverterError(f"{base}: llama.cpp can't run the base: {error.message}") from error
+
+
 def verify(case: Case, llama: LlamaCpp, progress: Progress = lambda *_: None) -> Verification:
     """Prove a deployment against PEFT, or say what is wrong with it.
 
@@ -108,7 +116,6 @@ def verify(case: Case, llama: LlamaCpp, progress: Progress = lambda *_: None) ->
     progress("loading PEFT", 0, 1)
     reference = Reference(case.base, case.adapter)
     proof, threshold = _prove_tensors(case.deployed, reference, lambda done, of: progress("tensors", done, of))
-    _refuse_broken_base(case, llama)
     try:
         comparison, failure = compare_logits(_samples(case, reference, llama, progress)), None
     except LlamaCppFailed as error:
@@ -128,16 +135,6 @@ def _prove_tensors(
     touched = {check.type for check in proof.checks if check.type and check.touched}
     untouched = {check.type for check in proof.checks if check.type and not check.touched}
     return proof, model_threshold(touched, untouched)
-
-
-def _refuse_broken_base(case: Case, llama: LlamaCpp) -> None:
-    # A base that llama.cpp can't run is no verdict on the adapter.
-    if case.deployed.base is None:
-        return
-    try:
-        llama.logits(case.deployed.base, case.sequences[:1])
-    except LlamaCppFailed as error:
-        raise ConverterError(f"{case.deployed.base}: llama.cpp can't run the base: {error.message}") from error
 
 
 def _samples(case: Case, reference: Reference, llama: LlamaCpp, progress: Progress) -> Iterator[Sample]:

@@ -1,0 +1,148 @@
+"""``adapter-verify``: proof that a GGUF serves an adapter as PEFT does."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from converter import __version__
+from converter.cli.ending import one_clear_line
+from converter.errors import JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
+from converter.read.adapter import Adapter, read_adapter
+from converter.read.checkpoint import find_adapters
+
+if TYPE_CHECKING:
+    from converter.verify.llama_cpp import LlamaCpp
+    from converter.verify.prompts import Sequences
+    from converter.verify.verification import Deployed, Progress, Verification
+
+COMMAND = "adapter-verify"
+
+_HELP = """Prove that a GGUF made from the PEFT adapter at ADAPTER serves it as PEFT does.
+
+Logits of real llama.cpp are compared with those of unmerged PEFT, and every tensor with PEFT's weights. Exit status:
+0 proven; 1 not proven, which includes a file that llama.cpp refuses or aborts on; 2 it could not be found out;
+3 there is no adapter at ADAPTER.
+"""
+_EXTRA = ("numpy", "peft", "safetensors", "torch", "transformers", "xllamacpp")
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(help=_HELP)
+@click.argument("adapter", type=_PATH)
+@click.option("--base", type=_PATH, required=True, help="What PEFT gets: a Hugging Face directory or a GGUF file.")
+@click.option("--model", type=_PATH, help="The merged GGUF to prove.")
+@click.option("--lora", type=_PATH, help="The LoRA GGUF to prove; needs --base-gguf.")
+@click.option(
+    "--base-gguf",
+    type=_PATH,
+    help="The GGUF that a LoRA is served on, or that a merged model was made from. Default: --base, if it is a GGUF.",
+)
+@click.option("--prompts", type=_PATH, help="Texts to compare on, one a line. Default: a built-in set.")
+@click.option("--tokens", type=_PATH, help="Token ids to compare on, one sequence a line.")
+@click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.version_option(__version__)
+def main(
+    adapter: Path,
+    base: Path,
+    model: Path | None,
+    lora: Path | None,
+    base_gguf: Path | None,
+    prompts: Path | None,
+    tokens: Path | None,
+    style: str,
+) -> None:
+    with one_clear_line(COMMAND):
+        if prompts and tokens:
+            raise ConverterError("give --prompts or --tokens, not both")
+        found = _adapter(adapter)
+        _need_extra()
+        deployed = _deployed(model, lora, base_gguf or (base if base.is_file() else None))
+        verification = _verify(found, base, deployed, prompts, tokens)
+        _print(verification, style)
+        if not verification.passed:
+            sys.exit(JUDGED_BAD)
+
+
+def _adapter(path: Path) -> Adapter:
+    found = find_adapters(path)
+    if not found:
+        raise ConverterError(f"{path}: no adapter there (no adapter_config.json)", status=NOTHING_LOOKED_AT)
+    if len(found) > 1:
+        raise ConverterError(f"{path}: holds {len(found)} adapters; give one of them, such as {found[0]}")
+    adapter = read_adapter(found[0])
+    for fault in adapter.faults:
+        raise ConverterError(f"{fault.path}: {fault.message}; adapter-check says more", status=JUDGED_BAD)
+    return adapter
+
+
+def _need_extra() -> None:
+    missing = [name for name in _EXTRA if find_spec(name) is None]
+    if missing:
+        raise ConverterError(f"{', '.join(missing)} missing: pip install 'adapter-to-gguf[verify]'")
+
+
+def _deployed(model: Path | None, lora: Path | None, base_gguf: Path | None) -> "Deployed":
+    from converter.verify.verification import DeployedLora, DeployedModel
+
+    for path in (model, lora, base_gguf):
+        if path and not path.is_file():
+            raise ConverterError(f"{path}: no such GGUF file")
+    if model and not lora:
+        return DeployedModel(model, base_gguf)
+    if lora and not model:
+        if base_gguf is None:
+            raise ConverterError("--lora needs --base-gguf: the GGUF that the LoRA is served on")
+        return DeployedLora(lora, base_gguf)
+    raise ConverterError("give what to prove: --model GGUF, or --lora GGUF --base-gguf GGUF")
+
+
+def _verify(
+    adapter: Adapter, base: Path, deployed: "Deployed", prompts: Path | None, tokens: Path | None
+) -> "Verification":
+    # Before their import: no model hub is asked, and no bar but ours is drawn.
+    os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1")
+    from converter.verify.llama_cpp import LlamaCpp
+    from converter.verify.verification import Case, refuse_broken_base, verify
+
+    with LlamaCpp() as llama, _progress() as progress:
+        if deployed.base:
+            refuse_broken_base(llama, deployed.base)
+        sequences = _sequences(llama, deployed.base or deployed.model, prompts, tokens)
+        return verify(Case(adapter, base, deployed, sequences), llama, progress)
+
+
+def _sequences(llama: "LlamaCpp", model: Path, prompts: Path | None, tokens: Path | None) -> "Sequences":
+    from converter.verify.prompts import built_in_sequences, sequences_of_prompts, sequences_of_tokens
+
+    if prompts:
+        return sequences_of_prompts(llama, model, prompts)
+    if tokens:
+        return sequences_of_tokens(tokens, llama.n_vocab(model))
+    return built_in_sequences(llama, model)
+
+
+@contextmanager
+def _progress() -> "Iterator[Progress]":
+    """One bar on a terminal, silence in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda step, done, of: bar.update(task, description=step, completed=done, total=of)
+
+
+def _print(verification: "Verification", style: str) -> None:
+    from converter.verify.verdict import verdict_data, verdict_text
+
+    click.echo(json.dumps(verdict_data(verification)) if style == "json" else verdict_text(verification))
