@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gguf import GGUFReader
+from gguf.quants import dequantize
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -38,6 +40,16 @@ TEXT = "The keeper wrote that fog had come in from the north, and that 3 + 4 = 7
 def test_both_forms_of_a_tiny_model_are_one_model(model: TinyModel, llama_cpp: LlamaCpp) -> None:
     floor = FLOORS[model.outtype] + (GELU_FLOOR if model.name.startswith("gemma") else 0.0)
     assert _kl(_transformers(model.hf), _stacked(llama_cpp, model.gguf)) < floor
+
+
+@pytest.mark.llama
+@pytest.mark.parametrize("outtype", OUTTYPES)
+def test_both_forms_hold_the_same_values(outtype: str) -> None:
+    model = TinyModel("llama", outtype=outtype)
+    (stored,) = (t for t in GGUFReader(model.gguf).tensors if t.name == "blk.1.ffn_down.weight")
+    assert stored.tensor_type.name == outtype
+    values = load_base(model.hf).get_parameter("model.layers.1.mlp.down_proj.weight").detach().numpy()
+    np.testing.assert_array_equal(dequantize(stored.data, stored.tensor_type), values)
 
 
 @pytest.mark.llama
