@@ -1,12 +1,15 @@
 """Judge one adapter: run the rules, stamp what they find, say which were skipped and why."""
 
 from collections.abc import Iterable
-from pathlib import Path
+from dataclasses import replace
+from typing import Final
 
 from converter.diagnostics import (
     AdapterCheck,
     BaseCheck,
     BaseValuesCheck,
+    CannotLookError,
+    Check,
     Deployment,
     Finding,
     NoBaseCheck,
@@ -19,6 +22,10 @@ from converter.diagnostics import (
 from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
 from converter.rules import RULES
+
+_NO_BASE: Final = "no base given (--base)"
+_NO_VALUES: Final = "reads the numbers (--values)"
+_LEFT_OUT: Final = "left out by --select or --ignore"
 
 
 def check_adapter(
@@ -36,34 +43,58 @@ def check_adapter(
     findings: list[Finding] = []
     skipped: list[Skipped] = []
     for rule in rules:
-        outcome = _apply(rule, adapter, base, values)
-        if isinstance(outcome, str):
-            skipped.append(Skipped(rule.code, rule.name, outcome))
+        try:
+            problems = tuple(_problems(rule.check, adapter, base, values=values))
+        except CannotLookError as reason:
+            skipped.append(Skipped(rule.code, rule.name, str(reason)))
         else:
-            findings.extend(_stamped(rule, problem) for problem in outcome)
-    return Report(adapter.path, _base_text(base), deployment, tuple(findings), tuple(skipped))
+            findings.extend(_stamped(rule, problem) for problem in problems)
+    return Report(adapter.path, str(base.path) if base else None, deployment, tuple(findings), tuple(skipped))
 
 
-def _apply(rule: Rule, adapter: Adapter, base: BaseModel | None, values: bool) -> Iterable[Problem] | str:
-    """The rule's problems, or the reason why it is skipped."""
-    match rule.check:
+def _problems(check: Check, adapter: Adapter, base: BaseModel | None, *, values: bool) -> Iterable[Problem]:
+    match check:
         case AdapterCheck(run):
             return run(adapter)
         case NoBaseCheck(run):
             return () if base else run(adapter)
         case BaseCheck(run):
-            return run(adapter, base) if base else "no base given (--base)"
+            return run(adapter, _given(base))
         case ValuesCheck(run):
-            return run(adapter) if values else "reads the numbers (--values)"
+            _require_values(values)
+            return run(adapter)
         case BaseValuesCheck(run):
-            if base is None:
-                return "no base given (--base)"
-            return run(adapter, base) if values else "reads the numbers (--values)"
+            _require_values(values)
+            return run(adapter, _given(base))
+
+
+def _given(base: BaseModel | None) -> BaseModel:
+    if base is None:
+        raise CannotLookError(_NO_BASE)
+    return base
+
+
+def _require_values(values: bool) -> None:  # noqa: FBT001  a fact, selects nothing
+    if not values:
+        raise CannotLookError(_NO_VALUES)
 
 
 def _stamped(rule: Rule, problem: Problem) -> Finding:
     return Finding(rule.code, rule.name, rule.severity, problem.where, problem.message, problem.blocks)
 
 
-def _base_text(base: BaseModel | None) -> str | None:
-    return str(Path(base.path)) if base else None
+def without(report: Report, codes: frozenset[str]) -> Report:
+    """The report with the rules of ``codes`` left out. They stay visible as skipped, with what they had found."""
+    left_out = tuple(
+        Skipped(rule.code, rule.name, _left_out(report, rule), by_choice=True) for rule in RULES if rule.code in codes
+    )
+    return replace(
+        report,
+        findings=tuple(finding for finding in report.findings if finding.code not in codes),
+        skipped=(*(skip for skip in report.skipped if skip.code not in codes), *left_out),
+    )
+
+
+def _left_out(report: Report, rule: Rule) -> str:
+    n_findings = sum(finding.code == rule.code for finding in report.findings)
+    return f"{_LEFT_OUT}; findings hidden: {n_findings}" if n_findings else _LEFT_OUT

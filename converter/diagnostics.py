@@ -64,6 +64,10 @@ class Problem:
     blocks: frozenset[Kind] = EVERY
 
 
+class CannotLookError(Exception):
+    """Raised by a check that lacks what it compares with; the message says what. Its rule is reported as skipped."""
+
+
 # The inputs a check needs. Where one can't be had, its rule is reported as skipped, with the reason.
 @dataclass(frozen=True, slots=True)
 class AdapterCheck:
@@ -131,11 +135,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A rule that was not applied, and why. Skipped is not passed."""
+    """A rule that was not applied, and why. Skipped is not passed; ``by_choice`` says that the user left it out."""
 
     code: str
     name: str
     reason: str
+    by_choice: bool = False
 
 
 @dataclass(frozen=True, slots=True)

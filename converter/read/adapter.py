@@ -88,7 +88,19 @@ class LoraPair:
     @property
     def rank(self) -> int:
         """r, as lora_A's shape states it."""
-        return self.a.tensor.shape[0]
+        return self.a.tensor.shape[0] if self.a.tensor.shape else 0
+
+    @property
+    def is_well_shaped(self) -> bool:
+        """Whether both factors are matrices of one rank, so that their product has a shape."""
+        a, b = self.a.tensor.shape, self.b.tensor.shape
+        return len(a) == len(b) == 2 and a[0] == b[1] > 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The delta's shape, that of the module's weight; only of a well-shaped pair."""
+        n_in, n_out = self.a.tensor.shape[1], self.b.tensor.shape[0]
+        return (n_in, n_out) if self.is_embedding else (n_out, n_in)
 
 
 @dataclass(frozen=True, slots=True)

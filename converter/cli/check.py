@@ -1,0 +1,171 @@
+"""``adapter-check``: judges adapters before they are deployed."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from converter import __version__
+from converter.check import check_adapter, without
+from converter.cli.bases import find_base
+from converter.diagnostics import Deployment, Report
+from converter.errors import COULD_NOT, NOTHING_LOOKED_AT, ConverterError
+from converter.read.adapter import read_adapter
+from converter.read.base_model import BaseModel, read_base_model
+from converter.read.checkpoint import find_adapters
+from converter.report.documentation import explanation, rule_named
+from converter.report.github import github_report
+from converter.report.json import json_report
+from converter.report.outcomes import Outcome, Unread, status_of_all
+from converter.report.text import printable, text_report, text_summary
+from converter.rules import RULES
+
+COMMAND = "adapter-check"
+_MAX_WIDTH = 110  # longer lines are hard to read
+
+_HELP = """Judge the PEFT adapters at each PATH: can adapter-to-gguf deploy them, with the same options?
+
+A PATH is an adapter's directory or one with several below it. Exit status: 0 yes, 1 no (or doubtful, with --strict),
+2 something could not be read or done, 3 there is no adapter at a PATH; over several the worst, 2 before 3 before 1.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of every adapter of a run."""
+
+    base: BaseModel | None
+    deployment: Deployment
+    values: bool
+    left_out: frozenset[str]
+
+
+def _explain(context: click.Context, _parameter: click.Parameter, code: str | None) -> None:
+    if code is None or context.resilient_parsing:
+        return
+    rule = rule_named(code)
+    if rule is None:
+        raise click.BadParameter(f"no rule {code!r}; docs/rules.md lists them all")
+    click.echo(explanation(rule, _width()))
+    context.exit()
+
+
+def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    prefixes = tuple(prefix.strip().upper() for prefix in value.split(",") if prefix.strip())
+    for prefix in prefixes:
+        if not any(rule.code.startswith(prefix) for rule in RULES):
+            raise click.BadParameter(f"no rule's code begins with {prefix!r}")
+    return prefixes
+
+
+@click.command(help=_HELP)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--base",
+    type=click.Path(path_type=Path),
+    help="Base model: a Hugging Face directory (config.json is enough) or a GGUF file.",
+)
+@click.option("--to", type=click.Choice(["lora", "model"]), help="What it is to become, as for adapter-to-gguf.")
+@click.option("--untie", is_flag=True, help="The head is to become a tensor of its own, as for adapter-to-gguf.")
+@click.option("--values", is_flag=True, help="Read the numbers too: NaN, zero deltas, foreign base layers.")
+@click.option("--format", "style", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
+@click.option("--select", callback=_prefixes, default="", metavar="CODES", help="Apply only rules with these prefixes.")
+@click.option("--ignore", callback=_prefixes, default="", metavar="CODES", help="Leave out rules with these prefixes.")
+@click.option("--strict", is_flag=True, help="Warnings count, and so do rules that could not be applied.")
+@click.option(
+    "--explain",
+    callback=_explain,
+    is_eager=True,
+    expose_value=False,
+    metavar="CODE",
+    help="Print a rule's documentation.",
+)
+@click.version_option(__version__)
+def main(
+    paths: tuple[Path, ...],
+    base: Path | None,
+    to: Literal["lora", "model"] | None,
+    untie: bool,
+    values: bool,
+    style: str,
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    strict: bool,
+) -> None:
+    # A cp1252 console or a lone surrogate in a name must not end the report.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    deployment = Deployment(to or ("model" if untie else "lora"), untie)
+    try:
+        request = Request(read_base_model(base) if base else None, deployment, values, _left_out(select, ignore))
+    except ConverterError as error:
+        outcomes: tuple[Outcome, ...] = tuple(Unread(path, error.status, str(error)) for path in paths)
+    else:
+        outcomes = tuple(outcome for path in paths for outcome in _judged(path, request))
+    _print(outcomes, style, strict=strict)
+    sys.exit(status_of_all(outcomes, strict=strict))
+
+
+def _left_out(select: tuple[str, ...], ignore: tuple[str, ...]) -> frozenset[str]:
+    codes = [rule.code for rule in RULES]
+    return frozenset(
+        code for code in codes if not code.startswith(select or "") or (ignore and code.startswith(ignore))
+    )
+
+
+def _judged(path: Path, request: Request) -> Iterator[Outcome]:
+    """The outcome of every adapter that a path stands for; that there is none is an outcome too."""
+    try:
+        adapters = find_adapters(path)
+    except OSError as error:
+        yield Unread(path, COULD_NOT, f"can't be read: {error.strerror or error}")
+        return
+    if not adapters:
+        why = "holds no adapter (no adapter_config.json)" if path.exists() else "no such file or directory"
+        yield Unread(path, NOTHING_LOOKED_AT, why)
+    for directory in adapters:
+        yield _judge(directory, request)
+
+
+def _judge(directory: Path, request: Request) -> Report | Unread:
+    try:
+        adapter = read_adapter(directory)
+        base = request.base or find_base(None, adapter)
+        report = check_adapter(adapter, base, request.deployment, values=request.values)
+    except ConverterError as error:
+        return Unread(directory, error.status, str(error))
+    return without(report, request.left_out)
+
+
+def _print(outcomes: tuple[Outcome, ...], style: str, *, strict: bool) -> None:
+    if style == "json":
+        click.echo(json_report(outcomes, strict=strict))
+    elif style == "github":
+        click.echo(github_report(outcomes))
+    else:
+        _print_text(outcomes, strict=strict)
+
+
+def _print_text(outcomes: tuple[Outcome, ...], *, strict: bool) -> None:
+    for outcome in outcomes:
+        match outcome:
+            case Unread(path, _, message):
+                click.echo(printable(f"{COMMAND}: {path}: {message}"), err=True)
+            case Report():
+                click.echo(text_report(outcome, _width(), strict=strict) + "\n")
+    if len(outcomes) > 1:
+        click.echo(text_summary(outcomes, strict=strict))
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, _MAX_WIDTH)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The documentation of a rule: its module's docstring, taken apart."""
+
+import sys
+import textwrap
+from dataclasses import dataclass
+from typing import Final
+
+from converter.diagnostics import AdapterCheck, BaseCheck, BaseValuesCheck, NoBaseCheck, Rule, ValuesCheck
+from converter.rules import RULES
+
+_WHY: Final = "Why it matters: "
+_WHAT: Final = "What to do: "
+
+
+@dataclass(frozen=True, slots=True)
+class Documentation:
+    """What a rule finds, why that matters, what to do about it: each one paragraph."""
+
+    rule: Rule
+    summary: str
+    why: str
+    what_to_do: str
+
+
+def documentation(rule: Rule) -> Documentation:
+    """The documentation of a rule, from the docstring of the module that its check lies in."""
+    docstring = sys.modules[rule.check.run.__module__].__doc__ or ""
+    paragraphs = [" ".join(paragraph.split()) for paragraph in docstring.split("\n\n")]
+    return Documentation(rule, paragraphs[0], _after(_WHY, paragraphs), _after(_WHAT, paragraphs))
+
+
+def rule_named(code: str) -> Rule | None:
+    """The rule of a code or a name, whatever the case; None where there is none."""
+    wanted = code.casefold()
+    return next((rule for rule in RULES if wanted in (rule.code.casefold(), rule.name)), None)
+
+
+def explanation(rule: Rule, width: int) -> str:
+    """A rule's documentation for a terminal (``--explain``)."""
+    text = documentation(rule)
+    paragraphs = (text.summary, _WHY + text.why, _WHAT + text.what_to_do, f"Looks at: {looks_at(rule)}.")
+    lines = "\n\n".join(textwrap.fill(part, width, break_on_hyphens=False) for part in paragraphs)
+    return f"{rule.code} {rule.name} ({rule.severity.value})\n\n{lines}"
+
+
+def looks_at(rule: Rule) -> str:
+    """What a rule needs to be given."""
+    match rule.check:
+        case AdapterCheck():
+            return "the adapter's headers and config"
+        case BaseCheck():
+            return "the adapter beside its base (--base)"
+        case NoBaseCheck():
+            return "an adapter without its base"
+        case ValuesCheck():
+            return "the adapter's numbers (--values)"
+        case BaseValuesCheck():
+            return "the numbers of adapter and base (--base, --values)"
+
+
+def rules_page() -> str:
+    """docs/rules.md: a table of all rules, then each rule's documentation."""
+    head = "# Rules of adapter-check\n\nGenerated from the rules' docstrings by `python -m docs.rules`.\n"
+    rows = [
+        f"| [{rule.code}](#{rule.code.lower()}) | {rule.name} | {rule.severity.value} | {documentation(rule).summary} |"
+        for rule in RULES
+    ]
+    table = "\n".join(("| code | name | severity | finds |", "|---|---|---|---|", *rows))
+    return "\n".join((head, table, "", *(_section(documentation(rule)) for rule in RULES)))
+
+
+def _section(text: Documentation) -> str:
+    rule = text.rule
+    facts = f"{rule.name}, {rule.severity.value}. Looks at {looks_at(rule)}."
+    return (
+        f"## {rule.code}\n\n{facts}\n\n{text.summary}\n\n**{_WHY.strip()}** {text.why}\n\n"
+        f"**{_WHAT.strip()}** {text.what_to_do}\n"
+    )
+
+
+def _after(label: str, paragraphs: list[str]) -> str:
+    return next((part.removeprefix(label) for part in paragraphs if part.startswith(label)), "")

@@ -1,0 +1,62 @@
+"""The report as JSON: one object for the whole run, one line, a stable schema.
+
+``version`` changes only with a change that breaks readers; fields may be added without one.
+"""
+
+import json
+from collections.abc import Sequence
+
+from converter import __version__
+from converter.diagnostics import OPTIONS, Report
+from converter.report.commands import command
+from converter.report.outcomes import Outcome, Unread, status_of, status_of_all
+
+_SCHEMA_VERSION = 1
+
+
+def json_report(outcomes: Sequence[Outcome], *, strict: bool = False) -> str:
+    """The outcomes of a run as one JSON object."""
+    return json.dumps(
+        {
+            "version": _SCHEMA_VERSION,
+            "tool": "adapter-check",
+            "tool_version": __version__,
+            "status": status_of_all(outcomes, strict=strict),
+            "adapters": [_report_data(outcome, strict=strict) for outcome in outcomes if isinstance(outcome, Report)],
+            "unread": [_unread_data(outcome) for outcome in outcomes if isinstance(outcome, Unread)],
+        }
+    )
+
+
+def _report_data(report: Report, *, strict: bool) -> dict[str, object]:
+    return {
+        "path": str(report.path),
+        "base": report.base,
+        "deployment": report.deployment.options,
+        "passed": report.passed,
+        "status": status_of(report, strict=strict),
+        "findings": [
+            {
+                "code": finding.code,
+                "name": finding.name,
+                "severity": finding.severity.value,
+                "where": finding.where,
+                "message": finding.message,
+                "blocks": [options for kind, options in OPTIONS.items() if kind in finding.blocks],
+                "stops": finding.stops(report.deployment),
+            }
+            for finding in report.findings
+        ],
+        "skipped": [
+            {"code": skip.code, "name": skip.name, "reason": skip.reason, "by_choice": skip.by_choice}
+            for skip in report.skipped
+        ],
+        "deployments": [
+            {"options": options, "blockers": list(report.blockers(kind)), "command": command(report, kind)}
+            for kind, options in OPTIONS.items()
+        ],
+    }
+
+
+def _unread_data(unread: Unread) -> dict[str, object]:
+    return {"path": str(unread.path), "status": unread.status, "message": unread.message}

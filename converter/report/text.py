@@ -1,0 +1,146 @@
+"""The report for people: the verdict, then what, where, consequence and what to do, then what can be deployed.
+
+Plain ASCII of our own; what comes from files is escaped where it isn't printable. click drops the colours in a pipe.
+"""
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Final
+
+import click
+
+from converter.diagnostics import OPTIONS, Finding, Kind, Report, Severity, Skipped
+from converter.errors import FINE, Status
+from converter.report.commands import command
+from converter.report.documentation import documentation, rule_named
+from converter.report.outcomes import Outcome, status_of
+
+_N_SHOWN: Final = 3  # of one rule's findings; a fault in every layer is told once
+_OPTIONS_WIDTH: Final = max(map(len, OPTIONS.values()))
+
+
+def text_report(report: Report, width: int = 80, *, strict: bool = False) -> str:
+    """One adapter's report, ready to print."""
+    parts = (
+        _verdict(report, strict=strict),
+        *(_rule_block(list(group), width) for _, group in groupby(_shown(report), lambda finding: finding.code)),
+        *([_deployments(report, width)] if report.base else []),
+        *([_not_applied(report.skipped, width)] if report.skipped else []),
+    )
+    return "\n\n".join(parts)
+
+
+def text_summary(outcomes: Sequence[Outcome], *, strict: bool = False) -> str:
+    """One line over several adapters."""
+    names: dict[Status, str] = {0: "fine", 1: "refused", 2: "could not be read", 3: "not found"}
+    statuses = [status_of(outcome, strict=strict) for outcome in outcomes]
+    counts = ", ".join(f"{statuses.count(status)} {name}" for status, name in names.items() if status in statuses)
+    return f"{len(outcomes)} looked at: {counts}"
+
+
+def printable(text: str) -> str:
+    """Text from a file with everything escaped that a terminal would act on instead of show."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _verdict(report: Report, *, strict: bool) -> str:
+    options = report.deployment.options
+    if not report.passed:
+        verdict = click.style(f"refused for {options}", fg="red", bold=True)
+    elif status_of(report, strict=strict) == FINE:
+        verdict = click.style(f"fine for {options}", fg="green", bold=True)
+    else:
+        verdict = click.style(f"fine for {options}, but not by --strict", fg="yellow", bold=True)
+    return f"{printable(str(report.path))}: {verdict}{_counts(report)}"
+
+
+def _counts(report: Report) -> str:
+    warnings = [finding for finding in report.findings if finding.severity is Severity.WARNING]
+    counts = (
+        (len(report.stopping), "error"),
+        (len(warnings), "warning"),
+        (sum(not skip.by_choice for skip in report.skipped), "rule not applied"),
+        (sum(skip.by_choice for skip in report.skipped), "rule left out"),
+    )
+    text = ", ".join(_plural(n, noun) for n, noun in counts if n)
+    return f" ({text})" if text else ""
+
+
+def _plural(n: int, noun: str) -> str:
+    head, _, tail = noun.partition(" ")
+    return f"{n} {head}{'s' if n != 1 else ''} {tail}".rstrip()
+
+
+def _shown(report: Report) -> Iterator[Finding]:
+    """What matters for the declared deployment; the rest has its line among the deployments."""
+    for finding in report.findings:
+        if finding.severity is Severity.WARNING or finding.stops(report.deployment):
+            yield finding
+
+
+def _rule_block(findings: Sequence[Finding], width: int) -> str:
+    first = findings[0]
+    colour = "red" if first.severity is Severity.ERROR else "yellow"
+    head = f"{click.style(first.severity.value, fg=colour)} {click.style(first.code, bold=True)} {first.name}"
+    lines = [_wrapped(_at(finding), width, "  ") for finding in findings[:_N_SHOWN]]
+    if len(findings) > _N_SHOWN:
+        lines.append(f"  ... and {len(findings) - _N_SHOWN} more")
+    rule = rule_named(first.code)
+    if rule:
+        text = documentation(rule)
+        lines.append(_wrapped(f"Why: {text.why}", width, "  "))
+        lines.append(_wrapped(f"Do:  {text.what_to_do}", width, "  "))
+    return "\n".join((head, *lines))
+
+
+def _at(finding: Finding) -> str:
+    return printable(f"{finding.where}: {finding.message}")
+
+
+def _deployments(report: Report, width: int) -> str:
+    lines = ["What can be deployed"]
+    lines += [line for kind in OPTIONS for line in _deployment_lines(report, kind)]
+    lines += [
+        _wrapped(f"{finding.code} {finding.name}: {_at(finding)}", width, "  ") for finding in _only_elsewhere(report)
+    ]
+    return "\n".join(lines)
+
+
+def _deployment_lines(report: Report, kind: Kind) -> Iterator[str]:
+    """Yes or no and why; the command for the deployment asked for, or for each way out if that one is closed."""
+    blockers = report.blockers(kind)
+    yield f"  {OPTIONS[kind]:{_OPTIONS_WIDTH}}  " + (f"no: {', '.join(blockers)}" if blockers else "yes")
+    line = command(report, kind)
+    if line and (kind == report.deployment.kind or not report.passed):
+        yield f"    {printable(line)}"
+
+
+def _only_elsewhere(report: Report) -> Iterator[Finding]:
+    """The first finding of each rule that forbids other deployments only."""
+    told = {finding.code for finding in _shown(report)}
+    for finding in report.findings:
+        if finding.code not in told:
+            told.add(finding.code)
+            yield finding
+
+
+def _not_applied(skipped: Iterable[Skipped], width: int) -> str:
+    codes: dict[str, list[str]] = {}
+    for skip in skipped:
+        codes.setdefault(skip.reason, []).append(skip.code)
+    lines = [
+        _wrapped(f"{printable(reason)}: {', '.join(of_reason)}", width, "  ") for reason, of_reason in codes.items()
+    ]
+    return "\n".join(("Not applied", *lines))
+
+
+def _wrapped(text: str, width: int, indent: str) -> str:
+    return textwrap.fill(
+        text,
+        max(width, 40),
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,24 @@
+"""The embedding has the factors of a linear module, or another module those of an embedding.
+
+Why it matters: the two are stored transposed to each other. llama.cpp refuses such a file or adds the wrong numbers,
+and PEFT can't load it.
+
+What to do: save the adapter again with PEFT's save_pretrained; the keys were renamed by hand.
+"""
+
+from collections.abc import Iterator
+
+from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
+from converter.read.adapter import Adapter
+from converter.read.module_paths import EMBEDDING
+
+
+def check(adapter: Adapter) -> Iterator[Problem]:
+    """Yield each pair whose kind is not its module's."""
+    for pair in adapter.pairs:
+        if pair.is_embedding != (pair.module == EMBEDDING):
+            wanted = "lora_A" if pair.is_embedding else "lora_embedding_A"
+            yield Problem(pair.a.key, f"{pair.module} has {pair.a.role}, wanted {wanted}")
+
+
+RULE = Rule("LO010", "factors-of-another-kind", Severity.ERROR, AdapterCheck(check))

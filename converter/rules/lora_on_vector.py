@@ -1,0 +1,24 @@
+"""A LoRA on a norm or another vector.
+
+Why it matters: llama.cpp skips `*_norm.weight` in a LoRA file in silence, and its graphs apply deltas to matrices
+only.
+
+What to do: train the norm whole and merge with PEFT, or leave it out.
+"""
+
+from collections.abc import Iterator
+
+from converter.diagnostics import BaseCheck, Problem, Rule, Severity
+from converter.read.adapter import Adapter
+from converter.read.base_model import BaseModel
+
+
+def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
+    """Yield each pair on a module whose weight is no matrix."""
+    for pair in adapter.pairs:
+        target = base.target(pair.module)
+        if target and len(target.shape) == 1:
+            yield Problem(pair.module, f"is a vector ({target.tensor}.weight), which takes no LoRA")
+
+
+RULE = Rule("GG002", "lora-on-vector", Severity.ERROR, BaseCheck(check))

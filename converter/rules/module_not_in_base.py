@@ -1,0 +1,25 @@
+"""The adapter changes a module that the base doesn't have, or that llama.cpp has no tensor for.
+
+Why it matters: the delta has nowhere to go. It is the adapter of another model, or of the vision tower of a
+multimodal one, which convert_lora_to_gguf.py drops in silence.
+
+What to do: give the base that the adapter was trained on. For a multimodal model train the language model alone.
+"""
+
+from collections.abc import Iterator
+
+from converter.diagnostics import BaseCheck, Problem, Rule, Severity
+from converter.read.adapter import Adapter
+from converter.read.base_model import BaseModel
+
+
+def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
+    """Yield each pair whose module the base lacks."""
+    if base.architecture is None or base.quantization:
+        return
+    for pair in adapter.pairs:
+        if base.target(pair.module) is None or base.shape(pair.module) is None:
+            yield Problem(pair.module, f"is not in {base.path.name} ({base.model_type}, {base.dims['n_layer']} layers)")
+
+
+RULE = Rule("BM001", "module-not-in-base", Severity.ERROR, BaseCheck(check))

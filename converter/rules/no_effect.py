@@ -1,0 +1,24 @@
+"""Every delta of the adapter is zero.
+
+Why it matters: the model that is served is the base. PEFT starts with one factor at zero, so this adapter was saved
+before a step of training reached it, or its parameters were never trained.
+
+What to do: check that training ran, and that the trained adapter was saved; save under FSDP or ZeRO-3 with the
+parameters gathered.
+"""
+
+from collections.abc import Iterator
+
+from converter.diagnostics import Problem, Rule, Severity, ValuesCheck
+from converter.read.adapter import Adapter
+
+
+def check(adapter: Adapter) -> Iterator[Problem]:
+    """Yield the adapter if it has deltas, all are zero, and nothing else was saved."""
+    from converter.values.numbers import is_zero_delta
+
+    if adapter.pairs and not adapter.saved_modules and all(is_zero_delta(pair) for pair in adapter.pairs):
+        yield Problem(adapter.path.name, f"all {len(adapter.pairs)} deltas are zero")
+
+
+RULE = Rule("NM002", "no-effect", Severity.ERROR, ValuesCheck(check))

@@ -1,0 +1,26 @@
+"""A factor's rank is not the one in adapter_config.json.
+
+Why it matters: the scale is alpha / r, and file and config name two values of r. PEFT can't load such an adapter
+(size mismatch); convert_lora_to_gguf.py doesn't look.
+
+What to do: put the config beside the weights it was saved with, or set r and rank_pattern to the factors' ranks if
+you know that alpha is right.
+"""
+
+from collections.abc import Iterator
+
+from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
+from converter.read.adapter import Adapter, rank_of
+
+
+def check(adapter: Adapter) -> Iterator[Problem]:
+    """Yield each pair whose rank is not r, or rank_pattern's value for its module."""
+    if adapter.config is None:
+        return
+    for pair in adapter.pairs:
+        wanted = rank_of(adapter.config, pair.a.path)
+        if pair.is_well_shaped and pair.rank != wanted:
+            yield Problem(pair.a.key, f"has rank {pair.rank}, the config says {wanted}")
+
+
+RULE = Rule("LO005", "rank-disagrees", Severity.ERROR, AdapterCheck(check))

@@ -1,0 +1,24 @@
+"""Head or embedding was trained whole (modules_to_save): a LoRA file can't hold it.
+
+Why it matters: a LoRA GGUF has room for low-rank factors only; convert_lora_to_gguf.py ends in `Unexpected name` on a
+saved embedding or head.
+
+What to do: merge it with `adapter-to-gguf ADAPTER --base BASE --to model -o model.gguf`.
+"""
+
+from collections.abc import Iterator
+
+from converter.diagnostics import LORA, BaseCheck, Problem, Rule, Severity
+from converter.read.adapter import Adapter
+from converter.read.base_model import BaseModel
+from converter.rules.ends import ENDS, saved_weight
+
+
+def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
+    """Yield each saved end of an untied base; on a tied one, rules of their own say more."""
+    for module in () if base.tied else ENDS:
+        for tensor in saved_weight(adapter, module):
+            yield Problem(tensor.key, f"replaces {module} as a whole", LORA)
+
+
+RULE = Rule("HD010", "saved-end-as-lora", Severity.ERROR, BaseCheck(check))

@@ -1,0 +1,27 @@
+"""lm_head was trained whole (modules_to_save), but the base's head and embedding are one tensor.
+
+Why it matters: a LoRA file can't hold a whole head, and writing it into the shared tensor would replace the embedding
+too. convert_lora_to_gguf.py drops it for Gemma 1 and 2 and reports success. (Within PEFT it is exact: PEFT 0.21
+unties the model by itself.)
+
+What to do: give the model its own head with `adapter-to-gguf ADAPTER --base BASE --untie -o model.gguf`, or train
+again without lm_head in modules_to_save.
+"""
+
+from collections.abc import Iterator
+
+from converter.diagnostics import EVERY, BaseCheck, Problem, Rule, Severity
+from converter.read.adapter import Adapter
+from converter.read.base_model import BaseModel
+from converter.read.module_paths import HEAD
+from converter.rules.ends import saved_weight
+
+
+def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
+    """Yield the saved head where the base is tied."""
+    for tensor in saved_weight(adapter, HEAD) if base.tied else ():
+        message = f"replaces lm_head, but in {base.path.name} it is the same tensor as embed_tokens"
+        yield Problem(tensor.key, message, EVERY - {"untie-model"})
+
+
+RULE = Rule("HD002", "saved-lm-head-on-tied-base", Severity.ERROR, BaseCheck(check))

@@ -1,0 +1,102 @@
+"""Questions about a tensor's numbers, answered block by block in bounded memory."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from converter.read.adapter import LoraPair
+from converter.read.stored import StoredTensor
+from converter.values.rows import FLOAT_DTYPES, n_columns, n_rows, read_columns, read_rows
+
+_BLOCK: Final = 1 << 20  # elements
+
+# How far a type's values are from those they were rounded from: ||x - q(x)|| / ||x||, twice the figure measured on
+# normally distributed weights (gguf 0.19, libgguf 0.2.2), because real weights have heavier tails.
+_ROUNDING: Final = {
+    "F64": 0.0,
+    "F32": 1e-6,
+    "F16": 4e-4,
+    "BF16": 3.3e-3,
+    "Q8_0": 0.011,
+    "Q6_K": 0.036,
+    "Q5_K": 0.072,
+    "Q5_1": 0.076,
+    "Q5_0": 0.086,
+    "Q4_K": 0.14,
+    "IQ4_NL": 0.15,
+    "IQ4_XS": 0.15,
+    "Q4_1": 0.16,
+    "Q4_0": 0.17,
+    "MXFP4": 0.23,
+    "Q3_K": 0.3,
+    "IQ3_S": 0.33,
+    "IQ3_XXS": 0.43,
+    "IQ2_S": 0.53,
+    "Q2_K": 0.59,
+    "IQ2_XS": 0.6,
+    "IQ2_XXS": 0.69,
+}
+_COARSEST: Final = 1.0  # types of fewer bits: only a tensor that has nothing in common is told apart
+
+
+def is_readable(tensor: StoredTensor) -> bool:
+    """Whether a tensor's numbers are all there: a float vector or matrix whose bytes lie inside its file."""
+    dtype = FLOAT_DTYPES.get(tensor.dtype)
+    if dtype is None or len(tensor.shape) not in (1, 2) or tensor.n_elements == 0:
+        return False
+    end = tensor.offset + tensor.nbytes
+    return tensor.nbytes == tensor.n_elements * dtype.itemsize and end <= tensor.path.stat().st_size
+
+
+def count_non_finite(tensor: StoredTensor) -> int:
+    """How many of a tensor's numbers are NaN or infinite."""
+    return sum(int(block.size - np.count_nonzero(np.isfinite(block))) for block in _blocks(tensor))
+
+
+def is_zero_delta(pair: LoraPair) -> bool:
+    """Whether the factor that PEFT starts with at zero still is: lora_B, or an embedding's lora_embedding_A."""
+    factor = (pair.a if pair.is_embedding else pair.b).tensor
+    return is_readable(factor) and not any(block.any() for block in _blocks(factor))
+
+
+def are_transposes(tensor: StoredTensor, other: StoredTensor) -> bool:
+    """Whether two matrices hold the same numbers, one transposed."""
+    if not (is_readable(tensor) and is_readable(other)) or tensor.shape != other.shape[::-1]:
+        return False
+    step = max(1, _BLOCK // n_columns(tensor))
+    for begin in range(0, n_rows(tensor), step):
+        end = min(begin + step, n_rows(tensor))
+        if not np.array_equal(read_rows(tensor, begin, end), read_columns(other, begin, end)):
+            return False
+    return True
+
+
+def relative_difference(tensor: StoredTensor, reference: StoredTensor) -> float:
+    """||x - y|| / ||y|| of two tensors of one shape; infinite where ``tensor`` can't be read."""
+    if not is_readable(tensor):
+        return float("inf")
+    difference = norm = 0.0
+    for x, y in zip(_blocks(tensor), _blocks(reference), strict=True):
+        y_values = y.astype(np.float32)
+        difference += _squared(x.astype(np.float32) - y_values)
+        norm += _squared(y_values)
+    if difference == 0.0:
+        return 0.0
+    return float(np.sqrt(difference / norm)) if norm else float("inf")
+
+
+def rounding(tensor: StoredTensor) -> float:
+    """The largest relative difference that a tensor's type explains."""
+    return _ROUNDING.get(tensor.dtype, _COARSEST)
+
+
+def _squared(values: npt.NDArray[np.float32]) -> float:
+    return float(np.vdot(values, values))
+
+
+def _blocks(tensor: StoredTensor) -> Iterator[npt.NDArray[Any]]:
+    step = max(1, _BLOCK // n_columns(tensor))
+    for begin in range(0, n_rows(tensor), step):
+        yield read_rows(tensor, begin, min(begin + step, n_rows(tensor)))
