@@ -1,0 +1,64 @@
+"""adapter-check runs on click alone: each test looks at what a fresh interpreter has imported."""
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fixtures.generated import write_safetensors
+
+HEAVY = {
+    "datasets", "gguf", "huggingface_hub", "libgguf", "ml_dtypes", "numpy", "peft", "rich", "safetensors",
+    "torch", "transformers",
+}  # fmt: skip
+
+# main() ends in SystemExit; what was imported goes to stderr's last line, after the command's own output.
+PROBE = """
+import json, sys
+from converter.cli.{module} import main
+sys.argv = json.loads(sys.argv[1])
+try:
+    main()
+except SystemExit as exit:
+    status = exit.code
+print(json.dumps([status or 0, sorted({{name.split(".")[0] for name in sys.modules}})]), file=sys.stderr)
+"""
+
+
+def run_and_list_imports(module: str, *arguments: str) -> tuple[int, set[str]]:
+    command = [sys.executable, "-c", PROBE.format(module=module), json.dumps([module, *arguments])]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    status, modules = json.loads(ran.stderr.splitlines()[-1])
+    return status, set(modules)
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    factor = struct.pack("<32f", *[0.5] * 32)
+    tensors = {
+        f"{module}.lora_A.weight": ("F32", (4, 8), factor),
+        f"{module}.lora_B.weight": ("F32", (8, 4), factor),
+    }
+    write_safetensors(tmp_path / "adapter_model.safetensors", tensors, {"format": "pt"})
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("output", ["text", "json", "github"])
+def test_judging_an_adapter_imports_nothing_heavy(adapter: Path, output: str) -> None:
+    status, modules = run_and_list_imports("check", str(adapter), "--format", output)
+    assert status == 0
+    assert "click" in modules
+    assert not modules & HEAVY
+
+
+@pytest.mark.parametrize("module", ["check", "to_gguf", "verify"])
+def test_help_imports_nothing_heavy(module: str) -> None:
+    status, modules = run_and_list_imports(module, "--help")
+    assert status == 0
+    assert not modules & HEAVY
