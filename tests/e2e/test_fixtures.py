@@ -19,7 +19,7 @@ from converter.verify.reference import Reference
 from fixtures.adapters import RECIPES, load_base, saved_logits, tiny_adapter
 from fixtures.real import GEMMA3, SMOLLM2, RealModel
 from fixtures.tiny import CONFIGS, OUTTYPES, TinyModel, token_sequences
-from fixtures.train import trained_adapter
+from fixtures.train import TEXTS, trained_adapter
 
 TIED_FOR_GOOD = ("gemma", "gemma2")
 LOADABLE = [
@@ -152,7 +152,7 @@ def test_both_forms_of_a_real_model_are_one_model(model: RealModel, llama_cpp: L
 @pytest.mark.model
 @pytest.mark.parametrize(("model", "effect"), [(SMOLLM2, 1.0), (GEMMA3, 2.0)], ids=str)
 def test_forty_steps_are_a_real_fine_tune(model: RealModel, effect: float) -> None:
-    tokens = AutoTokenizer.from_pretrained(model.hf)(TEXT).input_ids
+    tokens = AutoTokenizer.from_pretrained(model.hf)(TEXTS[0]).input_ids
     reference = Reference(model.hf, read_adapter(trained_adapter("lm_head", model)))
     assert _kl(reference.logits(tokens), reference.base_logits(tokens)) > effect
 
