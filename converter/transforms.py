@@ -1,6 +1,6 @@
 """Orders of output rows: row i of the GGUF weight is row ``indices(order, n)[i]`` of the Hugging Face weight.
 
-Rows of B @ A are gathered by gathering rows of B alone: one order serves weight, bias and lora_B, and lora_A never moves.
+Rows of B @ A are gathered by gathering rows of B alone: one order serves weight, bias and lora_B; lora_A never moves.
 """
 
 from dataclasses import dataclass

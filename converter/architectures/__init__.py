@@ -22,7 +22,7 @@ RowOrder = Literal["identity", "interleave_rope"]
 class Target:
     """Where a Hugging Face module goes: ``tensor`` is the GGUF name without ``.weight``.
 
-    ``shape`` names the weight's dimensions, output rows first. ``rows`` is GGUF's order of the rows, over ``heads`` heads.
+    ``shape`` names the weight's dimensions, output rows first. ``rows`` is GGUF's row order, over ``heads`` heads.
     ``add`` is added to the stored Hugging Face weight (Gemma's norms are kept as w - 1 there).
     """
 

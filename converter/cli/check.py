@@ -1,6 +1,5 @@
 """``adapter-check``: judges adapters before they are deployed."""
 
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import click
 from converter import __version__
 from converter.check import check_adapter, without
 from converter.cli.bases import find_base
+from converter.cli.width import report_width
 from converter.diagnostics import Deployment, Report
 from converter.errors import COULD_NOT, NOTHING_LOOKED_AT, ConverterError
 from converter.read.adapter import read_adapter
@@ -26,7 +26,6 @@ from converter.report.text import printable, text_report, text_summary
 from converter.rules import RULES
 
 COMMAND = "adapter-check"
-_MAX_WIDTH = 110  # longer lines are hard to read
 
 _HELP = """Judge the PEFT adapters at each PATH: can adapter-to-gguf deploy them, with the same options?
 
@@ -51,7 +50,7 @@ def _explain(context: click.Context, _parameter: click.Parameter, code: str | No
     rule = rule_named(code)
     if rule is None:
         raise click.BadParameter(f"no rule {code!r}; docs/rules.md lists them all")
-    click.echo(explanation(rule, _width()))
+    click.echo(explanation(rule, report_width()))
     context.exit()
 
 
@@ -158,13 +157,9 @@ def _print_text(outcomes: tuple[Outcome, ...], *, strict: bool) -> None:
             case Unread(path, _, message):
                 click.echo(printable(f"{COMMAND}: {path}: {message}"), err=True)
             case Report():
-                click.echo(text_report(outcome, _width(), strict=strict) + "\n")
+                click.echo(text_report(outcome, report_width(), strict=strict) + "\n")
     if len(outcomes) > 1:
         click.echo(text_summary(outcomes, strict=strict))
-
-
-def _width() -> int:
-    return min(shutil.get_terminal_size().columns, _MAX_WIDTH)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from converter.transforms import Identity, indices
 from converter.values.rows import FLOAT_DTYPES, Array, n_columns, n_rows, read_columns, read_rows
 from converter.write.encode import decode, encode
 
-BLOCK_N_ELEMENTS: Final = 1 << 19
+BLOCK_N_ELEMENTS: Final = 1 << 17  # 1 MB of float64 fits a core's cache
 _COPY_NBYTES: Final = 1 << 22
 
 Doubles = npt.NDArray[np.float64]

@@ -1,0 +1,97 @@
+"""A conversion, planned or done, as text for people and as data for machines."""
+
+from collections import Counter
+from statistics import median
+from typing import TYPE_CHECKING
+
+from converter.plan.conversion_plan import ConversionPlan, CopiedBytes, MergedRows, PlannedFile, PlannedTensor
+
+if TYPE_CHECKING:
+    from converter.convert import Written
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def size_text(nbytes: float) -> str:
+    """A size in decimal units, as ``ls -h --si`` shows it."""
+    for unit in _UNITS:
+        if nbytes < 1000 or unit == _UNITS[-1]:
+            return f"{nbytes:.0f} {unit}" if unit == "B" or nbytes >= 100 else f"{nbytes:.1f} {unit}"
+        nbytes /= 1000
+    raise AssertionError
+
+
+def plan_text(plan: ConversionPlan) -> str:
+    """What the plan would write, and what becomes of every part of the adapter."""
+    lines = [f"plan: {plan.architecture}, {plan.deployment.options}, {size_text(plan.nbytes)} of tensors"]
+    for file in plan.files:
+        lines += ["", f"{file.name or 'output'}  {_tensors_text(file)}"]
+        lines += [f"  {t.name:<44} {t.type.name:<6} {_shape(t.shape):<14} {_how(t.source)}" for t in _changed(file)]
+    return "\n".join([*lines, "", *_ledger_lines(plan)])
+
+
+def _ledger_lines(plan: ConversionPlan) -> list[str]:
+    rows = [f"  {line.kind:<7} {line.fate:<10} {line.key}: {line.how}" for line in plan.ledger]
+    return ["ledger: every tensor and config field of the adapter", *rows]
+
+
+def _changed(file: PlannedFile) -> list[PlannedTensor]:
+    return [tensor for tensor in file.tensors if not _is_plain_copy(tensor.name, tensor.source)]
+
+
+def _is_plain_copy(name: str, source: object) -> bool:
+    return isinstance(source, CopiedBytes) and source.key == name
+
+
+def _how(source: object) -> str:
+    match source:
+        case CopiedBytes(key):
+            return f"copy of {key}"
+        case MergedRows(base, delta):
+            return f"{base.key} + {delta.scaling:g} * {delta.left.key} @ {delta.right.key}"
+        case _:
+            return str(getattr(source, "key", ""))
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _tensors_text(file: PlannedFile) -> str:
+    copied = sum(_is_plain_copy(tensor.name, tensor.source) for tensor in file.tensors)
+    types = Counter(tensor.type.name for tensor in _changed(file))
+    changed = ", ".join(f"{count} as {name}" for name, count in types.most_common())
+    parts = [changed] if changed else []
+    return ", ".join(parts + ([f"{copied} copied byte for byte"] if copied else []))
+
+
+def written_text(plan: ConversionPlan, written: "tuple[Written, ...]", following: str) -> str:
+    """What was written, how the adapter went into it, and the command to run next."""
+    lines = [
+        f"{file.path}  {size_text(file.nbytes)}  {'already there, reused' if file.reused else _tensors_text(planned)}"
+        for planned, file in zip(plan.files, written, strict=True)
+    ]
+    fates = Counter(line.fate for line in plan.ledger if line.kind == "tensor")
+    lines.append("adapter tensors: " + ", ".join(f"{count} {fate}" for fate, count in fates.most_common()))
+    kept = [delta for file in written for delta in file.kept]
+    if kept:
+        least = min(kept, key=lambda delta: delta.share)
+        middle = median(delta.share for delta in kept)
+        lines.append(f"delta kept after rounding: {middle:.3f} median, {least.share:.3f} least ({least.tensor})")
+    return "\n".join([*lines, *plan.notes, f"next: {following}"])
+
+
+def conversion_data(plan: ConversionPlan, written: "tuple[Written, ...] | None") -> dict[str, object]:
+    """The conversion for JSON: the plan, and where it was written the files with what each tensor kept."""
+    data: dict[str, object] = {"version": 1, "plan": plan.as_data()}
+    if written is not None:
+        data["files"] = [
+            {
+                "path": str(file.path),
+                "nbytes": file.nbytes,
+                "reused": file.reused,
+                "delta_kept": [{"tensor": d.tensor, "share": d.share, "noise": d.noise} for d in file.kept],
+            }
+            for file in written
+        ]
+    return data
