@@ -40,6 +40,11 @@ class BaseModel:
     quantization: str | None = None
     name: str | None = None
 
+    @property
+    def label(self) -> str:
+        """How messages call the base: the last part of its path."""
+        return self.path.name or self.path.resolve().name
+
     def shape(self, module: str) -> tuple[int, ...] | None:
         """The shape of a module's weight, (out, in) for a linear, or None where the base has no such module."""
         stored = self.tensors.get(f"{self._stored_module(module)}.weight")
@@ -52,9 +57,10 @@ class BaseModel:
 
     def target(self, module: str) -> Target | None:
         """The module's GGUF target, or None where the architecture or this base has no such module."""
-        target = self.architecture.target(module) if self.architecture else None
+        if self.architecture is None:
+            return None
         layer = re.search(r"\.layers\.(\d+)\.", module)
-        return None if layer and int(layer[1]) >= self.dims["n_layer"] else target
+        return None if layer and int(layer[1]) >= self.dims["n_layer"] else self.architecture.target(module)
 
     def weight(self, module: str) -> StoredTensor | None:
         """Where the module's weight lies; a tied head's is the embedding's."""

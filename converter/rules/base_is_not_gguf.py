@@ -14,9 +14,9 @@ from converter.read.base_model import BaseModel
 
 
 def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
-    """Yield a Hugging Face base."""
-    if base.format == "huggingface":
-        yield Problem(base.path.name, "is a Hugging Face directory, wanted a GGUF", MODEL | {"untie-lora"})
+    """Yield a Hugging Face base that would do as a GGUF."""
+    if base.format == "huggingface" and base.architecture and not base.quantization:
+        yield Problem(base.label, "is a Hugging Face directory, wanted a GGUF", MODEL | {"untie-lora"})
 
 
 RULE = Rule("GG003", "base-is-not-gguf", Severity.ERROR, BaseCheck(check))

@@ -21,7 +21,7 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     if not base.tied or adapter.is_tied_pair:
         return
     for pair in lora_on(adapter, EMBEDDING):
-        message = f"embed_tokens has a LoRA of its own, but in {base.path.name} it is the same tensor as lm_head"
+        message = f"embed_tokens has a LoRA of its own, but in {base.label} it is the same tensor as lm_head"
         yield Problem(pair.b.key, message, TIED)
 
 

@@ -19,7 +19,7 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     for pair in adapter.pairs:
         wanted = None if base.quantization else base.shape(pair.module)
         if wanted and len(wanted) == 2 and pair.is_well_shaped and pair.shape != wanted:
-            message = f"gives a delta of {list(pair.shape)}, but the weight in {base.path.name} is {list(wanted)}"
+            message = f"gives a delta of {list(pair.shape)}, but the weight in {base.label} is {list(wanted)}"
             yield Problem(pair.module, message)
 
 

@@ -28,7 +28,7 @@ def _compared(tensor: AdapterTensor, base: BaseModel) -> Iterator[Problem]:
 
     stored = base.weight(tensor.module)
     if stored is None:
-        raise CannotLookError(f"{base.path.name} has no weights to compare a base layer with")
+        raise CannotLookError(f"{base.label} has no weights to compare a base layer with")
     difference, explained = relative_difference(tensor.tensor, stored), rounding(tensor.tensor) + rounding(stored)
     if difference > explained:
         found = f"differs from the base's {tensor.module} by {difference:.2g} of its norm"

@@ -21,7 +21,7 @@ def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     if architecture is None or architecture.reads_output:
         return
     message = f"llama.cpp's {architecture.name} has no output.weight: the head can't be a tensor of its own"
-    yield Problem(base.path.name, message, UNTIED if base.tied else EVERY)
+    yield Problem(base.label, message, UNTIED if base.tied else EVERY)
 
 
 RULE = Rule("GG001", "head-not-read", Severity.ERROR, BaseCheck(check))

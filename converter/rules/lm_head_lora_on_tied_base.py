@@ -24,7 +24,7 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         return
     for pair in lora_on(adapter, HEAD):
         found = f"lm_head has a LoRA of rank {pair.rank}"
-        yield Problem(pair.b.key, f"{found}, but in {base.path.name} it is the same tensor as embed_tokens", TIED)
+        yield Problem(pair.b.key, f"{found}, but in {base.label} it is the same tensor as embed_tokens", TIED)
 
 
 RULE = Rule("HD001", "lm-head-lora-on-tied-base", Severity.ERROR, BaseCheck(check))

@@ -19,7 +19,7 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         return
     for pair in adapter.pairs:
         if base.target(pair.module) is None or base.shape(pair.module) is None:
-            yield Problem(pair.module, f"is not in {base.path.name} ({base.model_type}, {base.dims['n_layer']} layers)")
+            yield Problem(pair.module, f"is not in {base.label} ({base.model_type}, {base.dims['n_layer']} layers)")
 
 
 RULE = Rule("BM001", "module-not-in-base", Severity.ERROR, BaseCheck(check))

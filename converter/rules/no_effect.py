@@ -18,7 +18,7 @@ def check(adapter: Adapter) -> Iterator[Problem]:
     from converter.values.numbers import is_zero_delta
 
     if adapter.pairs and not adapter.saved_modules and all(is_zero_delta(pair) for pair in adapter.pairs):
-        yield Problem(adapter.path.name, f"all {len(adapter.pairs)} deltas are zero")
+        yield Problem(str(adapter.path), f"all {len(adapter.pairs)} deltas are zero")
 
 
 RULE = Rule("NM002", "no-effect", Severity.ERROR, ValuesCheck(check))

@@ -17,7 +17,7 @@ from converter.read.base_model import BaseModel
 def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield the quantiser that the base's config names."""
     if base.quantization:
-        yield Problem(base.path.name, f"is quantised by {base.quantization}, wanted the original weights or a GGUF")
+        yield Problem(base.label, f"is quantised by {base.quantization}, wanted the original weights or a GGUF")
 
 
 RULE = Rule("BM004", "prequantized-base", Severity.ERROR, BaseCheck(check))

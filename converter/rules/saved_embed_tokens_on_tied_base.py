@@ -19,7 +19,7 @@ from converter.rules.ends import saved_weight
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield the saved embedding where the base is tied."""
     for tensor in saved_weight(adapter, EMBEDDING) if base.tied else ():
-        message = f"replaces embed_tokens, but in {base.path.name} it is the same tensor as lm_head"
+        message = f"replaces embed_tokens, but in {base.label} it is the same tensor as lm_head"
         yield Problem(tensor.key, message, EVERY - {"untie-model"})
 
 

@@ -2,7 +2,7 @@
 
 Why it matters: a LoRA file can't hold a whole head, and writing it into the shared tensor would replace the embedding
 too. convert_lora_to_gguf.py drops it for Gemma 1 and 2 and reports success. (Within PEFT it is exact: PEFT 0.21
-unties the model by itself.)
+unties the model by itself.
 
 What to do: give the model its own head with `adapter-to-gguf ADAPTER --base BASE --untie -o model.gguf`, or train
 again without lm_head in modules_to_save.
@@ -20,7 +20,7 @@ from converter.rules.ends import saved_weight
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield the saved head where the base is tied."""
     for tensor in saved_weight(adapter, HEAD) if base.tied else ():
-        message = f"replaces lm_head, but in {base.path.name} it is the same tensor as embed_tokens"
+        message = f"replaces lm_head, but in {base.label} it is the same tensor as embed_tokens"
         yield Problem(tensor.key, message, EVERY - {"untie-model"})
 
 

@@ -22,7 +22,7 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
             continue
         found, wanted = tensor.tensor.shape, base.shape(tensor.module)
         if wanted is not None and found != wanted:
-            yield Problem(tensor.key, f"is {list(found)}, but {tensor.module} in {base.path.name} is {list(wanted)}")
+            yield Problem(tensor.key, f"is {list(found)}, but {tensor.module} in {base.label} is {list(wanted)}")
 
 
 RULE = Rule("BM005", "saved-tensor-doesnt-fit", Severity.ERROR, BaseCheck(check))

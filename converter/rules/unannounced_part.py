@@ -3,8 +3,8 @@
 Why it matters: PEFT builds the model from the config, so it drops these tensors when it loads; the model that was
 trained had them. Which one was meant can't be known.
 
-What to do: put the config beside the weights it was saved with. (With use_dora or lora_bias set, see
-unconverted-field.)
+What to do: put the config beside the weights it was saved with. With use_dora or lora_bias set, see
+unconverted-field.
 """
 
 from collections.abc import Iterator

@@ -17,7 +17,7 @@ from converter.read.base_model import BaseModel
 def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield the base's model type if no architecture takes it."""
     if base.architecture is None:
-        yield Problem(base.path.name, f"is of the type {base.model_type!r}; supported are {', '.join(NAMES)}")
+        yield Problem(base.label, f"is of the type {base.model_type!r}; supported are {', '.join(NAMES)}")
 
 
 RULE = Rule("BM003", "unsupported-architecture", Severity.ERROR, BaseCheck(check))

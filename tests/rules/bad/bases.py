@@ -1,0 +1,82 @@
+"""Adapters that don't go with their base, or not with llama.cpp."""
+
+from pathlib import Path
+
+from tests.rules.bad.registry import bad
+from tests.rules.specimens import (
+    FFN,
+    HEAD,
+    HIDDEN,
+    PREFIX,
+    UP,
+    VOCAB,
+    Specimen,
+    head_lora,
+    lora,
+    tensor,
+    write_gguf,
+    write_huggingface,
+)
+
+
+@bad("BM001")
+def a_vision_tower(it: Specimen, _: Path) -> None:
+    it.tensors |= lora(f"{PREFIX}.model.vision_tower.encoder.layers.0.self_attn.q_proj", 8, 8)
+    it.write()
+
+
+@bad("BM001")
+def a_layer_too_many(it: Specimen, _: Path) -> None:
+    it.tensors |= lora(f"{PREFIX}.model.layers.2.mlp.down_proj", HIDDEN, FFN)
+    it.write()
+
+
+@bad("BM002")
+def a_wider_model(it: Specimen, _: Path) -> None:
+    it.tensors |= lora(UP, HIDDEN, 2 * FFN)
+    it.write()
+
+
+@bad("BM003")
+def a_base_of_no_known_architecture(it: Specimen, _: Path) -> None:
+    it.base = write_huggingface(it.directory.with_name("base"), model_type="mamba")
+    it.write()
+
+
+@bad("BM004")
+def a_base_packed_by_bitsandbytes(it: Specimen, _: Path) -> None:
+    packed = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    it.base = write_huggingface(it.directory.with_name("base"), quantization_config=packed)
+    it.write()
+
+
+@bad("BM005")
+def a_base_layer_with_more_rows(it: Specimen, bases: Path) -> None:
+    it.base = bases / "untied.gguf"
+    it.tensors |= head_lora() | {f"{HEAD}.base_layer.weight": tensor(VOCAB + 2, HIDDEN)}
+    it.write()
+
+
+@bad("BM006")
+def a_base_of_another_size(it: Specimen, _: Path) -> None:
+    it.config["base_model_name_or_path"] = "google/gemma-2b"
+    it.base = write_gguf(it.directory.with_name("base.gguf"), name="Gemma 7b It")
+    it.write()
+
+
+@bad("GG001")
+def any_adapter_of_gemma(it: Specimen, bases: Path) -> None:
+    it.base = bases / "gemma.gguf"
+    it.write()
+
+
+@bad("GG002")
+def a_lora_on_a_norm(it: Specimen, _: Path) -> None:
+    it.tensors |= lora(f"{PREFIX}.model.layers.0.input_layernorm", HIDDEN, 1)
+    it.write()
+
+
+@bad("GG003")
+def a_base_that_is_no_gguf(it: Specimen, _: Path) -> None:
+    it.base = write_huggingface(it.directory.with_name("base"))
+    it.write()

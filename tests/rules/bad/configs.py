@@ -1,0 +1,131 @@
+"""Spoilt adapter_config.json files."""
+
+from pathlib import Path
+
+from tests.rules.bad.registry import bad
+from tests.rules.specimens import HIDDEN, RANK, UP, Specimen, tensor
+
+
+@bad("CF001")
+def no_config(it: Specimen, _: Path) -> None:
+    it.write()
+    it.config_path.unlink()
+
+
+@bad("CF002")
+def a_config_that_is_not_json(it: Specimen, _: Path) -> None:
+    it.write()
+    it.config_path.write_text("r: 8", encoding="utf-8")
+
+
+@bad("CF002")
+def a_config_that_is_a_list(it: Specimen, _: Path) -> None:
+    it.write()
+    it.config_path.write_text("[]", encoding="utf-8")
+
+
+@bad("CF003")
+def an_alpha_in_quotes(it: Specimen, _: Path) -> None:
+    it.config["lora_alpha"] = "32"
+    it.write()
+
+
+@bad("CF003")
+def an_alpha_that_is_not_finite(it: Specimen, _: Path) -> None:
+    it.config["lora_alpha"] = float("nan")
+    it.write()
+
+
+@bad("CF003")
+def an_alpha_beyond_a_float(it: Specimen, _: Path) -> None:
+    it.config["lora_alpha"] = 10**400
+    it.write()
+
+
+@bad("CF003")
+def a_pattern_of_words(it: Specimen, _: Path) -> None:
+    it.config["alpha_pattern"] = {"q_proj": "high"}
+    it.write()
+
+
+@bad("CF004")
+def a_field_of_the_future(it: Specimen, _: Path) -> None:
+    it.config["use_better_lora"] = True
+    it.write()
+
+
+@bad("CF004")
+def an_unknown_zero(it: Specimen, _: Path) -> None:
+    it.config["delta_scale"] = 0
+    it.write()
+
+
+@bad("CF005")
+def another_tuner(it: Specimen, _: Path) -> None:
+    it.config = {"peft_type": "LOHA"}
+    it.tensors = {f"{UP}.hada_w1_a": tensor(HIDDEN, RANK)}
+    it.write()
+
+
+@bad("CF005")
+def a_prompt(it: Specimen, _: Path) -> None:
+    it.config = {"peft_type": "PROMPT_TUNING"}
+    it.tensors = {"prompt_embeddings": tensor(4, HIDDEN)}
+    it.write()
+
+
+@bad("CF006")
+def dora(it: Specimen, _: Path) -> None:
+    it.config["use_dora"] = True
+    it.tensors[f"{UP}.lora_magnitude_vector"] = tensor(HIDDEN)
+    it.write()
+
+
+@bad("CF006")
+def a_lora_bias(it: Specimen, _: Path) -> None:
+    it.config["lora_bias"] = True
+    it.tensors[f"{UP}.lora_B.bias"] = tensor(HIDDEN)
+    it.write()
+
+
+@bad("CF006")
+def pissa(it: Specimen, _: Path) -> None:
+    it.config["init_lora_weights"] = "pissa_niter_4"
+    it.write()
+
+
+@bad("CF006")
+def more_layers(it: Specimen, _: Path) -> None:
+    it.config["layer_replication"] = [[0, 2], [1, 2]]
+    it.write()
+
+
+@bad("CF007")
+def an_alpha_pattern_that_hangs(it: Specimen, _: Path) -> None:
+    it.config["alpha_pattern"] = {"([a-z_.0-9]+)+!": 8}
+    it.write()
+
+
+@bad("CF007")
+def a_rank_pattern_that_does_not_compile(it: Specimen, _: Path) -> None:
+    it.config["rank_pattern"] = {"(q_proj": 8}
+    it.write()
+
+
+@bad("CF007")
+def target_modules_that_do_not_compile(it: Specimen, _: Path) -> None:
+    it.config["target_modules"] = ".*[q_proj"
+    it.write()
+
+
+@bad("CF008")
+def a_field_twice(it: Specimen, _: Path) -> None:
+    it.write()
+    text = it.config_path.read_text(encoding="utf-8")
+    it.config_path.write_text(text.replace("{", '{"lora_alpha": 16, ', 1), encoding="utf-8")
+
+
+@bad("CF009")
+def a_saved_module_left_out(it: Specimen, _: Path) -> None:
+    it.config["modules_to_save"] = ["lm_head"]
+    it.write()

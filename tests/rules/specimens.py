@@ -1,0 +1,187 @@
+"""A good adapter of a tiny llama, to be spoilt in one way per test, and the bases it is judged beside.
+
+Sizes are such that no two dimensions agree by accident.
+"""
+
+import json
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFWriter, quants
+
+from converter.check import check_adapter
+from converter.diagnostics import EVERY, Deployment, Kind, Report
+from converter.read.adapter import read_adapter
+from converter.read.base_model import read_base_model
+from fixtures.generated import Tensor, adapter_config, write_safetensors
+
+RANK = 4
+N_LAYER, N_HEAD, N_HEAD_KV, HEAD_DIM = 2, 4, 2, 16
+HIDDEN, FFN, VOCAB = 32, 96, 48
+SHAPES = {  # (n_out, n_in)
+    "self_attn.q_proj": (N_HEAD * HEAD_DIM, HIDDEN),
+    "self_attn.v_proj": (N_HEAD_KV * HEAD_DIM, HIDDEN),
+    "mlp.down_proj": (HIDDEN, FFN),
+}
+PREFIX = "base_model.model"
+HEAD, EMBEDDING = f"{PREFIX}.lm_head", f"{PREFIX}.model.embed_tokens"
+UP = f"{PREFIX}.model.layers.1.mlp.down_proj"
+
+
+def tensor(*shape: int, seed: int = 0, dtype: str = "F32") -> Tensor:
+    """Seeded numbers, none of them zero."""
+    values = np.random.default_rng(seed).uniform(0.1, 1.0, shape).astype({"F32": "<f4", "F16": "<f2"}[dtype])
+    return dtype, shape, values.tobytes()
+
+
+def zeros(*shape: int) -> Tensor:
+    return "F32", shape, np.zeros(shape, "<f4").tobytes()
+
+
+def lora(module: str, n_out: int, n_in: int, rank: int = RANK) -> dict[str, Tensor]:
+    return {
+        f"{module}.lora_A.weight": tensor(rank, n_in, seed=len(module)),
+        f"{module}.lora_B.weight": tensor(n_out, rank, seed=n_out),
+    }
+
+
+def head_lora() -> dict[str, Tensor]:
+    return lora(HEAD, VOCAB, HIDDEN)
+
+
+def embedding_lora() -> dict[str, Tensor]:
+    """The factors of embed_tokens that make a tied pair with `head_lora()`."""
+    head = head_lora()
+    a, b = head[f"{HEAD}.lora_B.weight"], head[f"{HEAD}.lora_A.weight"]
+    return {f"{EMBEDDING}.lora_embedding_A": transposed(a), f"{EMBEDDING}.lora_embedding_B": transposed(b)}
+
+
+def transposed(matrix: Tensor) -> Tensor:
+    dtype, shape, data = matrix
+    return dtype, shape[::-1], np.frombuffer(data, "<f4").reshape(shape).T.tobytes()
+
+
+def base_embedding() -> Tensor:
+    """The embedding of every base here, which is the head of a tied one."""
+    return tensor(VOCAB, HIDDEN, seed=99)
+
+
+def all_linear() -> dict[str, Tensor]:
+    modules = {f"{PREFIX}.model.layers.{i}.{name}": shape for i in range(N_LAYER) for name, shape in SHAPES.items()}
+    return {key: value for module, shape in modules.items() for key, value in lora(module, *shape).items()}
+
+
+@dataclass
+class Specimen:
+    """An adapter about to be written, and what it is judged beside."""
+
+    directory: Path
+    base: Path | None
+    config: dict[str, object] = field(default_factory=lambda: adapter_config(["down_proj", "q_proj", "v_proj"], r=RANK))
+    tensors: dict[str, Tensor] = field(default_factory=all_linear)
+    metadata: dict[str, str] | None = field(default_factory=lambda: {"format": "pt"})
+
+    @property
+    def weights(self) -> Path:
+        return self.directory / "adapter_model.safetensors"
+
+    @property
+    def config_path(self) -> Path:
+        return self.directory / "adapter_config.json"
+
+    @property
+    def index(self) -> Path:
+        return self.directory / "adapter_model.safetensors.index.json"
+
+    def write(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.config_path.write_text(json.dumps(self.config), encoding="utf-8")
+        write_safetensors(self.weights, self.tensors, self.metadata)
+
+    def write_header(self, entries: str, n_bytes: int) -> None:
+        """Write the weights with a header of one's own, and zeros for data."""
+        self.write()
+        header = entries.encode()
+        self.weights.write_bytes(struct.pack("<Q", len(header)) + header + bytes(n_bytes))
+
+    def write_shards(self, names: Iterable[str] = ("part-1.safetensors", "part-2.safetensors")) -> dict[str, str]:
+        """Write the weights as shards and return the index, which is written too."""
+        self.write()
+        self.weights.unlink()
+        index: dict[str, str] = {}
+        shards = tuple(names)
+        for i, name in enumerate(shards):
+            part = {key: value for n, (key, value) in enumerate(self.tensors.items()) if n // 2 % len(shards) == i}
+            write_safetensors(self.directory / name, part)
+            index |= dict.fromkeys(part, name)
+        self.write_index(index)
+        return index
+
+    def write_index(self, weight_map: object) -> None:
+        self.index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
+
+    def report(self, deployment: Deployment | None = None, *, values: bool = True) -> Report:
+        base = read_base_model(self.base) if self.base else None
+        return check_adapter(read_adapter(self.directory), base, deployment or Deployment(), values=values)
+
+
+def codes(report: Report) -> list[str]:
+    """The code of every finding, each once, whatever it blocks."""
+    return sorted({finding.code for finding in report.findings})
+
+
+def open_for(report: Report) -> set[Kind]:
+    """The deployments that nothing forbids."""
+    return {kind for kind in EVERY if not report.blockers(kind)}
+
+
+def write_gguf(
+    path: Path, architecture: str = "llama", *, tied: bool = True, outtype: str = "F32", name: str | None = None
+) -> Path:
+    """Write a base with every matrix that `all_linear()` touches; only the embedding has meaning."""
+    writer = GGUFWriter(path, architecture)
+    if name:
+        writer.add_name(name)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_block_count(N_LAYER)
+    writer.add_feed_forward_length(FFN)
+    writer.add_head_count(N_HEAD)
+    writer.add_head_count_kv(N_HEAD_KV)
+    writer.add_key_length(HEAD_DIM)
+    quantized = GGMLQuantizationType[outtype]
+    embedding = np.frombuffer(base_embedding()[2], "<f4").reshape(VOCAB, HIDDEN)
+    writer.add_tensor("token_embd.weight", quants.quantize(embedding, quantized), raw_dtype=quantized)
+    if not tied:
+        writer.add_tensor("output.weight", embedding + np.float32(0.5))
+    writer.add_tensor("output_norm.weight", np.ones(HIDDEN, np.float32))
+    for i in range(N_LAYER):
+        for tensor_name, shape in (("attn_q", (64, 32)), ("attn_v", (32, 32)), ("ffn_down", (32, 96))):
+            writer.add_tensor(f"blk.{i}.{tensor_name}.weight", np.ones(shape, np.float32))
+        writer.add_tensor(f"blk.{i}.attn_norm.weight", np.ones(HIDDEN, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def write_huggingface(directory: Path, **changes: object) -> Path:
+    """Write a base that is config.json alone."""
+    directory.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model_type": "llama",
+        "hidden_size": HIDDEN,
+        "intermediate_size": FFN,
+        "num_hidden_layers": N_LAYER,
+        "num_attention_heads": N_HEAD,
+        "num_key_value_heads": N_HEAD_KV,
+        "head_dim": HEAD_DIM,
+        "vocab_size": VOCAB,
+        "tie_word_embeddings": True,
+        **changes,
+    }
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return directory

@@ -1,0 +1,62 @@
+"""What holds for all rules: they are listed, documented, and each has an adapter that breaks it and nothing else."""
+
+import pkgutil
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import converter.rules
+from converter.diagnostics import Rule
+from converter.report.documentation import documentation
+from converter.rules import RULES
+from tests.rules.bad import BAD, Spoil
+from tests.rules.specimens import Specimen, codes
+
+FAMILIES = ("ST", "CF", "LO", "HD", "BM", "NM", "GG", "SC")
+SHARED = {"ends"}  # what several rules ask
+
+
+def test_every_module_is_a_listed_rule() -> None:
+    names = {module.name for module in pkgutil.iter_modules(converter.rules.__path__)} - SHARED
+    found = {import_module(f"converter.rules.{name}").RULE.code for name in names}
+    assert found == {rule.code for rule in RULES}
+
+
+def test_rules_are_in_code_order_and_unique() -> None:
+    order = [(FAMILIES.index(rule.code[:2]), rule.code) for rule in RULES]
+    assert order == sorted(set(order))
+    assert len({rule.name for rule in RULES}) == len(RULES)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
+def test_a_rule_is_named_and_documented(rule: Rule) -> None:
+    assert re.fullmatch(r"[A-Z]{2}\d{3}", rule.code)
+    module = rule.check.run.__module__.rpartition(".")[2]
+    assert rule.name == module.replace("_", "-")
+    text = documentation(rule)
+    assert text.summary.endswith(".")
+    assert text.why.endswith(".")
+    assert text.what_to_do.endswith(".")
+
+
+def test_every_rule_has_a_bad_adapter() -> None:
+    assert {codes[0] for codes, _ in BAD} == {rule.code for rule in RULES}
+
+
+@pytest.mark.parametrize(("expected", "spoil"), BAD, ids=[f"{codes[0]}-{spoil.__name__}" for codes, spoil in BAD])
+def test_a_bad_adapter_has_exactly_its_code(
+    expected: tuple[str, ...], spoil: Spoil, specimen: Specimen, bases: Path
+) -> None:
+    spoil(specimen, bases)
+    assert codes(specimen.report()) == sorted(expected)
+
+
+@pytest.mark.parametrize("base", ["tied.gguf", "untied.gguf"])
+def test_the_good_adapter_has_none(base: str, specimen: Specimen, bases: Path) -> None:
+    specimen.base = bases / base
+    specimen.write()
+    report = specimen.report()
+    assert report.findings == ()
+    assert report.skipped == ()

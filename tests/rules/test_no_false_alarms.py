@@ -1,0 +1,126 @@
+"""Adapters that look odd and are right: none of them may be refused or warned about."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.rules.specimens import HIDDEN, PREFIX, RANK, UP, Specimen, codes, lora, tensor, write_gguf
+
+UNSLOTH_TARGETS = (
+    r"(?:.*?(?:language|text).*?(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense).*?(?:k_proj|v_proj|q_proj).*?)"
+    r"|(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense)\.(?:(?:k_proj|v_proj)))"
+)
+HARMLESS_FIELDS: list[dict[str, object]] = [
+    {"target_modules": "all-linear"},
+    {"target_modules": UNSLOTH_TARGETS},
+    {"auto_mapping": {"base_model_class": "LlamaForCausalLM", "parent_library": "transformers.models.llama"}},
+    {"auto_mapping": {"base_model_class": "X", "parent_library": "transformers.models.x", "unsloth_fixed": True}},
+    {"bias": "all"},  # a llama has none
+    {"use_rslora": True},
+    {"lora_alpha": 0},
+    {"lora_alpha": -3.5},
+    {"alpha_pattern": {"q_proj": 64, r"layers\.0\.mlp\.(up|down)_proj": 8}},
+    {"init_lora_weights": "gaussian"},
+    {"loftq_config": {}, "eva_config": None, "runtime_config": {"ephemeral_gpu_offload": False}},
+    {"lora_dropout": 0.1, "inference_mode": False, "task_type": "CAUSAL_LM"},
+    {"megatron_core": "megatron.core"},
+    {"enable_lora": None, "merge_weights": False},  # of PEFT's first versions
+    {"trainable_token_indices": None, "layer_replication": []},
+]
+
+
+@pytest.mark.parametrize("fields", HARMLESS_FIELDS, ids="-".join)
+def test_a_harmless_field(fields: dict[str, object], specimen: Specimen) -> None:
+    specimen.config |= fields
+    specimen.write()
+    assert codes(specimen.report()) == []
+
+
+def test_ranks_by_pattern(specimen: Specimen) -> None:
+    specimen.config["rank_pattern"] = {"layers.1.mlp.down_proj": 2 * RANK}
+    specimen.tensors |= lora(UP, 32, 96, rank=2 * RANK)
+    specimen.write()
+    assert codes(specimen.report()) == []
+
+
+def test_a_pattern_written_for_the_wrapped_model(specimen: Specimen) -> None:
+    """PEFT matches the path as the model has it: normalised away, this rank would be lost."""
+    wrapped = "language_model.layers.1.mlp.down_proj"
+    specimen.tensors |= lora(UP, 32, 96, rank=2 * RANK)
+    specimen.tensors = {
+        key.replace(f"{PREFIX}.model.", f"{PREFIX}.model.language_model."): value
+        for key, value in specimen.tensors.items()
+    }
+    specimen.config["rank_pattern"] = {wrapped: 2 * RANK}
+    specimen.write()
+    assert codes(specimen.report()) == []
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda key: key.removeprefix(f"{PREFIX}."),
+        lambda key: f"{PREFIX}.{key}",
+        lambda key: key.replace("lora_A.weight", "lora_A.default.weight"),
+        lambda key: key.replace("lora_B.weight", "lora_B.my_adapter.weight"),
+        lambda key: key.replace("base_model.model.", "base_model.model.language_model."),
+        lambda key: key.replace("base_model.model.model.", "base_model.model.model.language_model."),
+    ],
+)
+def test_a_known_form_of_key(rename: Callable[[str], str], specimen: Specimen) -> None:
+    specimen.tensors = {rename(key): value for key, value in specimen.tensors.items()}
+    specimen.write()
+    assert codes(specimen.report()) == []
+
+
+@pytest.mark.parametrize(
+    ("named", "base_name"),
+    [
+        ("google/gemma-2b", "Gemma 2b It"),
+        ("HuggingFaceTB/SmolLM2-135M", "SmolLM2 135M Instruct"),
+        ("Qwen/Qwen2-0.5B", "Qwen2 494M"),
+        ("meta-llama/Llama-3.2-1B", "Llama 3.2 1B Instruct"),
+        ("unsloth/llama-3-8b-bnb-4bit", "Meta Llama 3 8B"),
+        ("Qwen/Qwen3-30B-A3B", "Qwen3 30B A3B"),
+        ("mistralai/Mixtral-8x7B-v0.1", "Mixtral 47B"),
+        ("/home/me/my-model-v2", "Gemma 7b"),
+        ("google/gemma-2b", ""),
+    ],
+)
+def test_names_that_do_not_clearly_differ(named: str, base_name: str, specimen: Specimen, tmp_path: Path) -> None:
+    specimen.config["base_model_name_or_path"] = named
+    specimen.base = write_gguf(tmp_path / "base.gguf", name=base_name)
+    specimen.write()
+    assert codes(specimen.report()) == []
+
+
+def test_sharded_weights(specimen: Specimen) -> None:
+    specimen.write_shards()
+    assert codes(specimen.report()) == []
+
+
+def test_weights_and_config_as_links_into_a_cache(specimen: Specimen) -> None:
+    specimen.write()
+    for path in (specimen.weights, specimen.config_path):
+        blob = path.rename(path.parent.parent / f"blob-{path.name}")
+        path.symlink_to(blob)
+    assert codes(specimen.report()) == []
+
+
+def test_a_pickle_beside_safetensors_is_not_opened(specimen: Specimen) -> None:
+    specimen.write()
+    specimen.weights.with_name("adapter_model.bin").write_bytes(b"\x80")
+    specimen.weights.with_name("training_args.bin").write_bytes(b"\x80")
+    assert codes(specimen.report()) == []
+
+
+def test_factors_of_mixed_types(specimen: Specimen) -> None:
+    specimen.tensors[f"{UP}.lora_B.weight"] = tensor(HIDDEN, RANK, dtype="F16")
+    for dtype, part in (("BF16", "q_proj.lora_A"), ("F8_E4M3", "v_proj.lora_B")):
+        width = 2 if dtype == "BF16" else 1
+        for key, (_, shape, _data) in list(specimen.tensors.items()):
+            if part in key:
+                specimen.tensors[key] = (dtype, shape, b"\x01" * (width * shape[0] * shape[1]))
+    specimen.write()
+    assert codes(specimen.report()) == []
