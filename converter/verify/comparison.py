@@ -54,9 +54,9 @@ class LogitsComparison:
 
 def compare_logits(samples: Iterable[Sample]) -> LogitsComparison:
     """Compare sample by sample; no more than one is held. Vocabularies are compared over their common tokens."""
-    parts = [part for sample in samples for part in _compare_sample(sample)]
+    with np.errstate(invalid="ignore"):  # of infinite logits; the result is NaN and fails
+        parts = [part for sample in samples for part in _compare_sample(sample)]
     rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    surprise = rows["surprise_deployed"] - rows["surprise_peft"]
     return LogitsComparison(
         n_tokens=len(rows["kl"]),
         effect=float(rows["effect"].mean()),
@@ -65,7 +65,7 @@ def compare_logits(samples: Iterable[Sample]) -> LogitsComparison:
         kl_by_default=float(rows["kl_by_default"].mean()),
         top1=float(rows["top1"].mean()),
         max_abs_diff=float(rows["max_abs_diff"].max()),
-        perplexity_ratio=exp(float(np.nanmean(surprise))),
+        perplexity_ratio=_exp_mean(rows["surprise_deployed"] - rows["surprise_peft"]),
         floor=float(rows["floor"].mean()) if "floor" in rows else None,
     )
 
@@ -113,7 +113,11 @@ def kl_divergence(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
 
 def _surprise(log_probabilities: np.ndarray, following: np.ndarray) -> np.ndarray:
     # The last token of a sequence has none after it, and a trimmed vocabulary may lack one.
-    known = (following >= 0) & (following < log_probabilities.shape[1])
-    result = np.full(len(following), np.nan)
-    result[known] = -log_probabilities[known, following[known]]
-    return result
+    (known,) = np.nonzero((following >= 0) & (following < log_probabilities.shape[1]))
+    surprises: np.ndarray = -log_probabilities[known, following[known]]
+    return surprises
+
+
+def _exp_mean(surprises: np.ndarray) -> float:
+    # Sequences of one token have nothing to be surprised by; beyond 700, exp is infinite.
+    return exp(min(float(surprises.mean()), 700.0)) if surprises.size else 1.0

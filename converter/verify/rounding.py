@@ -12,10 +12,6 @@ import numpy as np
 # Mantissa bits after the leading one, and the exponent of the smallest normal number.
 _FLOATS: Final[Mapping[str, tuple[int, int]]] = {"F32": (23, -126), "F16": (10, -14), "BF16": (7, -126)}
 _Q8_0_BLOCK: Final = 32
-# Half a step for the value, and a scale off by half an F16 unit for at most 127 steps.
-_Q8_0_STEP: Final = (0.5 + 127 * 2.0**-11) / 127
-_Q8_0_SUBNORMAL: Final = 127 * 2.0**-25
-
 # Whoever merges in float32 rounds twice on the way to F16 or BF16, and sums in another order may tip a tie.
 SLACK: Final = 1 + 2.0**-10
 
@@ -30,12 +26,14 @@ def rounding_bound(values: np.ndarray, type_name: str) -> np.ndarray:
     if type_name == "Q8_0":
         return _q8_0_bound(values)
     mantissa, smallest = _FLOATS[type_name]
-    _, exponent = np.frexp(values)
+    exponent = np.where(values == 0, smallest, np.frexp(values)[1])
     unit: np.ndarray = np.ldexp(1.0, np.maximum(exponent - 1, smallest) - mantissa)
     return unit * (SLACK / 2)
 
 
 def _q8_0_bound(values: np.ndarray) -> np.ndarray:
-    blocks = np.abs(values).reshape(-1, _Q8_0_BLOCK).max(axis=1, keepdims=True)
-    bound = (blocks * _Q8_0_STEP + _Q8_0_SUBNORMAL) * SLACK
-    return np.broadcast_to(bound, (len(blocks), _Q8_0_BLOCK)).reshape(values.shape)
+    blocks = np.abs(values).reshape(-1, _Q8_0_BLOCK)
+    step = blocks.max(axis=1, keepdims=True) / 127
+    # Half a step for the value, and a step off by half a unit of F16, 127 times at most.
+    bound = (step / 2 + 127 * np.maximum(step * 2.0**-11, 2.0**-25)) * SLACK
+    return np.broadcast_to(bound, blocks.shape).reshape(values.shape)

@@ -1,0 +1,64 @@
+"""What adapter-verify says before it loads anything heavy: usage, paths, the missing extra."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from converter.cli import verify
+from fixtures.adapters import tiny_adapter
+from fixtures.tiny import TinyModel
+
+BASE = TinyModel("llama")
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(verify.main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def adapter() -> Path:
+    return tiny_adapter("plain", BASE)
+
+
+def test_a_mistyped_path_is_status_3(tmp_path: Path) -> None:
+    result = run(tmp_path / "nowhere", "--base", BASE.hf, "--model", BASE.gguf)
+    assert (result.exit_code, "no adapter there" in result.stderr) == (3, True)
+
+
+def test_an_empty_directory_is_status_3(tmp_path: Path) -> None:
+    assert run(tmp_path, "--base", BASE.hf, "--model", BASE.gguf).exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give what to prove"),
+        (["--lora", BASE.gguf, "--model", BASE.gguf], "give what to prove"),
+        (["--lora", BASE.gguf], "--lora needs --base-gguf"),
+        (["--model", "nowhere.gguf"], "nowhere.gguf: no such GGUF file"),
+        (["--model", BASE.gguf, "--prompts", "a", "--tokens", "b"], "not both"),
+    ],
+)
+def test_usage_is_status_2_and_one_line(adapter: Path, options: list[object], message: str) -> None:
+    result = run(adapter, "--base", BASE.hf, *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_missing_extra_is_named(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(verify, "find_spec", lambda name: None if name == "torch" else find_spec(name))
+    result = run(adapter, "--base", BASE.hf, "--model", BASE.gguf)
+    assert result.exit_code == 2
+    assert result.stderr == "adapter-verify: torch missing: pip install 'adapter-to-gguf[verify]'\n"
+
+
+def test_a_truncated_adapter_is_its_own_fault(adapter: Path, tmp_path: Path) -> None:
+    for file in adapter.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes()[:-1])
+    result = run(tmp_path, "--base", BASE.hf, "--model", BASE.gguf)
+    assert result.exit_code == 1
+    assert "adapter-check" in result.stderr
