@@ -84,17 +84,11 @@ def _stamped(rule: Rule, problem: Problem) -> Finding:
 
 
 def without(report: Report, codes: frozenset[str]) -> Report:
-    """The report with the rules of ``codes`` left out. They stay visible as skipped, with what they had found."""
-    left_out = tuple(
-        Skipped(rule.code, rule.name, _left_out(report, rule), by_choice=True) for rule in RULES if rule.code in codes
-    )
+    """The report with the rules of ``codes`` left out of the verdict: shown as skipped, what they found as hidden."""
+    left_out = tuple(Skipped(rule.code, rule.name, _LEFT_OUT, by_choice=True) for rule in RULES if rule.code in codes)
     return replace(
         report,
         findings=tuple(finding for finding in report.findings if finding.code not in codes),
         skipped=(*(skip for skip in report.skipped if skip.code not in codes), *left_out),
+        hidden=tuple(finding for finding in report.findings if finding.code in codes),
     )
-
-
-def _left_out(report: Report, rule: Rule) -> str:
-    n_findings = sum(finding.code == rule.code for finding in report.findings)
-    return f"{_LEFT_OUT}; findings hidden: {n_findings}" if n_findings else _LEFT_OUT

@@ -145,13 +145,17 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The judgement of one adapter for one deployment."""
+    """The judgement of one adapter for one deployment.
+
+    ``hidden`` is what rules found that the user left out: it doesn't count for the verdict, but it still forbids.
+    """
 
     path: Path
     base: str | None
     deployment: Deployment
     findings: tuple[Finding, ...]
     skipped: tuple[Skipped, ...]
+    hidden: tuple[Finding, ...] = ()
 
     @property
     def stopping(self) -> tuple[Finding, ...]:
@@ -165,5 +169,6 @@ class Report:
 
     def blockers(self, kind: Kind) -> tuple[str, ...]:
         """The codes that forbid a kind of deployment, in order, each once."""
-        errors = (f for f in self.findings if f.severity is Severity.ERROR and kind in f.blocks)
+        found = (*self.findings, *self.hidden)
+        errors = (f for f in found if f.severity is Severity.ERROR and kind in f.blocks)
         return tuple(dict.fromkeys(finding.code for finding in errors))

@@ -146,7 +146,7 @@ def _print(outcomes: tuple[Outcome, ...], style: str, *, strict: bool) -> None:
     if style == "json":
         click.echo(json_report(outcomes, strict=strict))
     elif style == "github":
-        click.echo(github_report(outcomes))
+        click.echo(github_report(outcomes), nl=False)
     else:
         _print_text(outcomes, strict=strict)
 

@@ -5,6 +5,7 @@ peft/utils/other.py). A regex with nested repetition can take exponential time: 
 """
 
 import re
+import warnings
 from collections.abc import Iterable
 from functools import cache
 from typing import Final
@@ -14,13 +15,20 @@ _MAX_REPEATS: Final = 3  # time grows with the path's length to this power, and 
 _SKIP: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")  # an escape or a character class: one atom
 
 
+def compiles(pattern: str) -> bool:
+    """Whether a regex compiles, and means the same to Python's next versions (``[[`` and ``--`` in a set may not)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            re.compile(pattern)
+    except (re.error, RecursionError, OverflowError, FutureWarning, DeprecationWarning):
+        return False
+    return True
+
+
 def is_bounded(pattern: str) -> bool:
     """Whether a regex compiles and repeats nothing that itself repeats."""
-    try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError):
-        return False
-    return len(pattern) <= _MAX_LENGTH and not _nests(_SKIP.sub("a", pattern))
+    return compiles(pattern) and len(pattern) <= _MAX_LENGTH and not _nests(_SKIP.sub("a", pattern))
 
 
 def _nests(atoms: str) -> bool:

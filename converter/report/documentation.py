@@ -60,7 +60,7 @@ def looks_at(rule: Rule) -> str:
 
 def rules_page() -> str:
     """docs/rules.md: a table of all rules, then each rule's documentation."""
-    head = "# Rules of adapter-check\n\nGenerated from the rules' docstrings by `python -m docs.rules`.\n"
+    head = "# Rules of adapter-check\n\nGenerated from the rules' docstrings: `UPDATE_GOLDEN=1 pytest tests/golden` writes it.\n"
     rows = [
         f"| [{rule.code}](#{rule.code.lower()}) | {rule.name} | {rule.severity.value} | {documentation(rule).summary} |"
         for rule in RULES

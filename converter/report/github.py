@@ -10,13 +10,14 @@ from typing import Final
 from converter.diagnostics import Finding, Report, Severity
 from converter.read.checkpoint import CONFIG_NAME, SAFETENSORS_NAME
 from converter.report.outcomes import Outcome, Unread
+from converter.report.text import printable
 
 _CONFIG_FAMILY: Final = "CF"
 
 
 def github_report(outcomes: Sequence[Outcome]) -> str:
     """One workflow command a line, for every outcome of a run."""
-    return "\n".join(line for outcome in outcomes for line in _lines(outcome))
+    return "".join(f"{line}\n" for outcome in outcomes for line in _lines(outcome))
 
 
 def _lines(outcome: Outcome) -> Iterator[str]:
@@ -25,16 +26,18 @@ def _lines(outcome: Outcome) -> Iterator[str]:
             yield _command("error", path, "adapter-check", message)
         case Report():
             for finding in outcome.findings:
-                yield _finding_line(outcome, finding)
+                yield _finding_line(outcome, finding, _level(outcome, finding))
+            for finding in outcome.hidden:
+                yield _finding_line(outcome, finding, "notice")
             if outcome.skipped:
                 codes = ", ".join(skip.code for skip in outcome.skipped)
                 yield _command("notice", outcome.path, "rules not applied", codes)
 
 
-def _finding_line(report: Report, finding: Finding) -> str:
+def _finding_line(report: Report, finding: Finding, level: str) -> str:
     name = CONFIG_NAME if finding.code.startswith(_CONFIG_FAMILY) else SAFETENSORS_NAME
     title = f"{finding.code} {finding.name}"
-    return _command(_level(report, finding), report.path / name, title, f"{finding.where}: {finding.message}")
+    return _command(level, report.path / name, title, f"{finding.where}: {finding.message}")
 
 
 def _level(report: Report, finding: Finding) -> str:
@@ -49,7 +52,7 @@ def _command(level: str, path: Path, title: str, message: str) -> str:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text).replace("%", "%25")
 
 
 def _property(text: str) -> str:

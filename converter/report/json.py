@@ -5,13 +5,14 @@
 
 import json
 from collections.abc import Sequence
+from typing import Final
 
 from converter import __version__
-from converter.diagnostics import OPTIONS, Report
+from converter.diagnostics import OPTIONS, Finding, Report
 from converter.report.commands import command
 from converter.report.outcomes import Outcome, Unread, status_of, status_of_all
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION: Final = 1
 
 
 def json_report(outcomes: Sequence[Outcome], *, strict: bool = False) -> str:
@@ -35,18 +36,8 @@ def _report_data(report: Report, *, strict: bool) -> dict[str, object]:
         "deployment": report.deployment.options,
         "passed": report.passed,
         "status": status_of(report, strict=strict),
-        "findings": [
-            {
-                "code": finding.code,
-                "name": finding.name,
-                "severity": finding.severity.value,
-                "where": finding.where,
-                "message": finding.message,
-                "blocks": [options for kind, options in OPTIONS.items() if kind in finding.blocks],
-                "stops": finding.stops(report.deployment),
-            }
-            for finding in report.findings
-        ],
+        "findings": [_finding_data(report, finding) for finding in report.findings],
+        "hidden": [_finding_data(report, finding) for finding in report.hidden],
         "skipped": [
             {"code": skip.code, "name": skip.name, "reason": skip.reason, "by_choice": skip.by_choice}
             for skip in report.skipped
@@ -55,6 +46,18 @@ def _report_data(report: Report, *, strict: bool) -> dict[str, object]:
             {"options": options, "blockers": list(report.blockers(kind)), "command": command(report, kind)}
             for kind, options in OPTIONS.items()
         ],
+    }
+
+
+def _finding_data(report: Report, finding: Finding) -> dict[str, object]:
+    return {
+        "code": finding.code,
+        "name": finding.name,
+        "severity": finding.severity.value,
+        "where": finding.where,
+        "message": finding.message,
+        "blocks": [options for kind, options in OPTIONS.items() if kind in finding.blocks],
+        "stops": finding.stops(report.deployment),
     }
 
 

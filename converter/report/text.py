@@ -52,7 +52,9 @@ def _verdict(report: Report, *, strict: bool) -> str:
         verdict = click.style(f"fine for {options}", fg="green", bold=True)
     else:
         verdict = click.style(f"fine for {options}, but not by --strict", fg="yellow", bold=True)
-    return f"{printable(str(report.path))}: {verdict}{_counts(report)}"
+    left_out = report.blockers(report.deployment.kind) if report.passed else ()
+    note = f"\n  Left out, but adapter-to-gguf refuses by it: {', '.join(left_out)}" if left_out else ""
+    return f"{printable(str(report.path))}: {verdict}{_counts(report)}{click.style(note, fg='yellow')}"
 
 
 def _counts(report: Report) -> str:
@@ -101,9 +103,7 @@ def _at(finding: Finding) -> str:
 def _deployments(report: Report, width: int) -> str:
     lines = ["What can be deployed"]
     lines += [line for kind in OPTIONS for line in _deployment_lines(report, kind)]
-    lines += [
-        _wrapped(f"{finding.code} {finding.name}: {_at(finding)}", width, "  ") for finding in _only_elsewhere(report)
-    ]
+    lines += [_wrapped(text, width, "  ") for text in _unexplained(report)]
     return "\n".join(lines)
 
 
@@ -116,23 +116,31 @@ def _deployment_lines(report: Report, kind: Kind) -> Iterator[str]:
         yield f"    {printable(line)}"
 
 
-def _only_elsewhere(report: Report) -> Iterator[Finding]:
-    """The first finding of each rule that forbids other deployments only."""
+def _unexplained(report: Report) -> Iterator[str]:
+    """One line for each rule that forbids other deployments only, with what to do if none is open."""
     told = {finding.code for finding in _shown(report)}
-    for finding in report.findings:
+    none_is_open = all(report.blockers(kind) for kind in OPTIONS)
+    for finding in (*report.findings, *report.hidden):
         if finding.code not in told:
             told.add(finding.code)
-            yield finding
+            rule = rule_named(finding.code)
+            advice = f". Do: {documentation(rule).what_to_do}" if rule and none_is_open else ""
+            yield f"{finding.code} {finding.name}: {_at(finding)}{advice}"
 
 
 def _not_applied(skipped: Iterable[Skipped], width: int) -> str:
     codes: dict[str, list[str]] = {}
     for skip in skipped:
         codes.setdefault(skip.reason, []).append(skip.code)
-    lines = [
-        _wrapped(f"{printable(reason)}: {', '.join(of_reason)}", width, "  ") for reason, of_reason in codes.items()
-    ]
-    return "\n".join(("Not applied", *lines))
+    texts = (f"{printable(reason)}: {', '.join(_ranges(of_reason))}" for reason, of_reason in codes.items())
+    return "\n".join(("Not applied", *(_wrapped(text, width, "  ") for text in texts)))
+
+
+def _ranges(codes: Sequence[str]) -> Iterator[str]:
+    """Codes in order, three and more in a row as first-last."""
+    for _, run in groupby(enumerate(codes), lambda item: (item[1][:2], int(item[1][2:]) - item[0])):
+        row = [code for _, code in run]
+        yield from (f"{row[0]}-{row[-1]}",) if len(row) > 2 else row
 
 
 def _wrapped(text: str, width: int, indent: str) -> str:

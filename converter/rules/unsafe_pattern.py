@@ -7,12 +7,11 @@ doesn't compile leaves the scale of the deltas open.
 What to do: write the pattern without nested repetition, or as plain module names.
 """
 
-import re
 from collections.abc import Iterator
 
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 from converter.read.adapter import Adapter
-from converter.read.patterns import is_bounded
+from converter.read.patterns import compiles, is_bounded
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
@@ -25,16 +24,8 @@ def check(adapter: Adapter) -> Iterator[Problem]:
             if not is_bounded(key):
                 yield Problem(field, f"has the key {key[:80]!r}, which is no regex of bounded time")
     # target_modules is never run here: the tensors say which modules have a delta.
-    if isinstance(config.target_modules, str) and not _compiles(config.target_modules):
+    if isinstance(config.target_modules, str) and not compiles(config.target_modules):
         yield Problem("target_modules", f"is {config.target_modules[:80]!r}, which is no regex")
-
-
-def _compiles(pattern: str) -> bool:
-    try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError):
-        return False
-    return True
 
 
 RULE = Rule("CF007", "unsafe-pattern", Severity.ERROR, AdapterCheck(check))
