@@ -131,6 +131,11 @@ def a_negative_offset(it: Specimen, _: Path) -> None:
 
 
 @bad("ST006")
+def a_size_beyond_measure(it: Specimen, _: Path) -> None:
+    it.write_header(f'{{"a.lora_A.weight":{{"dtype":"F32","shape":[{10**400},1],"data_offsets":[0,0]}}}}', 0)
+
+
+@bad("ST006")
 def metadata_of_numbers(it: Specimen, _: Path) -> None:
     it.metadata = {"format": 1}  # type: ignore[dict-item]  # the fault under test
     it.write()

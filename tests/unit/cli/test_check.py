@@ -1,0 +1,146 @@
+"""The command's exit status, over one adapter and over many; what it costs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from converter.cli.check import main
+from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT
+from fixtures.generated import write_gemma_2b_base, write_gemma_2b_head_adapter
+from tests.rules.specimens import HEAD, Specimen, head_lora, lora, write_gguf
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    specimen = Specimen(tmp_path / "adapters" / "good", base=None)
+    specimen.write()
+    return specimen.directory
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Path:
+    specimen = Specimen(tmp_path / "adapters" / "bad", base=None)
+    specimen.tensors |= head_lora()
+    specimen.write()
+    return specimen.directory
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return write_gguf(tmp_path / "tied.gguf")
+
+
+def check(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def test_status_of_one_adapter(good: Path, bad: Path, base: Path) -> None:
+    assert check(good, "--base", base).exit_code == FINE
+    assert check(bad, "--base", base).exit_code == JUDGED_BAD
+    assert check(bad, "--base", base, "--untie").exit_code == FINE
+    assert check(bad, "--base", base, "--untie", "--to", "lora").exit_code == FINE
+
+
+def test_the_worst_counts_over_several(good: Path, bad: Path, base: Path, tmp_path: Path) -> None:
+    nowhere, unreadable = tmp_path / "nowhere", tmp_path / "unreadable"
+    (unreadable / "adapter_model.safetensors").mkdir(parents=True)
+    (unreadable / "adapter_config.json").write_text("{}", encoding="utf-8")
+    assert check(good, bad, "--base", base).exit_code == JUDGED_BAD
+    assert check(good, bad, nowhere, "--base", base).exit_code == NOTHING_LOOKED_AT
+    assert check(good, bad, nowhere, unreadable, "--base", base).exit_code == COULD_NOT
+    assert check(good, good, "--base", base).exit_code == FINE
+
+
+def test_a_directory_of_ten_is_judged_whole(tmp_path: Path, base: Path) -> None:
+    for i in range(10):
+        specimen = Specimen(tmp_path / "ten" / f"adapter-{i}", base=None)
+        if i == 4:
+            specimen.tensors |= lora(HEAD, 48, 32)
+        specimen.write()
+    ran = check(tmp_path / "ten", "--base", base)
+    assert ran.exit_code == JUDGED_BAD
+    assert ran.output.count("fine for --to lora") == 9
+    assert ran.output.splitlines()[-1] == "10 looked at: 9 fine, 1 refused"
+
+
+@pytest.mark.parametrize("name", ["empty", "nowhere", "notes.txt"])
+def test_where_nothing_is_nothing_passes(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").touch()
+    for style in ("text", "json", "github"):
+        assert check(tmp_path / name, "--format", style).exit_code == NOTHING_LOOKED_AT
+
+
+def test_a_base_that_can_not_be_read_stops_all(good: Path, tmp_path: Path) -> None:
+    ran = check(good, "--base", tmp_path / "nowhere", "--format", "json")
+    assert ran.exit_code == COULD_NOT
+    assert json.loads(ran.stdout)["unread"][0]["status"] == COULD_NOT
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("--format", "xml", "x"), ("--explain", "HD999"), ("x", "--select", "Q"), ("x", "--to", "ollama")]
+)
+def test_wrong_usage_is_status_2(arguments: tuple[str, ...]) -> None:
+    assert check(*arguments).exit_code == COULD_NOT
+
+
+def test_strict_counts_what_was_not_looked_at(good: Path, base: Path) -> None:
+    assert check(good, "--strict").exit_code == JUDGED_BAD
+    assert check(good, "--base", base, "--strict").exit_code == JUDGED_BAD
+    assert check(good, "--base", base, "--strict", "--values").exit_code == FINE
+    assert check(good, "--base", base, "--strict", "--ignore", "NM,HD006,HD008").exit_code == FINE
+
+
+def test_an_ignored_error_does_not_count_and_is_not_silent(bad: Path, base: Path) -> None:
+    ran = check(bad, "--base", base, "--ignore", "hd001", "--format", "json")
+    (report,) = json.loads(ran.stdout)["adapters"]
+    assert ran.exit_code == FINE
+    assert report["findings"] == []
+    assert [finding["code"] for finding in report["hidden"]] == ["HD001"]
+    assert [entry["blockers"] for entry in report["deployments"]] == [["HD001"], ["HD001"], [], []]
+
+
+def test_select_applies_the_families_named(bad: Path, base: Path) -> None:
+    assert check(bad, "--base", base, "--select", "ST,CF").exit_code == FINE
+    assert check(bad, "--base", base, "--select", "HD").exit_code == JUDGED_BAD
+    assert check(bad, "--base", base, "--select", "HD", "--ignore", "HD001").exit_code == FINE
+
+
+def test_a_console_that_lacks_a_character_still_gets_the_report(good: Path) -> None:
+    config = json.loads((good / "adapter_config.json").read_text(encoding="utf-8")) | {"größe_\ud800_漢": 1}
+    (good / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    run = [sys.executable, "-m", "converter.cli.check", str(good)]
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    ran = subprocess.run(run, capture_output=True, env=environment, timeout=60, check=False)
+    assert ran.returncode == JUDGED_BAD
+    assert b"gr\xf6\xdfe_\\ud800_\\u6f22: is 1" in ran.stdout
+    assert ran.stderr == b""
+
+
+def test_a_gemma_2b_shaped_adapter_costs_little(tmp_path: Path) -> None:
+    """0.3 s of CPU and 40 MB for the whole process are promised; an idle machine takes half."""
+    base, adapter = write_gemma_2b_base(tmp_path / "base"), write_gemma_2b_head_adapter(tmp_path / "adapter")
+    probe = (
+        "import resource, subprocess, sys; ran = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL);"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN);"
+        "print(ran.returncode, used.ru_utime + used.ru_stime, used.ru_maxrss)"
+    )
+    command = [sys.executable, "-m", "converter.cli.check", str(adapter), "--base", str(base)]
+    runs = [
+        subprocess.run([sys.executable, "-c", probe, *command], capture_output=True, text=True, timeout=60, check=True)
+        for _ in range(3)
+    ]
+    figures = [[float(part) for part in ran.stdout.split()] for ran in runs]
+    assert {status for status, _, _ in figures} == {JUDGED_BAD}
+    assert min(seconds for _, seconds, _ in figures) <= 0.3
+    assert min(kilobytes for _, _, kilobytes in figures) <= 40_000
