@@ -18,6 +18,7 @@ from converter.diagnostics import (
     Rule,
     Skipped,
     ValuesCheck,
+    WhileWriting,
 )
 from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
@@ -66,6 +67,8 @@ def _problems(check: Check, adapter: Adapter, base: BaseModel | None, *, values:
         case BaseValuesCheck(run):
             _require_values(values)
             return run(adapter, _given(base))
+        case WhileWriting():
+            return ()
 
 
 def _given(base: BaseModel | None) -> BaseModel:
@@ -85,7 +88,8 @@ def _stamped(rule: Rule, problem: Problem) -> Finding:
 
 def without(report: Report, codes: frozenset[str]) -> Report:
     """The report with the rules of ``codes`` left out of the verdict: shown as skipped, what they found as hidden."""
-    left_out = tuple(Skipped(rule.code, rule.name, _LEFT_OUT, by_choice=True) for rule in RULES if rule.code in codes)
+    applied = (rule for rule in RULES if rule.code in codes and not isinstance(rule.check, WhileWriting))
+    left_out = tuple(Skipped(rule.code, rule.name, _LEFT_OUT, by_choice=True) for rule in applied)
     return replace(
         report,
         findings=tuple(finding for finding in report.findings if finding.code not in codes),

@@ -104,7 +104,14 @@ class BaseValuesCheck:
     run: "Callable[[Adapter, BaseModel], Iterable[Problem]]"
 
 
-Check = AdapterCheck | BaseCheck | NoBaseCheck | ValuesCheck | BaseValuesCheck
+@dataclass(frozen=True, slots=True)
+class WhileWriting:
+    """Found by adapter-to-gguf in what it writes, too late for adapter-check; ``module`` holds the documentation."""
+
+    module: str
+
+
+Check = AdapterCheck | BaseCheck | NoBaseCheck | ValuesCheck | BaseValuesCheck | WhileWriting
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,15 @@ import textwrap
 from dataclasses import dataclass
 from typing import Final
 
-from converter.diagnostics import AdapterCheck, BaseCheck, BaseValuesCheck, NoBaseCheck, Rule, ValuesCheck
+from converter.diagnostics import (
+    AdapterCheck,
+    BaseCheck,
+    BaseValuesCheck,
+    NoBaseCheck,
+    Rule,
+    ValuesCheck,
+    WhileWriting,
+)
 from converter.rules import RULES
 
 _WHY: Final = "Why it matters: "
@@ -23,10 +31,15 @@ class Documentation:
 
 
 def documentation(rule: Rule) -> Documentation:
-    """The documentation of a rule, from the docstring of the module that its check lies in."""
-    docstring = sys.modules[rule.check.run.__module__].__doc__ or ""
+    """The documentation of a rule, from the docstring of its module."""
+    docstring = sys.modules[module_of(rule)].__doc__ or ""
     paragraphs = [" ".join(paragraph.split()) for paragraph in docstring.split("\n\n")]
     return Documentation(rule, paragraphs[0], _after(_WHY, paragraphs), _after(_WHAT, paragraphs))
+
+
+def module_of(rule: Rule) -> str:
+    """The module that a rule lies in."""
+    return rule.check.module if isinstance(rule.check, WhileWriting) else rule.check.run.__module__
 
 
 def rule_named(code: str) -> Rule | None:
@@ -56,11 +69,14 @@ def looks_at(rule: Rule) -> str:
             return "the adapter's numbers (--values)"
         case BaseValuesCheck():
             return "the numbers of adapter and base (--base, --values)"
+        case WhileWriting():
+            return "what adapter-to-gguf writes"
 
 
 def rules_page() -> str:
     """docs/rules.md: a table of all rules, then each rule's documentation."""
-    head = "# Rules of adapter-check\n\nGenerated from the rules' docstrings: `UPDATE_GOLDEN=1 pytest tests/golden` writes it.\n"
+    source = "Generated from the rules' docstrings: `UPDATE_GOLDEN=1 pytest tests/golden` writes it."
+    head = f"# Rules of adapter-check\n\n{source}\n"
     rows = [
         f"| [{rule.code}](#{rule.code.lower()}) | {rule.name} | {rule.severity.value} | {documentation(rule).summary} |"
         for rule in RULES

@@ -1,8 +1,8 @@
 """lm_head was trained whole (modules_to_save), but the base's head and embedding are one tensor.
 
 Why it matters: a LoRA file can't hold a whole head, and writing it into the shared tensor would replace the embedding
-too. convert_lora_to_gguf.py drops it for Gemma 1 and 2 and reports success. Within PEFT it is exact: PEFT 0.21
-unties the model by itself.
+too. convert_lora_to_gguf.py drops it for Gemma 1 and 2 and reports success. Within PEFT it is exact: PEFT 0.21 unties
+the model by itself.
 
 What to do: give the model its own head with `adapter-to-gguf ADAPTER --base BASE --untie -o model.gguf`, or train
 again without lm_head in modules_to_save.

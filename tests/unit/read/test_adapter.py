@@ -89,7 +89,7 @@ def test_scales_follow_the_path_as_saved(specimen: Specimen) -> None:
         ({"ensure_weight_tying": True, "alpha_pattern": {"lm_head": 1}}, False),
     ],
 )
-def test_a_tied_pair_shares_flag_and_scale(fields: dict[str, object], tied: bool, specimen: Specimen) -> None:  # noqa: FBT001
+def test_a_tied_pair_shares_flag_and_scale(fields: dict[str, object], tied: bool, specimen: Specimen) -> None:
     specimen.config |= fields
     specimen.tensors |= head_lora() | embedding_lora()
     specimen.write()

@@ -28,7 +28,7 @@ def test_both_formats_have_the_same_shapes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_tie_state(tied: bool, tmp_path: Path) -> None:  # noqa: FBT001
+def test_tie_state(tied: bool, tmp_path: Path) -> None:
     gguf = read_base_model(write_gguf(tmp_path / "base.gguf", tied=tied))
     assert gguf.tied is tied
     assert (gguf.weight("lm_head") == gguf.weight("model.embed_tokens")) is tied
@@ -36,7 +36,7 @@ def test_tie_state(tied: bool, tmp_path: Path) -> None:  # noqa: FBT001
 
 
 @pytest.mark.parametrize(("model_type", "tied"), [("llama", False), ("gemma", True), ("gemma3_text", True)])
-def test_a_config_that_says_nothing_has_its_classs_default(model_type: str, tied: bool, tmp_path: Path) -> None:  # noqa: FBT001
+def test_a_config_that_says_nothing_has_its_classs_default(model_type: str, tied: bool, tmp_path: Path) -> None:
     write_huggingface(tmp_path, model_type=model_type, tie_word_embeddings=None)
     assert read_base_model(tmp_path).tied is tied
 

@@ -1,0 +1,12 @@
+"""Rounding to the type of the touched tensors loses half of a tensor's delta, or more.
+
+Why it matters: what is served is then another adapter, a weaker one. The share that survives is measured while the
+model is written: on real SmolLM2 the median is 1.00 in Q8_0, 0.96 in BF16, 0.92 in Q4_0.
+
+What to do: store the touched tensors with more bits (`--outtype f16` or `--outtype f32`), or keep the adapter apart
+from the base with --to lora.
+"""
+
+from converter.diagnostics import Rule, Severity, WhileWriting
+
+RULE = Rule("NM011", "delta-lost", Severity.ERROR, WhileWriting(__name__))
