@@ -57,4 +57,4 @@ bench: .venv/smollm2 .venv/gemma3
 	$(BIN)/python benchmarks/bench.py
 
 clean:
-	rm -rf .venv demo-output bench-output .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv demo-output .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
