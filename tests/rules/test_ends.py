@@ -2,10 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from converter.check import check_adapter
 from converter.diagnostics import EVERY, MODEL, Deployment, Kind
+from converter.plan.conversion import plan_conversion
+from converter.read.adapter import read_adapter
+from converter.read.base_model import read_base_model
 from fixtures.generated import Tensor
 from tests.rules.specimens import (
     EMBEDDING,
@@ -22,6 +27,7 @@ from tests.rules.specimens import (
     write_huggingface,
 )
 
+TARGETS: tuple[Literal["lora", "model"], ...] = ("lora", "model")
 UNTIED: set[Kind] = {"untie-lora", "untie-model"}
 HEAD_BASE, EMBEDDING_BASE = f"{HEAD}.base_layer.weight", f"{EMBEDDING}.base_layer.weight"
 SAVED_HEAD = {f"{HEAD}.weight": tensor(VOCAB, HIDDEN)}
@@ -61,6 +67,7 @@ CASES: dict[str, tuple[dict[str, Tensor], dict[str, object], set[Kind], set[Kind
         {"untie-model"},
         set(MODEL),
     ),
+    "head as LoRA and saved": (head_lora() | SAVED_HEAD, {"modules_to_save": ["lm_head"]}, set(), set()),
 }
 
 
@@ -80,6 +87,19 @@ def test_open_on_an_untied_base(name: str, untied: Specimen) -> None:
     untied.config |= config
     untied.write()
     assert open_for(untied.report()) == expected
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("base", ["tied.gguf", "untied.gguf"])
+def test_what_is_open_can_be_planned(name: str, base: str, specimen: Specimen, bases: Path) -> None:
+    """Passed by the rules, no key and no field of the adapter is left over in the ledger."""
+    specimen.tensors |= CASES[name][0]
+    specimen.config |= CASES[name][1]
+    specimen.write()
+    adapter, model = read_adapter(specimen.directory), read_base_model(bases / base)
+    for deployment in (Deployment(to, untie) for to in TARGETS for untie in (False, True)):
+        if check_adapter(adapter, model, deployment, values=True).passed:
+            assert plan_conversion(adapter, model, deployment).files
 
 
 @pytest.mark.parametrize(
