@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from converter.architectures import Architecture, Target, architecture_named, architecture_of_model_type
-from converter.errors import JUDGED_BAD, ConverterError
+from converter.errors import ConverterError
 from converter.read.checkpoint import UnreadableIndex, is_lfs_pointer, is_local_name, read_index
 from converter.read.gguf_header import GgufHeader, GgufTensor, read_gguf_header
 from converter.read.module_paths import normal_module
@@ -218,7 +218,7 @@ def _read_gguf(path: Path) -> BaseModel:
 
 
 def _read_shards(path: Path) -> tuple[GgufHeader, ...]:
-    first = read_gguf_header(path)
+    first = _header(path)
     count = first.kv.get("split.count", 1)
     if not isinstance(count, int) or count < 2:
         return (first,)
@@ -229,7 +229,15 @@ def _read_shards(path: Path) -> tuple[GgufHeader, ...]:
     for shard in paths:
         if not shard.is_file():
             raise ConverterError(f"{shard}: missing; {path.name} is one of {count} split files and needs them all")
-    return tuple(read_gguf_header(shard) for shard in paths)
+    return tuple(_header(shard) for shard in paths)
+
+
+def _header(path: Path) -> GgufHeader:
+    """A malformed base is no fault of the adapter's: whatever is wrong with it, the work can't be done (status 2)."""
+    try:
+        return read_gguf_header(path)
+    except ConverterError as error:
+        raise ConverterError(error.message) from error
 
 
 def _refuse_other_kinds(path: Path, kv: Mapping[str, object]) -> None:
@@ -259,9 +267,7 @@ def _gguf_dims(
     def number(key: str, otherwise: int | None = None) -> int:
         value = kv.get(f"{name}.{key}", otherwise)
         if type(value) is not int or value < 1:
-            raise ConverterError(
-                f"{path}: {name}.{key} is {value!r}, wanted one whole number from 1", status=JUDGED_BAD
-            )
+            raise ConverterError(f"{path}: {name}.{key} is {value!r}, wanted one whole number from 1")
         return value
 
     embedding = by_name.get("token_embd.weight")
