@@ -27,8 +27,13 @@ def compiles(pattern: str) -> bool:
 
 
 def is_bounded(pattern: str) -> bool:
-    """Whether a regex compiles and repeats nothing that itself repeats."""
-    return compiles(pattern) and len(pattern) <= _MAX_LENGTH and not _nests(_SKIP.sub("a", pattern))
+    """Whether a regex compiles, alone and as PEFT runs it, and repeats nothing that itself repeats."""
+    sound = len(pattern) <= _MAX_LENGTH and compiles(pattern) and compiles(_as_peft_runs_it(pattern))
+    return sound and not _nests(_SKIP.sub("a", pattern))
+
+
+def _as_peft_runs_it(key: str) -> str:
+    return rf"(.*\.)?({key})$"
 
 
 def _nests(atoms: str) -> bool:
@@ -52,7 +57,7 @@ def _nests(atoms: str) -> bool:
 
 @cache
 def _compiled(key: str) -> re.Pattern[str] | None:
-    return re.compile(rf"(.*\.)?({key})$") if is_bounded(key) else None
+    return re.compile(_as_peft_runs_it(key)) if is_bounded(key) else None
 
 
 def first_match(keys: Iterable[str], module: str) -> str | None:

@@ -1,6 +1,5 @@
 """Which regexes are run at all, and that those which are take little time."""
 
-import re
 import time
 
 import pytest
@@ -33,6 +32,8 @@ UNBOUNDED = [
     "*",
     "a{2}{3}",
     "[[a]]",
+    "(?i)q_proj",  # a flag not at the start, as PEFT runs it
+    "a)(b",
 ]
 
 
@@ -55,5 +56,5 @@ def test_patterns_that_are_not_bounded_match_nothing() -> None:
 def test_a_bounded_pattern_is_quick_on_any_path(pattern: str) -> None:
     if is_bounded(pattern):
         start = time.perf_counter()
-        re.compile(rf"(.*\.)?({pattern})$").match("a.b" * 50)
+        first_match([pattern], "a.b" * 50)
         assert time.perf_counter() - start < 1
