@@ -59,9 +59,9 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 def _tensors_text(file: PlannedFile) -> str:
     copied = sum(_is_plain_copy(tensor.name, tensor.source) for tensor in file.tensors)
-    types = Counter(tensor.type.name for tensor in _changed(file))
-    changed = ", ".join(f"{count} as {name}" for name, count in types.most_common())
-    parts = [changed] if changed else []
+    types = Counter(t.type.name for t in _changed(file) if not isinstance(t.source, CopiedBytes))
+    parts = [f"{count} as {name}" for name, count in types.most_common()]
+    parts += [f"{t.name} a {_how(t.source)}" for t in _changed(file) if isinstance(t.source, CopiedBytes)]
     return ", ".join(parts + ([f"{copied} copied byte for byte"] if copied else []))
 
 
