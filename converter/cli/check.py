@@ -96,10 +96,7 @@ def main(
     ignore: tuple[str, ...],
     strict: bool,
 ) -> None:
-    # A cp1252 console or a lone surrogate in a name must not end the report.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    _escape_what_a_console_lacks()
     deployment = Deployment(to or ("model" if untie else "lora"), untie)
     try:
         request = Request(read_base_model(base) if base else None, deployment, values, _left_out(select, ignore))
@@ -109,6 +106,13 @@ def main(
         outcomes = tuple(outcome for path in paths for outcome in _judged(path, request))
     _print(outcomes, style, strict=strict)
     sys.exit(status_of_all(outcomes, strict=strict))
+
+
+def _escape_what_a_console_lacks() -> None:
+    """A cp1252 console or a lone surrogate in a name must not end the report."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _left_out(select: tuple[str, ...], ignore: tuple[str, ...]) -> frozenset[str]:
