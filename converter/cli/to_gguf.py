@@ -1,7 +1,6 @@
 """``adapter-to-gguf``: a PEFT adapter to GGUF that stock llama.cpp loads."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 
 COMMAND = "adapter-to-gguf"
 
-# A merge is bound by memory, not by arithmetic: OpenBLAS's second thread only spins (4 times the CPU, no time saved).
-# numpy reads the variable when it is imported, which is later than this.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 _HELP = """Convert the PEFT adapter at PATH to GGUF that stock llama.cpp loads.
 
