@@ -169,11 +169,21 @@ def _file_data(file: PlannedFile) -> dict[str, object]:
     return {
         "name": file.name,
         "nbytes": file.nbytes,
+        "alignment": file.alignment,
+        "key_values": [_key_value_data(entry) for entry in file.key_values],
         "tensors": [
             {"name": t.name, "shape": list(t.shape), "type": t.type.name, "source": _source_data(t.source)}
             for t in file.tensors
         ],
     }
+
+
+def _key_value_data(entry: CopiedKeyValue | NewKeyValue) -> dict[str, object]:
+    match entry:
+        case CopiedKeyValue():
+            return {"copy": entry.key}
+        case NewKeyValue(key, value):
+            return {"key": key, "value": value}
 
 
 def _source_data(source: Source) -> dict[str, object]:

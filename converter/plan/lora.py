@@ -1,6 +1,9 @@
 """Plans a LoRA GGUF: factors as llama.cpp's loader wants them (src/llama-adapter.cpp), nothing merged."""
 
+import re
+import struct
 from collections.abc import Iterator
+from typing import Final
 
 from converter.dtypes import F32, GgmlType
 from converter.errors import ConverterError
@@ -21,12 +24,24 @@ def plan_lora(adapter: Adapter, base: BaseModel, outtype: str | None, name: str 
 def common_alpha(adapter: Adapter) -> float | None:
     """The one alpha that gives every pair its scale as alpha / rank, or None where there is none or it is 0.
 
-    llama.cpp scales by alpha / rank with one alpha a file, and takes 0 for "no scaling" (get_scale in
+    llama.cpp scales by alpha / rank with one float32 alpha a file, and takes 0 for "no scaling" (get_scale in
     src/llama-adapter.h).
     """
-    alphas = {pair.scaling * pair.rank for pair in adapter.pairs}
+    alphas = {_as_float32(pair.scaling * pair.rank) for pair in adapter.pairs}
     alpha = alphas.pop() if len(alphas) == 1 else 0.0
     return alpha or None
+
+
+_NORMAL_FLOAT32: Final = (2.0**-126, 2.0**128 - 2.0**104)
+
+
+def _as_float32(alpha: float) -> float:
+    """The nearest float32; 0 where none has its full precision."""
+    smallest, largest = _NORMAL_FLOAT32
+    if not smallest <= abs(alpha) <= largest:
+        return 0.0
+    nearest: float = struct.unpack("<f", struct.pack("<f", alpha))[0]
+    return nearest
 
 
 def _planned_pair(pair: LoraPair, base: BaseModel, alpha: float | None, outtype: str | None) -> Iterator[PlannedTensor]:
@@ -65,11 +80,14 @@ def _architecture(base: BaseModel) -> str:
     return base.architecture.name
 
 
+_HUB_NAME: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
 def _base_names(adapter: Adapter) -> Iterator[NewKeyValue]:
     """The base's hub name, where the config has one; a local path says nothing to others."""
     name = (adapter.config.base_model_name_or_path if adapter.config else None) or ""
-    organization, _, model = name.partition("/")
-    if organization and model and "/" not in model and not name.startswith((".", "~")):
+    if _HUB_NAME.fullmatch(name):
+        organization, _, model = name.partition("/")
         yield NewKeyValue("general.base_model.count", 1)
         yield NewKeyValue("general.base_model.0.name", model)
         yield NewKeyValue("general.base_model.0.organization", organization)

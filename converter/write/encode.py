@@ -43,7 +43,7 @@ def _refuse_overflow(values: npt.NDArray[np.float64], ggml_type: GgmlType, name:
     if largest is None or not values.size:
         return
     found = max(values.max(), -values.min())
-    if found > largest:
+    if not found <= largest:  # NaN is refused too
         raise ConverterError(
             f"{name}: a merged value of {found:.6g} is beyond {ggml_type.name}'s {largest:.6g}; use --outtype f32",
             status=JUDGED_BAD,
