@@ -1,25 +1,30 @@
 """The fixtures are what they say: the ground that every other end-to-end test stands on."""
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader
+from gguf import GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from converter.read.adapter import read_adapter
+from converter.read.gguf_header import read_gguf_header
 from converter.verify.comparison import kl_divergence, log_softmax
 from converter.verify.llama_cpp import LlamaCpp, LlamaCppFailed
 from converter.verify.reference import Reference
 from fixtures.adapters import RECIPES, load_base, saved_logits, tiny_adapter
+from fixtures.cache import cached
+from fixtures.generated import write_gemma_2b_adapter, write_gemma_2b_head_adapter, write_safetensors
 from fixtures.real import GEMMA3, SMOLLM2, RealModel
 from fixtures.tiny import CONFIGS, OUTTYPES, TinyModel, token_sequences
-from fixtures.train import TEXTS, trained_adapter
+from fixtures.train import TEXTS, trained_adapter, trained_on_packaged
 
 TIED_FOR_GOOD = ("gemma", "gemma2")
 LOADABLE = [
@@ -155,6 +160,55 @@ def test_forty_steps_are_a_real_fine_tune(model: RealModel, effect: float) -> No
     tokens = AutoTokenizer.from_pretrained(model.hf)(TEXTS[0]).input_ids
     reference = Reference(model.hf, read_adapter(trained_adapter("lm_head", model)))
     assert _kl(reference.logits(tokens), reference.base_logits(tokens)) > effect
+
+
+@pytest.mark.model
+def test_an_adapter_trained_on_the_packaged_base_carries_its_embedding() -> None:
+    header = read_gguf_header(SMOLLM2.packaged_gguf)
+    (stored,) = (tensor for tensor in header.tensors if tensor.name == "token_embd.weight")
+    raw = np.memmap(header.path, np.uint8, "r", stored.offset, (stored.shape[0], stored.nbytes // stored.shape[0]))
+    base_layer = _tensors(trained_on_packaged("lm_head", SMOLLM2))["base_model.model.lm_head.base_layer.weight"]
+    np.testing.assert_array_equal(base_layer.numpy(), dequantize(raw, GGMLQuantizationType.Q8_0))
+
+
+def test_a_fixture_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAPTER_TO_GGUF_CACHE", str(tmp_path))
+    first = cached("one", lambda directory: (directory / "file").write_text("built"), sources=("cache",))
+    again = cached("one", lambda directory: (directory / "file").write_text("built again"), sources=("cache",))
+    assert first == again
+    assert (again / "file").read_text() == "built"
+
+
+def test_a_fixture_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(directory: Path) -> None:
+        (directory / "half").write_text("a fixture")
+        raise OSError("disk full")
+
+    monkeypatch.setenv("ADAPTER_TO_GGUF_CACHE", str(tmp_path))
+    with pytest.raises(OSError, match="disk full"):
+        cached("one", fail, sources=("cache",))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_what_is_written_without_torch_is_what_safetensors_reads(tmp_path: Path) -> None:
+    path = tmp_path / "adapter_model.safetensors"
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    write_safetensors(path, {"a": ("F32", (2, 3), values.tobytes()), "b": ("F16", (0,), b"")}, {"format": "pt"})
+    with safe_open(path, "np") as file:
+        assert file.metadata() == {"format": "pt"}
+        assert file.keys() == ["a", "b"]
+        np.testing.assert_array_equal(file.get_tensor("a"), values)
+
+
+@pytest.mark.parametrize(
+    ("write", "n_tensors", "megabytes"), [(write_gemma_2b_adapter, 252, 78), (write_gemma_2b_head_adapter, 254, 95)]
+)
+def test_the_benchmarks_adapters_have_gemma_2b_s_size(
+    write: Callable[[Path], Path], n_tensors: int, megabytes: int, tmp_path: Path
+) -> None:
+    tensors = _tensors(write(tmp_path))
+    assert len(tensors) == n_tensors
+    assert round(sum(tensor.nbytes for tensor in tensors.values()) / 1e6) == megabytes
 
 
 def _transformers(directory: Path) -> np.ndarray:
