@@ -114,9 +114,10 @@ def _merged(tensor: PlannedTensor, source: MergedRows, kept: DeltaKept, n_elemen
 
 
 def _delta_rows(delta: Delta, right: Doubles, begin: int, end: int) -> Doubles:
-    left = rows(delta.left, begin, end).astype(np.float64)
-    left *= delta.scaling
-    product: Doubles = left @ right
+    product: Doubles = rows(delta.left, begin, end).astype(np.float64) @ right
+    # Last, because the product of 16-bit factors is exact, in whatever order BLAS sums it. A scaling of 0.3 in the
+    # factors would round every term, and values that lie on a tie of the output's type would follow the order.
+    product *= delta.scaling
     return product
 
 
