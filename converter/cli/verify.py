@@ -106,8 +106,8 @@ def _deployed(model: Path | None, lora: Path | None, base_gguf: Path | None) -> 
 def _verify(
     adapter: Adapter, base: Path, deployed: "Deployed", prompts: Path | None, tokens: Path | None
 ) -> "Verification":
-    # Before their import: no model hub is asked, and no bar but ours is drawn.
-    os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1")
+    # Before their import: no model hub is asked, no bar but ours is drawn, and no thread spins while another works.
+    os.environ.update({"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"})
     from converter.verify.llama_cpp import LlamaCpp
     from converter.verify.verification import Case, refuse_broken_base, verify
 

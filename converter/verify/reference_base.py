@@ -30,6 +30,8 @@ _GEMMA_27B_LAYERS: Final = {"gemma2": 46, "gemma3_text": 62}
 
 def load_base(path: Path) -> PreTrainedModel:
     """The base at ``path``, a Hugging Face directory or a GGUF file. Raises ConverterError where it can't be had."""
+    if not path.exists():
+        raise ConverterError(f"{path}: no such base; give a Hugging Face directory or a GGUF file")
     arguments = _gguf_arguments(path) if path.is_file() else {"pretrained_model_name_or_path": path}
     model, report = _from_pretrained(path, arguments)
     _refuse_gaps(path, report)

@@ -147,3 +147,8 @@ def test_a_directory_that_is_no_base_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(ConverterError, match="can't load this base"):
         load_base(tmp_path)
+
+
+def test_a_mistyped_base_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConverterError, match="nowhere: no such base"):
+        load_base(tmp_path / "nowhere")

@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 from math import inf, nan
 from pathlib import Path
 
 from converter.verify.comparison import LogitsComparison
 from converter.verify.tensors import TensorCheck, TensorProof
-from converter.verify.thresholds import EXACT
+from converter.verify.thresholds import COARSE, EXACT
 from converter.verify.verdict import verdict_data, verdict_text
 from converter.verify.verification import DeployedModel, Verification
 
@@ -41,6 +42,14 @@ def test_too_little_effect_is_no_pass() -> None:
     text = verdict_text(verification(feeble))
     assert text.startswith("FAIL")
     assert "too little effect to prove anything: KL(PEFT || base) is 5e-07" in text
+
+
+def test_eight_bit_noise_gets_advice_and_no_pass() -> None:
+    noisy = LogitsComparison(300, 0.45, 0.011, 0.2, 0.011, 1.0, 3.0, 1.0, 1e-4)
+    coarse, exact = (replace(verification(noisy), threshold=threshold) for threshold in (COARSE, EXACT))
+    assert verdict_text(coarse).startswith("FAIL")
+    assert "which --prompts can give" in verdict_text(coarse)
+    assert "which --prompts can give" not in verdict_text(exact)
 
 
 def test_an_abort_is_a_verdict_with_its_log() -> None:
