@@ -15,6 +15,7 @@ from converter.plan.conversion_plan import ConversionPlan, NewKeyValue, PlannedF
 from converter.plan.untied import UNTIED_BASE_NAME
 from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
+from converter.read.checkpoint import CONFIG_NAME
 from converter.read.gguf_header import read_gguf_header
 from converter.write.blocks import DeltaKept
 from converter.write.gguf_file import Progress, gguf_nbytes, write_gguf
@@ -84,9 +85,10 @@ def _targets(conversion: ConversionPlan, output: Path) -> list[tuple[PlannedFile
 
 
 def _protect_sources(targets: list[tuple[PlannedFile, Path]], adapter: Adapter, base: BaseModel) -> None:
-    sources = [header.path for header in adapter.headers] + [shard.path for shard in base.shards]
+    sources = {tensor.tensor.path for tensor in adapter.tensors} | {tensor.path for tensor in base.tensors.values()}
+    sources |= {shard.path for shard in base.shards} | {adapter.path / CONFIG_NAME, base.path / "config.json"}
     for _, path in targets:
-        if path.exists() and any(path.samefile(source) for source in sources):
+        if path.exists() and any(source.exists() and path.samefile(source) for source in sources):
             raise ConverterError(f"{path}: is an input of this conversion; give another name with -o")
 
 

@@ -83,15 +83,17 @@ def _bytes(array: Array) -> memoryview:
 
 
 def _copied(stored: StoredTensor) -> Iterator[bytes]:
-    with stored.path.open("rb") as file:
-        file.seek(stored.offset)
-        left = stored.nbytes
-        while left:
-            chunk = file.read(min(left, _COPY_NBYTES))
-            if not chunk:
-                raise ConverterError(f"{stored.path}: ended while it was copied", status=JUDGED_BAD)
-            left -= len(chunk)
-            yield chunk
+    left = stored.nbytes
+    try:
+        with stored.path.open("rb") as file:
+            file.seek(stored.offset)
+            while left and (chunk := file.read(min(left, _COPY_NBYTES))):
+                left -= len(chunk)
+                yield chunk
+    except OSError as error:
+        raise ConverterError(f"{stored.path}: can't be read: {error.strerror or error}") from error
+    if left:
+        raise ConverterError(f"{stored.path}: ended while it was copied", status=JUDGED_BAD)
 
 
 def _stored(tensor: PlannedTensor, source: Rows, n_elements: int) -> Iterator[Array]:

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from typing import BinaryIO, Final
 
+from converter.errors import JUDGED_BAD, ConverterError
 from converter.plan.conversion_plan import (
     CopiedKeyValue,
     MergedRows,
@@ -54,16 +55,27 @@ def _header(file: PlannedFile) -> bytes:
 
 def _key_value(entry: CopiedKeyValue | NewKeyValue) -> bytes:
     match entry:
-        case CopiedKeyValue(path, stored):
-            with path.open("rb") as source:
-                source.seek(stored.begin)
-                return source.read(stored.end - stored.begin)
+        case CopiedKeyValue():
+            return _copied(entry)
         case NewKeyValue(key, str(text)):
             return _string(key) + struct.pack("<I", STRING) + _string(text)
         case NewKeyValue(key, int(number)):
             return _string(key) + struct.pack("<II", UINT32, number)
         case NewKeyValue(key, number):
             return _string(key) + struct.pack("<If", FLOAT32, number)
+
+
+def _copied(entry: CopiedKeyValue) -> bytes:
+    begin, end = entry.entry.begin, entry.entry.end
+    try:
+        with entry.path.open("rb") as source:
+            source.seek(begin)
+            data = source.read(end - begin)
+    except OSError as error:
+        raise ConverterError(f"{entry.path}: can't be read: {error.strerror or error}") from error
+    if len(data) < end - begin:
+        raise ConverterError(f"{entry.path}: ended while it was copied", status=JUDGED_BAD)
+    return data
 
 
 def _string(text: str) -> bytes:
