@@ -5,12 +5,13 @@
 | 1e-4 | touched tensors in F32 or F16 | 5e-12 to 2.3e-5: little but the noise of two programs |
 | 1e-3 | a LoRA over a BF16 base | 1e-5 to 6e-4: ggml rounds activations to the weights' type |
 | 5e-3 | touched tensors in BF16 | 3e-5 to 3.7e-3: three bits of mantissa less than F16 |
-| 5e-3 | Q8_0, quantised bases | 4e-4 to 5.4e-3 on texts like the adapter's own; 9e-3 to 2.6e-2 on other texts |
+| 5e-2 | Q8_0, quantised bases | 4e-4 to 5.4e-3 on texts like the adapter's own; 9e-3 to 2.6e-2 on other texts |
 
 Wrong ones are far off: rsLoRA ignored 0.18, a head dropped 0.88. One module of many dropped is not always: the
-tensor proof finds it. On texts that the adapter barely moves, the error of 8-bit weights and activations is no longer
-small beside its effect; that is said as it is, not passed. A deployment that is as close to PEFT as llama.cpp comes
-without any adapter (the noise floor) passes whatever the threshold.
+tensor proof finds it. Beside quantised weights ggml rounds activations to 8 bits too, and on texts that the adapter
+barely moves that error is no longer small beside its effect: there the ratio only tells the grossly wrong, and the
+tensor proof, which knows each type's rounding, carries the verdict. A deployment that is as close to PEFT as llama.cpp
+comes without any adapter (the noise floor) passes whatever the threshold.
 """
 
 from collections.abc import Collection
@@ -55,17 +56,19 @@ class Threshold:
 
 EXACT: Final = Threshold(1e-4, "F32 or F16 tensors")
 BF16_BASE: Final = Threshold(1e-3, "a LoRA over BF16 tensors")
-COARSE: Final = Threshold(5e-3, "BF16 or Q8_0 tensors, or a quantised base")
+COARSE: Final = Threshold(5e-3, "BF16 tensors")
+QUANTIZED: Final = Threshold(5e-2, "quantised tensors: activations are rounded to 8 bits too")
 
 
 def model_threshold(touched: Collection[str], untouched: Collection[str]) -> Threshold:
     """For a merged model, by the types of the tensors that the adapter touches and of the others."""
-    exact = _EXACT_TYPES.issuperset(touched) and _PLAIN_TYPES.issuperset(untouched)
-    return EXACT if exact else COARSE
+    if not _PLAIN_TYPES.issuperset({*touched, *untouched}):
+        return QUANTIZED
+    return EXACT if _EXACT_TYPES.issuperset(touched) else COARSE
 
 
 def lora_threshold(base: Collection[str]) -> Threshold:
     """For a LoRA, by the types of the base's tensors."""
     if not _PLAIN_TYPES.issuperset(base):
-        return COARSE
+        return QUANTIZED
     return EXACT if _EXACT_TYPES.issuperset(base) else BF16_BASE

@@ -1,7 +1,8 @@
 """The main job on real models: SmolLM2-135M and Gemma 3 270M, adapters with a trained head, real llama.cpp.
 
-Effect ratios, as measured on real fine-tunes with a margin: F16 and F32 within 1e-4, BF16, Q8_0 and quantised bases
-within 0.005, a LoRA on an untied bf16 base within 1e-3 (ggml rounds activations to the weights' type).
+Effect ratios, as measured on real fine-tunes with a margin: F16 and F32 within 1e-4, BF16 within 0.005,
+Q8_0 and quantised bases within 0.01, a LoRA on an untied bf16 base within 1e-3: ggml rounds activations to the
+weights' type.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from fixtures.train import TEXTS, trained_adapter
 
 pytestmark = [pytest.mark.llama, pytest.mark.model]
 
-N_TEXTS = 4
+N_TEXTS = 3
 TO_MODEL = Deployment("model", untie=True)
 TO_LORA = Deployment("lora", untie=True)
 
@@ -93,7 +94,7 @@ def on_packaged(request: pytest.FixtureRequest, llama_cpp: LlamaCpp) -> Job:
     return _job(model, model.packaged_gguf, llama_cpp)
 
 
-@pytest.mark.parametrize(("outtype", "largest"), [("f32", 1e-4), ("f16", 1e-4), ("bf16", 5e-3), ("q8_0", 5e-3)])
+@pytest.mark.parametrize(("outtype", "largest"), [("f32", 1e-4), ("f16", 1e-4), ("bf16", 5e-3), ("q8_0", 1e-2)])
 def test_untied_and_merged(on_bf16: Job, outtype: str, largest: float, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     model = on_bf16.written(Deployment("model", untie=True, outtype=outtype), tmp_path / "model.gguf")
     assert on_bf16.effect > 1
@@ -126,7 +127,7 @@ def test_a_tied_base_refuses_what_parts_its_ends(on_bf16: Job, tmp_path: Path) -
 def test_a_quantised_base(on_packaged: Job, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     model = on_packaged.written(TO_MODEL, tmp_path / "model.gguf")
     assert read_base_model(model).shards[0].by_name["output.weight"].type.name == "Q8_0"
-    assert on_packaged.ratio(llama_cpp, model) <= 5e-3
+    assert on_packaged.ratio(llama_cpp, model) <= 1e-2
 
 
 def test_a_tied_pair_is_added_once(llama_cpp: LlamaCpp, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from math import nan
 import pytest
 
 from converter.verify.comparison import LogitsComparison
-from converter.verify.thresholds import BF16_BASE, COARSE, EXACT, Threshold, lora_threshold, model_threshold
+from converter.verify.thresholds import BF16_BASE, COARSE, EXACT, QUANTIZED, Threshold, lora_threshold, model_threshold
 
 
 def comparison(*, kl: float, effect: float = 1.0, floor: float | None = None) -> LogitsComparison:
@@ -16,8 +16,8 @@ def comparison(*, kl: float, effect: float = 1.0, floor: float | None = None) ->
         ({"F32"}, {"F32"}, EXACT),
         ({"F16"}, {"BF16", "F32"}, EXACT),
         ({"F16", "BF16"}, {"F32"}, COARSE),
-        ({"Q8_0"}, {"F32"}, COARSE),
-        ({"F16"}, {"Q4_K", "F32"}, COARSE),
+        ({"Q8_0"}, {"F32"}, QUANTIZED),
+        ({"F16"}, {"Q4_K", "F32"}, QUANTIZED),
     ],
 )
 def test_a_merged_model_is_judged_by_its_types(touched: set[str], untouched: set[str], threshold: Threshold) -> None:
@@ -26,7 +26,7 @@ def test_a_merged_model_is_judged_by_its_types(touched: set[str], untouched: set
 
 @pytest.mark.parametrize(
     ("base", "threshold"),
-    [({"F32", "F16"}, EXACT), ({"F32", "BF16"}, BF16_BASE), ({"F32", "BF16", "Q8_0"}, COARSE)],
+    [({"F32", "F16"}, EXACT), ({"F32", "BF16"}, BF16_BASE), ({"F32", "BF16", "Q8_0"}, QUANTIZED)],
 )
 def test_a_lora_is_judged_by_its_base(base: set[str], threshold: Threshold) -> None:
     assert lora_threshold(base) is threshold
