@@ -8,7 +8,7 @@ from types import FrameType
 
 import click
 
-from converter.errors import ConverterError
+from converter.errors import COULD_NOT, ConverterError
 
 
 @contextmanager
@@ -20,6 +20,10 @@ def one_clear_line(command: str) -> Iterator[None]:
     except ConverterError as error:
         click.echo(f"{command}: {error}", err=True)
         sys.exit(error.status)
+    except PermissionError as error:
+        # Even asking whether a path is there is forbidden where its directory is.
+        click.echo(f"{command}: {error.filename}: {error.strerror}", err=True)
+        sys.exit(COULD_NOT)
 
 
 def _unwind(number: int, _frame: FrameType | None) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 COMMAND = "adapter-to-gguf"
 
+_PATH = click.Path(path_type=Path, readable=False)  # click's own check would end in a usage text
 
 _HELP = """Convert the PEFT adapter at PATH to GGUF that stock llama.cpp loads.
 
@@ -36,8 +37,8 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 
 
 @click.command(help=_HELP)
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("--base", type=click.Path(path_type=Path), help="Base model: a GGUF file or a Hugging Face directory.")
+@click.argument("path", type=_PATH)
+@click.option("--base", type=_PATH, help="Base model: a GGUF file or a Hugging Face directory.")
 @click.option(
     "--to",
     type=click.Choice(["lora", "model"]),
@@ -46,9 +47,7 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 @click.option(
     "--untie", is_flag=True, help="Give the model a head of its own, output.weight, apart from the embedding."
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="File to write; a directory for --untie --to lora."
-)
+@click.option("-o", "--output", type=_PATH, help="File to write; a directory for --untie --to lora.")
 @click.option(
     "--outtype",
     type=click.Choice(OUTTYPES),

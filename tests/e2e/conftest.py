@@ -4,11 +4,15 @@ Tiny models and adapters need no fixture of pytest's: `fixtures.tiny.TinyModel` 
 `fixtures.adapters.tiny_adapter` build what is asked for, once.
 """
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from converter.verify.llama_cpp import LlamaCpp
+
+# Signals, permissions and file systems as POSIX has them.
+collect_ignore = ["test_failures.py"] if os.name == "nt" else []
 
 
 @pytest.fixture(scope="session")
