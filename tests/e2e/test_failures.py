@@ -38,7 +38,7 @@ gguf_file.blocks = held
 {COMMAND}
 """
 # File systems without nameless files get a temporary one.
-WITHOUT_NAMELESS = "import os; del os.O_TMPFILE"
+WITHOUT_NAMELESS = "import os; vars(os).pop('O_TMPFILE', None)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,17 @@ def test_stopped_in_the_middle(deployment: str, signal_number: signal.Signals, h
     process.communicate()
     expected = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGINT: 1}
     assert process.returncode == expected[signal_number]
-    assert here.files() == []
+    # What is killed can't clean up: there only a file without a name leaves nothing.
+    leaves_a_file = signal_number == signal.SIGKILL and not has_nameless_files(here.output)
+    assert [Path(name).suffix for name in here.files()] == ([".partial"] if leaves_a_file else [])
+
+
+def has_nameless_files(directory: Path) -> bool:
+    try:
+        os.close(os.open(directory, os.O_TMPFILE | os.O_RDWR))
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT], ids=lambda it: it.name)

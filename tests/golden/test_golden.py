@@ -15,7 +15,7 @@ from tests.golden.inputs import write_inputs
 
 HERE = Path(__file__).parent
 CASES = sorted(path.parent for path in HERE.glob("*/*/args"))
-MODULES = {"adapter-check": "check"}
+MODULES = {"adapter-check": "check", "adapter-to-gguf": "to_gguf"}
 
 
 @pytest.fixture(scope="session")
