@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from peft import LoraConfig, get_peft_model
 
 from converter.convert import Refused, plan, write
-from converter.diagnostics import Deployment, Kind
+from converter.diagnostics import MODEL, Deployment, Kind
 from converter.plan.conversion_plan import (
     ConversionPlan,
     CopiedBytes,
@@ -26,8 +27,9 @@ from converter.read.base_model import BaseModel, read_base_model
 from converter.transforms import IDENTITY
 from converter.verify.comparison import kl_divergence, log_softmax
 from converter.verify.llama_cpp import LlamaCpp
+from converter.verify.reference_base import quiet
 from converter.verify.verification import Case, Deployed, DeployedLora, DeployedModel, Verification, verify
-from fixtures.adapters import RECIPES, saved_logits, tiny_adapter
+from fixtures.adapters import LINEAR, RECIPES, load_base, saved_logits, tiny_adapter
 from fixtures.tiny import CONFIGS, TinyModel, token_sequences
 
 pytestmark = pytest.mark.llama
@@ -78,6 +80,31 @@ def test_an_untied_base_needs_no_untying(recipe: str, kind: Kind, llama_cpp: Lla
     base = TinyModel("llama", tied=False)
     adapter = tiny_adapter(recipe, base)
     assert _ratio(llama_cpp, adapter, _converted(base, adapter, DEPLOYMENTS[kind], tmp_path / kind)) <= LARGEST_RATIO
+
+
+@pytest.mark.parametrize("kind", ["lora", "model"])
+def test_both_ends_of_an_untied_base_take_their_own_delta(kind: Kind, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    base = TinyModel("llama", tied=False)
+    config = LoraConfig(target_modules=[*LINEAR, "embed_tokens", "lm_head"], init_lora_weights=False)
+    with quiet():
+        model = get_peft_model(load_base(base.hf), config)
+    model.save_pretrained(str(tmp_path / "adapter"), save_embedding_layers=False)
+    deployed = _converted(base, tmp_path / "adapter", DEPLOYMENTS[kind], tmp_path / kind)
+    assert not list(_verified(llama_cpp, base, tmp_path / "adapter", deployed).failures)
+
+
+@pytest.mark.parametrize(("recipe", "kind"), list(product(("saved_lm_head", "saved_embed_tokens"), DEPLOYMENTS)))
+def test_a_saved_end_of_an_untied_base_needs_a_model(
+    recipe: str, kind: Kind, llama_cpp: LlamaCpp, tmp_path: Path
+) -> None:
+    base = TinyModel("llama", tied=False)
+    adapter = tiny_adapter(recipe, base)
+    if kind in MODEL:
+        deployed = _converted(base, adapter, DEPLOYMENTS[kind], tmp_path / kind)
+        assert _ratio(llama_cpp, adapter, deployed) <= LARGEST_RATIO
+    else:
+        with pytest.raises(Refused, match="HD010"):
+            _converted(base, adapter, DEPLOYMENTS[kind], tmp_path / kind)
 
 
 @pytest.mark.parametrize(
