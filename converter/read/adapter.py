@@ -5,7 +5,7 @@ Key layout: ``get_peft_model_state_dict`` in peft/utils/save_and_load.py (PEFT 0
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 from typing import Final, Literal
@@ -39,6 +39,7 @@ Role = Literal[
     "lora_embedding_B",
     "lora_magnitude_vector",
     "lora_B.bias",
+    "trainable_tokens_delta",
     "base_layer.weight",
     "base_layer.bias",
     "weight",
@@ -69,16 +70,22 @@ class AdapterTensor:
 
 @dataclass(frozen=True, slots=True)
 class LoraPair:
-    """The two factors of one module's delta, scaling * B @ A.
+    """The two factors of one module's delta, scaling * B @ A, and what goes with them.
 
     A linear module has lora_A (r, in) and lora_B (out, r). An embedding has lora_embedding_A (r, n_rows) and
     lora_embedding_B (width, r), and its delta is the transpose, (n_rows, width): peft/tuners/lora/layer.py.
+    A parameter of ``n_experts`` fused experts has lora_A (n_experts * r, in), expert by expert, and lora_B
+    (out, r * n_experts), whose columns go round all experts for each rank (``ParamWrapper.get_delta_weight``).
+    ``magnitude`` is DoRA's vector, ``b_bias`` what lora_bias adds to the module's bias, times the scaling.
     """
 
     module: str
     a: AdapterTensor
     b: AdapterTensor
     scaling: float
+    n_experts: int = 1
+    magnitude: AdapterTensor | None = None
+    b_bias: AdapterTensor | None = None
 
     @property
     def is_embedding(self) -> bool:
@@ -88,7 +95,7 @@ class LoraPair:
     @property
     def rank(self) -> int:
         """r, as lora_A's shape states it."""
-        return self.a.tensor.shape[0] if self.a.tensor.shape else 0
+        return self.a.tensor.shape[0] // self.n_experts if self.a.tensor.shape else 0
 
     @property
     def is_well_shaped(self) -> bool:
@@ -97,15 +104,35 @@ class LoraPair:
         return len(a) == len(b) == 2 and a[0] == b[1] > 0
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """The delta's shape, that of the module's weight; only of a well-shaped pair."""
+    def shape(self) -> tuple[int, ...]:
+        """The delta's shape, (out, in) or (n_experts, out, in); only of a well-shaped pair."""
         n_in, n_out = self.a.tensor.shape[1], self.b.tensor.shape[0]
+        if self.n_experts > 1:
+            return (self.n_experts, n_out, n_in)
         return (n_in, n_out) if self.is_embedding else (n_out, n_in)
+
+    @property
+    def tensors(self) -> tuple[AdapterTensor, ...]:
+        """Every tensor of the pair."""
+        return tuple(tensor for tensor in (self.a, self.b, self.magnitude, self.b_bias) if tensor)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """Rows of an embedding or a head that replace the base's (trainable_token_indices): row i is token indices[i]."""
+
+    module: str
+    tensor: AdapterTensor
+    indices: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A PEFT adapter: the directory, its config and headers, every tensor, and what could not be read."""
+    """A PEFT adapter: the directory, its config and headers, every tensor, and what could not be read.
+
+    ``initial`` is the adapter as it was before training, where the base was changed by it (PiSSA, OLoRA): what is
+    served is the base, plus this adapter's deltas, minus the initial one's.
+    """
 
     path: Path
     config: AdapterConfig | None
@@ -113,6 +140,7 @@ class Adapter:
     tensors: tuple[AdapterTensor, ...]
     faults: tuple[Fault, ...]
     index: Mapping[str, str] | None = None  # of a sharded adapter: key to shard file name, as its index states it
+    initial: "Adapter | None" = None
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -137,15 +165,28 @@ class Adapter:
             ("lora_A", "lora_B"),
             ("lora_embedding_A", "lora_embedding_B"),
         )
-        return tuple(
-            LoraPair(roles[a].module, roles[a], roles[b], self._scaling(roles[a]))
-            for a, b in names
-            if a in roles and b in roles
-        )
+        return tuple(self._pair(roles, a, b) for a, b in names if a in roles and b in roles)
 
-    def _scaling(self, a: AdapterTensor) -> float:
-        rank = a.tensor.shape[0] if a.tensor.shape else 0
-        return scaling(self.config, a.path, rank) if self.config and rank else 0.0
+    def _pair(self, roles: dict[Role, AdapterTensor], a: Role, b: Role) -> LoraPair:
+        factor = roles[a]
+        n_experts, scaled = 1, 0.0
+        n_rows = factor.tensor.shape[0] if factor.tensor.shape else 0
+        if self.config and n_rows:
+            if is_expert_parameter(factor.module):
+                n_experts = max(1, n_rows // rank_of(self.config, factor.path))
+            scaled = scaling(self.config, factor.path, n_rows // n_experts)
+        magnitude, b_bias = roles.get("lora_magnitude_vector"), roles.get("lora_B.bias")
+        return LoraPair(factor.module, factor, roles[b], scaled, n_experts, magnitude, b_bias)
+
+    @property
+    def token_rows(self) -> tuple[TokenRows, ...]:
+        """The rows of trainable_token_indices, for each module that has some and whose indices the config states."""
+        tensors = (tensor for tensor in self.tensors if tensor.role == "trainable_tokens_delta")
+        return tuple(
+            TokenRows(tensor.module, tensor, indices)
+            for tensor in tensors
+            if self.config and (indices := token_indices(self.config, tensor))
+        )
 
     @property
     def saved_modules(self) -> tuple[AdapterTensor, ...]:
@@ -161,11 +202,30 @@ class Adapter:
     def is_tied_pair(self) -> bool:
         """Whether head and embedding carry one delta between them: trained with ensure_weight_tying, LoRA on both.
 
-        PEFT shares the factors but scales each end by its own module's alpha: unequal scales part the ends.
+        PEFT shares the factors but scales each end by its own module's alpha: unequal scales part the ends. So does
+        DoRA, whose magnitudes are one for each column of the embedding, and one for each row of the head.
         """
-        scalings = {pair.module: pair.scaling for pair in self.pairs if pair.module in (EMBEDDING, HEAD)}
+        ends = {pair.module: pair for pair in self.pairs if pair.module in (EMBEDDING, HEAD)}
         tied = self.config is not None and self.config.ensure_weight_tying
-        return tied and len(scalings) == 2 and scalings[EMBEDDING] == scalings[HEAD]
+        return (
+            tied
+            and len(ends) == 2
+            and ends[EMBEDDING].scaling == ends[HEAD].scaling
+            and not any(pair.magnitude for pair in ends.values())
+        )
+
+    @property
+    def is_saved_pair(self) -> bool:
+        """Whether head and embedding are saved whole as the one tensor that they are in a tied base.
+
+        They are with ensure_weight_tying, and where modules_to_save names neither: PEFT then saves the model's own
+        two ends (save_embedding_layers), for a resized vocabulary. Named ends it trains apart.
+        """
+        saved = {t.module: t for t in self.saved_modules if t.role == "weight" and t.module in (EMBEDDING, HEAD)}
+        if self.config is None or not saved:
+            return False
+        named = any(t.path.endswith(name) for t in saved.values() for name in self.config.modules_to_save)
+        return len(saved) == 2 and self.config.ensure_weight_tying if named else EMBEDDING in saved
 
 
 def rank_of(config: AdapterConfig, module: str) -> int:
@@ -181,6 +241,58 @@ def scaling(config: AdapterConfig, module: str, rank: int) -> float:
     return alpha / (sqrt(rank) if config.use_rslora else rank)
 
 
+def token_indices(config: AdapterConfig, tensor: AdapterTensor) -> tuple[int, ...]:
+    """The tokens that trainable_token_indices states for a module; without names they are the embedding's."""
+    stated = config.trainable_token_indices
+    if isinstance(stated, tuple):
+        return stated if tensor.module == EMBEDDING else ()
+    named = (indices for name, indices in stated.items() if tensor.path.endswith(name))
+    return next(named, ())
+
+
+# Parameters of fused experts, in the order in which transformers' modules define them and PEFT wraps them.
+_EXPERT_PARAMETERS: Final = ("gate_up_proj", "down_proj")
+
+
+def is_expert_parameter(module: str) -> bool:
+    """Whether a module's path is that of a parameter of all experts."""
+    return module.endswith(tuple(f".experts.{parameter}" for parameter in _EXPERT_PARAMETERS))
+
+
+def _with_parameters(tensors: tuple[AdapterTensor, ...], config: AdapterConfig | None) -> tuple[AdapterTensor, ...]:
+    """Give the factors of fused experts the path of their parameter.
+
+    PEFT wraps a module once for each parameter of target_parameters, in the order of their definition, and names the
+    factors by the wrapper: ``experts.base_layer.lora_A`` is the first parameter's, ``experts.lora_A`` the last one's.
+    """
+    targets = config.target_parameters if config else ()
+    depths = {tensor.path.partition(".base_layer")[0]: 0 for tensor in tensors if ".experts" in tensor.path}
+    for tensor in tensors:
+        if ".base_layer" in tensor.path and tensor.role in ("lora_A", "lora_B"):
+            module = tensor.path.partition(".base_layer")[0]
+            depths[module] = max(depths.get(module, 0), tensor.path.count(".base_layer"))
+    return tuple(_with_parameter(tensor, targets, depths) for tensor in tensors) if targets else tensors
+
+
+def _with_parameter(tensor: AdapterTensor, targets: tuple[str, ...], depths: Mapping[str, int]) -> AdapterTensor:
+    module = tensor.path.partition(".base_layer")[0]
+    if tensor.role not in ("lora_A", "lora_B"):
+        return tensor
+    if not module.endswith(".experts"):
+        # A router's weight: PEFT matches patterns against the parameter's path.
+        path = f"{tensor.path}.weight"
+        return replace(tensor, path=path) if _is_targeted(path, targets) else tensor
+    wrapped = [p for p in _EXPERT_PARAMETERS if _is_targeted(f"{module}.{p}", targets)]
+    if len(wrapped) != depths[module] + 1:
+        return replace(tensor, module=tensor.key, role="unknown")
+    path = f"{module}.{wrapped[depths[module] - tensor.path.count('.base_layer')]}"
+    return replace(tensor, module=normal_module(path), path=path)
+
+
+def _is_targeted(path: str, targets: tuple[str, ...]) -> bool:
+    return any(path == target or path.endswith(f".{target}") for target in targets)
+
+
 def read_adapter(directory: Path) -> Adapter:
     """Read the adapter in ``directory``. A file that is missing or malformed becomes a Fault; nothing is judged here.
 
@@ -192,7 +304,8 @@ def read_adapter(directory: Path) -> Adapter:
     except OSError as error:
         raise ConverterError(f"{error.filename or directory}: can't be read: {error.strerror or error}") from error
     tensors = tuple(_adapter_tensor(header, i) for header in headers for i in range(len(header.entries)))
-    return Adapter(directory, config, headers, tensors, (*config_faults, *weight_faults), index)
+    faults = (*config_faults, *weight_faults)
+    return Adapter(directory, config, headers, _with_parameters(tensors, config), faults, index)
 
 
 def _read_config(path: Path) -> tuple[AdapterConfig | None, tuple[Fault, ...]]:
@@ -268,6 +381,7 @@ _SUFFIXES: Final[dict[Role, str]] = {
     "lora_embedding_B": rf"lora_embedding_B{_NAME}",
     "lora_magnitude_vector": rf"lora_magnitude_vector{_NAME}(?:\.weight)?",
     "lora_B.bias": rf"lora_B{_NAME}\.bias",
+    "trainable_tokens_delta": rf"token_adapter\.trainable_tokens_delta{_NAME}",
     "base_layer.weight": r"base_layer\.weight",
     "base_layer.bias": r"base_layer\.bias",
     "weight": r"(?:modules_to_save\.(?:\w+\.)?)?weight",

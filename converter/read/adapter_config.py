@@ -41,11 +41,19 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "alpha_pattern": Field("applied"),
         "modules_to_save": Field("applied"),
         "ensure_weight_tying": Field("applied"),
+        "use_dora": Field("applied"),
+        "lora_bias": Field("applied"),
+        "trainable_token_indices": Field("applied"),
+        "layer_replication": Field("applied"),
+        "alora_invocation_tokens": Field("applied"),
         "target_modules": Field("selects"),
+        "target_parameters": Field("selects"),
         "exclude_modules": Field("selects"),
         "layers_to_transform": Field("selects"),
         "layers_pattern": Field("selects"),
         "bias": Field("selects"),
+        # PEFT sets it by the kind of each layer, whatever it says: the delta is B @ A either way (LoraModel).
+        "fan_in_fan_out": Field("training"),
         "lora_dropout": Field("training"),
         "inference_mode": Field("training"),
         "runtime_config": Field("training"),
@@ -61,16 +69,9 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "peft_version": Field("about"),
         "base_model_name_or_path": Field("about"),
         "revision": Field("about"),
-        "fan_in_fan_out": Field("default"),
-        "lora_bias": Field("default"),
-        "use_dora": Field("default"),
         "use_qalora": Field("default"),
         "use_bdlora": Field("default"),
         "init_lora_weights": Field("default", (True, "gaussian", "orthogonal", "eva")),
-        "trainable_token_indices": Field("default"),
-        "target_parameters": Field("default"),
-        "layer_replication": Field("default"),
-        "alora_invocation_tokens": Field("default"),
         "megatron_config": Field("default"),
         "arrow_config": Field("default"),
         "kasa_config": Field("default"),
@@ -94,11 +95,20 @@ class AdapterConfig:
     lora_alpha: float = 8.0
     use_rslora: bool = False
     use_dora: bool = False
+    lora_bias: bool = False
     ensure_weight_tying: bool = False
+    bias: str = "none"
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
     target_modules: str | tuple[str, ...] | None = None
+    exclude_modules: str | tuple[str, ...] | None = None
+    layers_to_transform: tuple[int, ...] | None = None
+    layers_pattern: tuple[str, ...] = ()
+    target_parameters: tuple[str, ...] = ()
     modules_to_save: tuple[str, ...] = ()
+    trainable_token_indices: tuple[int, ...] | Mapping[str, tuple[int, ...]] = ()
+    layer_replication: tuple[tuple[int, int], ...] = ()
+    alora_invocation_tokens: tuple[int, ...] = ()
     malformed: tuple[tuple[str, str, str], ...] = ()
     duplicates: tuple[str, ...] = ()
 
@@ -164,11 +174,20 @@ def _typed(path: Path, raw: dict[str, object], duplicates: tuple[str, ...]) -> A
         lora_alpha=read("lora_alpha", _number, 8.0),
         use_rslora=read("use_rslora", _boolean, False),
         use_dora=read("use_dora", _boolean, False),
+        lora_bias=read("lora_bias", _boolean, False),
         ensure_weight_tying=read("ensure_weight_tying", _boolean, False),
+        bias=read("bias", _string, "none") or "none",
         rank_pattern=read("rank_pattern", _pattern(_positive), {}),
         alpha_pattern=read("alpha_pattern", _pattern(_number), {}),
         target_modules=read("target_modules", _names_or_regex, None),
+        exclude_modules=read("exclude_modules", _names_or_regex, None),
+        layers_to_transform=read("layers_to_transform", _one_or_more(_index), None),
+        layers_pattern=read("layers_pattern", _one_or_more(_name), ()),
+        target_parameters=read("target_parameters", _names, ()),
         modules_to_save=read("modules_to_save", _names, ()),
+        trainable_token_indices=read("trainable_token_indices", _token_indices, ()),
+        layer_replication=read("layer_replication", _layer_ranges, ()),
+        alora_invocation_tokens=read("alora_invocation_tokens", _indices, ()),
         malformed=tuple(malformed),
         duplicates=duplicates,
     )
@@ -210,6 +229,42 @@ def _names(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise _WrongType("a list of module names")
     return tuple(value)
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise _WrongType("a string")
+    return value
+
+
+def _index(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise _WrongType("a whole number from 0")
+    return value
+
+
+def _indices(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise _WrongType("a list of whole numbers from 0")
+    return tuple(map(_index, value))
+
+
+def _one_or_more(reader: Callable[[object], T]) -> Callable[[object], tuple[T, ...]]:
+    def read(value: object) -> tuple[T, ...]:
+        return tuple(map(reader, value)) if isinstance(value, list) else (reader(value),)
+
+    return read
+
+
+def _token_indices(value: object) -> tuple[int, ...] | Mapping[str, tuple[int, ...]]:
+    return {name: _indices(item) for name, item in value.items()} if isinstance(value, dict) else _indices(value)
+
+
+def _layer_ranges(value: object) -> tuple[tuple[int, int], ...]:
+    pairs = [_indices(item) for item in value] if isinstance(value, list) else [()]
+    if not all(len(pair) == 2 and pair[0] < pair[1] for pair in pairs):
+        raise _WrongType("a list of ranges [first, end]")
+    return tuple((pair[0], pair[1]) for pair in pairs)
 
 
 def _names_or_regex(value: object) -> str | tuple[str, ...] | None:

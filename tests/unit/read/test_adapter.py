@@ -12,6 +12,10 @@ from tests.rules.specimens import EMBEDDING, HEAD, RANK, Specimen, embedding_lor
 
 UP = "model.layers.0.mlp.up_proj"
 KEYS = {
+    "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": (
+        "model.embed_tokens",
+        "trainable_tokens_delta",
+    ),
     f"base_model.model.{UP}.lora_A.weight": (UP, "lora_A"),
     f"{UP}.lora_A.weight": (UP, "lora_A"),
     f"base_model.model.base_model.model.{UP}.lora_B.weight": (UP, "lora_B"),
@@ -34,7 +38,6 @@ UNKNOWN = [
     f"base_model.model.{UP}.lora_E",
     f"base_model.model.{UP}.hada_w1_a",
     f"base_model.model.{UP}.vera_lambda_b.weight",
-    "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta",
     "base_model.model.lm_head.original_module.weight",
     "lora_unet_blocks_0.lora_down.weight",
     "weight",
