@@ -30,7 +30,15 @@ class InterleaveRope:
     n_head: int
 
 
-Order = Identity | InterleaveRope
+@dataclass(frozen=True, slots=True)
+class RowRange:
+    """Only these rows: one half of the gate and up rows that fused experts keep in one parameter."""
+
+    begin: int
+    n_rows: int
+
+
+Order = Identity | InterleaveRope | RowRange
 IDENTITY: Final = Identity()
 
 
@@ -38,11 +46,14 @@ def order_of(target: Target, dims: "Mapping[str, int]") -> Order:
     """The order in which GGUF keeps the output rows of a module."""
     if target.rows == "interleave_rope" and target.heads:
         return InterleaveRope(dims[target.heads])
+    if target.rows in {"first_half", "second_half"}:
+        half = dims[target.shape[-2]] // 2
+        return RowRange(half if target.rows == "second_half" else 0, half)
     return IDENTITY
 
 
 def indices(order: Order, n_rows: int) -> "npt.NDArray[np.int64]":
-    """The Hugging Face row behind each GGUF row, a permutation of range(n_rows)."""
+    """The Hugging Face row behind each GGUF row, of the ``n_rows`` that the Hugging Face weight has."""
     import numpy as np
 
     rows = np.arange(n_rows)
@@ -51,3 +62,5 @@ def indices(order: Order, n_rows: int) -> "npt.NDArray[np.int64]":
             return rows
         case InterleaveRope(n_head):
             return rows.reshape(n_head, 2, -1).swapaxes(1, 2).reshape(-1)
+        case RowRange(begin, n):
+            return rows[begin : begin + n]

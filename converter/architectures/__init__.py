@@ -7,23 +7,25 @@ end-to-end case in real llama.cpp.
 
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 NAMES: Final = ("gemma", "gemma2", "gemma3", "llama", "qwen2", "qwen3")
 
-RowOrder = Literal["identity", "interleave_rope"]
+RowOrder = Literal["identity", "interleave_rope", "first_half", "second_half"]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where a Hugging Face module goes: ``tensor`` is the GGUF name without ``.weight``.
 
-    ``shape`` names the weight's dimensions, output rows first. ``rows`` is GGUF's row order, over ``heads`` heads.
-    ``add`` is added to the stored Hugging Face weight (Gemma's norms are kept as w - 1 there).
+    ``shape`` names the dimensions of PEFT's delta, output rows first. ``rows`` is GGUF's row order, over ``heads``
+    heads. ``add`` is added to the stored Hugging Face weight (Gemma's norms are kept as w - 1 there). ``transposed``
+    says that Hugging Face stores the weight as (in, out), ``expert`` which slab of the tensor the module is, ``bias``
+    that llama.cpp adds ``<tensor>.bias``, and ``lora`` that it honours a LoRA on the tensor.
     """
 
     module: str
@@ -32,41 +34,80 @@ class Target:
     rows: RowOrder = "identity"
     heads: str | None = None
     add: float = 0.0
+    transposed: bool = False
+    bias: bool = False
+    expert: int | None = None
+    lora: bool = True
+
+    @property
+    def is_whole_tensor(self) -> bool:
+        """Whether the module and the GGUF tensor hold the same numbers, in whatever order."""
+        return self.rows in {"identity", "interleave_rope"} and "{e}" not in self.module and self.expert is None
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """One ``general.architecture`` of llama.cpp, and the Hugging Face models that become it."""
+    """One ``general.architecture`` of llama.cpp, and the Hugging Face models that become it.
+
+    ``modules`` are the targets of each module, with ``{i}`` for the layer and ``{e}`` for the expert.
+    ``alternates`` says that a layer's number decides which kind of attention it has.
+    ``config_fields`` names the config's field behind a dimension where it has a name of its own.
+    """
 
     name: str
     model_types: tuple[str, ...]
     tied_by_default: bool
     reads_output: bool
-    targets: tuple[Target, ...]
+    alternates: bool
+    modules: Mapping[str, tuple[Target, ...]]
+    config_fields: Mapping[str, str]
     config_defaults: Mapping[str, int]
 
+    def targets(self, module: str) -> tuple[Target, ...]:
+        """The targets of a module such as ``model.layers.3.mlp.up_proj``; none where llama.cpp has no such tensor."""
+        numbers = numbers_in(module)
+        patterns = self.modules.get(_pattern(module, ("{i}", "{e}")), ())
+        return tuple(_numbered(target, numbers) for target in patterns)
+
     def target(self, module: str) -> Target | None:
-        """The target of a module such as ``model.layers.3.mlp.up_proj``, or None where llama.cpp has no such tensor."""
-        return self._resolve(module, {target.module: target for target in self.targets})
+        """The first of the module's targets, or None."""
+        return next(iter(self.targets(module)), None)
 
     def source(self, tensor: str) -> Target | None:
-        """The target whose GGUF tensor is ``tensor`` (without ``.weight`` or ``.bias``)."""
-        return self._resolve(tensor, {target.tensor: target for target in self.targets})
+        """The target of the one module that is the whole GGUF tensor (without ``.weight`` or ``.bias``), or None."""
+        pattern = _pattern(tensor, ("{i}",))
+        whole = (t for targets in self.modules.values() for t in targets if t.is_whole_tensor and t.tensor == pattern)
+        return next((_numbered(target, numbers_in(tensor)) for target in whole), None)
 
-    def _resolve(self, name: str, by_pattern: Mapping[str, Target]) -> Target | None:
-        layer = re.search(r"\.(\d+)\.", name)
-        pattern = f"{name[: layer.start(1)]}{{i}}{name[layer.end(1) :]}" if layer else name
-        target = by_pattern.get(pattern)
-        if target is None or not layer:
-            return target
-        return Target(
-            target.module.replace("{i}", layer[1]),
-            target.tensor.replace("{i}", layer[1]),
-            target.shape,
-            target.rows,
-            target.heads,
-            target.add,
-        )
+    @property
+    def dims(self) -> frozenset[str]:
+        """The dimensions that shapes of this architecture name."""
+        return frozenset(dim for targets in self.modules.values() for target in targets for dim in target.shape)
+
+
+_NUMBER: Final = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+def numbers_in(name: str) -> tuple[int, ...]:
+    """The numbers in a dotted path: the layer, then the expert."""
+    return tuple(int(number) for number in _NUMBER.findall(name))
+
+
+def _pattern(name: str, placeholders: tuple[str, ...]) -> str:
+    for placeholder in placeholders:
+        name = _NUMBER.sub(placeholder, name, count=1)
+    return name
+
+
+def _numbered(target: Target, numbers: tuple[int, ...]) -> Target:
+    """The target of one layer, and of one expert."""
+    if not numbers:
+        return target
+    layer, *experts = numbers
+    module, tensor = (name.replace("{i}", str(layer)) for name in (target.module, target.tensor))
+    if not experts:
+        return replace(target, module=module, tensor=tensor)
+    return replace(target, module=module.replace("{e}", str(experts[0])), tensor=tensor, expert=experts[0])
 
 
 def architecture_named(name: str) -> Architecture | None:
@@ -82,22 +123,19 @@ def architecture_of_model_type(model_type: str) -> Architecture | None:
 @cache
 def _load(name: str) -> Architecture:
     data = tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text(encoding="utf-8"))
-    targets = tuple(
-        Target(
-            module,
-            row["tensor"],
-            tuple(row["shape"]),
-            row.get("rows", "identity"),
-            row.get("heads"),
-            row.get("add", 0.0),
-        )
-        for module, row in data["modules"].items()
-    )
     return Architecture(
         name,
         tuple(data["model_types"]),
         data["tied_by_default"],
         data["reads_output"],
-        targets,
+        data.get("alternates", False),
+        {module: tuple(_targets(module, rows)) for module, rows in data["modules"].items()},
+        data.get("config_fields", {}),
         data["config_defaults"],
     )
+
+
+def _targets(module: str, rows: dict[str, Any] | list[dict[str, Any]]) -> Iterator[Target]:
+    """One table, or a list of them for a module that several GGUF tensors share."""
+    for row in rows if isinstance(rows, list) else [rows]:
+        yield Target(module, **{**row, "shape": tuple(row["shape"])})

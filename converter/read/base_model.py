@@ -8,13 +8,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
-from converter.architectures import Architecture, Target, architecture_named, architecture_of_model_type
+from converter.architectures import Architecture, Target, architecture_named, architecture_of_model_type, numbers_in
 from converter.errors import ConverterError
 from converter.read.checkpoint import UnreadableIndex, is_lfs_pointer, is_local_name, read_index
 from converter.read.gguf_header import GgufHeader, GgufTensor, read_gguf_header
-from converter.read.module_paths import normal_module
+from converter.read.module_paths import EMBEDDING, HEAD, normal_module
 from converter.read.safetensors_header import SafetensorsHeader, UnreadableHeader, read_safetensors_header
 from converter.read.stored import StoredTensor
 
@@ -39,6 +39,7 @@ class BaseModel:
     shards: tuple[GgufHeader, ...] = ()
     quantization: str | None = None
     name: str | None = None
+    layers: tuple[int, ...] = ()  # the own layer behind each one, where an adapter replicated some
 
     @property
     def label(self) -> str:
@@ -46,28 +47,37 @@ class BaseModel:
         return self.path.name or self.path.resolve().name
 
     def shape(self, module: str) -> tuple[int, ...] | None:
-        """The shape of a module's weight, (out, in) for a linear, or None where the base has no such module."""
-        stored = self.tensors.get(f"{self._stored_module(module)}.weight")
+        """The shape of PEFT's delta on a module's weight, or None where the base has no such module.
+
+        (out, in) for a linear, (n_expert, out, in) for fused experts, (n,) for a norm.
+        """
+        target, stored = self.target(module), self.weight(module)
         if stored is not None:
-            return stored.shape
-        target = self.target(module)
-        if target is None or self.tensors:
+            transposed = target is not None and target.transposed and self.format == "huggingface"
+            return stored.shape[::-1] if transposed else stored.shape
+        # A checkpoint keeps experts fused or one by one, a GGUF in a way of its own: neither is looked for.
+        if target is None or (self.tensors and ".experts." not in module):
             return None
         return tuple(self.dims[dim] for dim in target.shape)
 
-    def target(self, module: str) -> Target | None:
-        """The module's GGUF target, or None where the architecture or this base has no such module."""
+    def targets(self, module: str) -> tuple[Target, ...]:
+        """The module's GGUF targets, none where the architecture or this base has no such module."""
         if self.architecture is None:
-            return None
-        layer = re.search(r"\.layers\.(\d+)\.", module)
-        return None if layer and int(layer[1]) >= self.dims["n_layer"] else self.architecture.target(module)
+            return ()
+        counts = (self.dims["n_layer"], self.dims.get("n_expert", 0))
+        within = all(number < count for number, count in zip(numbers_in(module), counts, strict=False))
+        return self.architecture.targets(module) if within else ()
+
+    def target(self, module: str) -> Target | None:
+        """The first of the module's targets, or None."""
+        return next(iter(self.targets(module)), None)
 
     def weight(self, module: str) -> StoredTensor | None:
         """Where the module's weight lies; a tied head's is the embedding's."""
         return self.tensors.get(f"{self._stored_module(module)}.weight")
 
     def _stored_module(self, module: str) -> str:
-        return "model.embed_tokens" if module == "lm_head" and self.tied else module
+        return EMBEDDING if module == HEAD and self.tied else module
 
     @property
     def is_quantized(self) -> bool:
@@ -134,27 +144,31 @@ def _quantization(config: Mapping[str, object]) -> str | None:
     return str(settings.get("quant_method", "unknown")) if isinstance(settings, dict) else None
 
 
+# Where a config keeps what shapes are made of, unless the architecture has another name for it.
+_CONFIG_FIELDS: Final = {
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_head_kv": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "vocab": "vocab_size",
+    "hidden": "hidden_size",
+    "ffn": "intermediate_size",
+    "n_ctx": "max_position_embeddings",
+    "n_expert": "num_experts",
+    "moe_ffn": "moe_intermediate_size",
+}
+
+
 def _config_dims(directory: Path, config: Mapping[str, object], architecture: Architecture) -> Mapping[str, int]:
-    def number(field: str, otherwise: int | None = None) -> int:
+    def number(dim: str, otherwise: int | None = None) -> int:
+        field = architecture.config_fields.get(dim, _CONFIG_FIELDS[dim])
         value = config.get(field)
         value = architecture.config_defaults.get(field, otherwise) if value is None else value
         if type(value) is not int or value < 1:
             raise ConverterError(f"{directory / 'config.json'}: {field} is {value!r}, wanted a whole number from 1")
         return value
 
-    hidden, n_head = number("hidden_size"), number("num_attention_heads")
-    n_head_kv, head_dim = number("num_key_value_heads", n_head), number("head_dim", hidden // n_head)
-    return {
-        "n_layer": number("num_hidden_layers"),
-        "n_head": n_head,
-        "n_head_kv": n_head_kv,
-        "head_dim": head_dim,
-        "vocab": number("vocab_size"),
-        "hidden": hidden,
-        "ffn": number("intermediate_size"),
-        "q": n_head * head_dim,
-        "kv": n_head_kv * head_dim,
-    }
+    return _dims(architecture, number, number("vocab"))
 
 
 def _safetensors_tensors(directory: Path) -> Mapping[str, StoredTensor]:
@@ -209,7 +223,7 @@ def _read_gguf(path: Path) -> BaseModel:
         format="gguf",
         model_type=model_type,
         architecture=architecture,
-        dims=_gguf_dims(path, kv, model_type, by_name) if architecture else {},
+        dims=_gguf_dims(path, kv, architecture, by_name) if architecture else {},
         tied="output.weight" not in by_name,
         tensors=_gguf_tensors(architecture, by_name) if architecture else {},
         shards=shards,
@@ -261,31 +275,63 @@ def _gguf_tensors(
     return tensors
 
 
+# The keys of gguf's constants.py, without the architecture.
+_GGUF_KEYS: Final = {
+    "n_layer": "block_count",
+    "n_head": "attention.head_count",
+    "n_head_kv": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "hidden": "embedding_length",
+    "ffn": "feed_forward_length",
+    "n_ctx": "context_length",
+    "n_expert": "expert_count",
+    "moe_ffn": "expert_feed_forward_length",
+}
+
+
 def _gguf_dims(
-    path: Path, kv: Mapping[str, object], name: str, by_name: Mapping[str, tuple[GgufTensor, Path]]
+    path: Path, kv: Mapping[str, object], architecture: Architecture, by_name: Mapping[str, tuple[GgufTensor, Path]]
 ) -> Mapping[str, int]:
-    def number(key: str, otherwise: int | None = None) -> int:
-        value = kv.get(f"{name}.{key}", otherwise)
+    def number(dim: str, otherwise: int | None = None) -> int:
+        key = f"{architecture.name}.{_GGUF_KEYS[dim]}"
+        value = kv.get(key, otherwise)
         if type(value) is not int or value < 1:
-            raise ConverterError(f"{path}: {name}.{key} is {value!r}, wanted one whole number from 1")
+            raise ConverterError(f"{path}: {key} is {value!r}, wanted one whole number from 1")
         return value
 
     embedding = by_name.get("token_embd.weight")
     if embedding is None or len(embedding[0].shape) != 2:
         raise ConverterError(f"{path}: has no matrix token_embd.weight; it is not a text model's GGUF")
-    hidden, n_head = number("embedding_length"), number("attention.head_count")
-    n_head_kv, head_dim = (
-        number("attention.head_count_kv", n_head),
-        number("attention.key_length", hidden // n_head),
-    )
+    return _dims(architecture, number, embedding[0].shape[0])
+
+
+# --- Both -----------------------------------------------------------------------------------------------------------
+
+
+class _Number(Protocol):
+    """Looks up a dimension, or takes ``otherwise``."""
+
+    def __call__(self, dim: str, otherwise: int | None = None) -> int: ...
+
+
+def _dims(architecture: Architecture, number: _Number, vocab: int) -> Mapping[str, int]:
+    hidden, n_head = number("hidden"), number("n_head")
+    n_head_kv, head_dim = number("n_head_kv", n_head), number("head_dim", hidden // n_head)
+    ffn = number("ffn", 4 * hidden)  # GPT-2's n_inner says nothing
+    q, kv = n_head * head_dim, n_head_kv * head_dim
+    some = {dim: number(dim) for dim in ("n_ctx", "n_expert", "moe_ffn") if dim in architecture.dims}
     return {
-        "n_layer": number("block_count"),
+        "n_layer": number("n_layer"),
         "n_head": n_head,
         "n_head_kv": n_head_kv,
         "head_dim": head_dim,
-        "vocab": embedding[0].shape[0],
+        "vocab": vocab,
         "hidden": hidden,
-        "ffn": number("feed_forward_length"),
-        "q": n_head * head_dim,
-        "kv": n_head_kv * head_dim,
+        "ffn": ffn,
+        "gate_up": 2 * ffn,
+        "q": q,
+        "kv": kv,
+        "qkv": q + 2 * kv,
+        **some,
+        **({"moe_gate_up": 2 * some["moe_ffn"]} if "moe_ffn" in some else {}),
     }
