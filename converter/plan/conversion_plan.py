@@ -13,49 +13,111 @@ from typing import Literal
 
 from converter.diagnostics import Deployment
 from converter.dtypes import GgmlType
-from converter.read.gguf_header import DEFAULT_ALIGNMENT, KeyValue
+from converter.read.gguf_header import DEFAULT_ALIGNMENT, GgufArray, KeyValue
 from converter.read.stored import StoredTensor
-from converter.transforms import IDENTITY, InterleaveRope, Order
+from converter.transforms import IDENTITY, InterleaveRope, Order, RowRange
 
 # --- Sources of rows --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
-    """Rows of a tensor in ``order``, times ``scale``. ``key`` names the tensor in the adapter or the base."""
+    """Rows of a tensor in ``order``, times ``scale``, plus ``add``. ``key`` names it in the adapter or the base.
+
+    ``every`` takes columns begin, begin + step, ... of each row: one expert's of a lora_B that holds all experts'.
+    """
 
     key: str
     tensor: StoredTensor
     order: Order = IDENTITY
     scale: float = 1.0
+    add: float = 0.0
+    every: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredColumns:
-    """Columns of a matrix as rows: an embedding's lora_embedding_A (r, n_rows) as llama.cpp wants it, (n_rows, r)."""
+    """Columns of a matrix as rows: an embedding's lora_embedding_A (r, n_rows) as llama.cpp wants it, (n_rows, r).
+
+    Or a weight that transformers keeps transposed (GPT-2's Conv1D).
+    """
 
     key: str
     tensor: StoredTensor
 
 
-Rows = StoredRows | StoredColumns
+@dataclass(frozen=True, slots=True)
+class Zeros:
+    """Rows of zeros: the bias of a base that has none, the factor of an expert without a delta."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedRows:
+    """Matrices below each other."""
+
+    parts: "tuple[Rows, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedColumns:
+    """Matrices beside each other."""
+
+    parts: "tuple[Rows, ...]"
+
+
+Rows = StoredRows | StoredColumns | Zeros | JoinedRows | JoinedColumns
+
+# --- Sources that are computed ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """scaling * left @ right, in float64: left (n_rows, r), right (r, n_columns)."""
+    """scaling * left @ right, in float64: left (n_rows, r), right (r, n_columns); scaling * left without ``right``."""
 
     left: Rows
-    right: Rows
+    right: Rows | None
     scaling: float
 
 
 @dataclass(frozen=True, slots=True)
-class MergedRows:
-    """base + delta, added in float64 and rounded once."""
+class Magnitude:
+    """DoRA: each row (or column) v of the merged weight becomes v / ||v|| times its magnitude.
 
-    base: StoredRows
-    delta: Delta
+    Of a linear module PEFT keeps one magnitude a row, of an embedding one a column: peft/tuners/lora/dora.py.
+    """
+
+    values: Rows
+    of: Literal["rows", "columns"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacedRows:
+    """Rows ``indices`` of the result are those of a tensor, in its order (trainable_token_indices)."""
+
+    rows: StoredRows
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """base + deltas, DoRA's rescaling, then rows that replace; in float64, rounded once.
+
+    ``base`` may have fewer rows than the result, whose last ones then are all in ``replaced`` (new tokens).
+    """
+
+    base: Rows
+    deltas: tuple[Delta, ...] = ()
+    magnitude: Magnitude | None = None
+    replaced: tuple[ReplacedRows, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """A three-dimensional tensor, one matrix after the other: the experts of a layer."""
+
+    parts: "tuple[Merged | Rows, ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +128,7 @@ class CopiedBytes:
     tensor: StoredTensor
 
 
-Source = CopiedBytes | StoredRows | StoredColumns | MergedRows
+Source = CopiedBytes | Rows | Merged | Stacked
 
 # --- The plan ---------------------------------------------------------------------------------------------------------
 
@@ -100,11 +162,28 @@ class CopiedKeyValue:
 
 
 @dataclass(frozen=True, slots=True)
+class EditedArray:
+    """An array of the base's metadata with ``n`` elements, those of ``changes`` (index, value) other than the base's.
+
+    Where it is longer than the base's, ``changes`` has every element behind that.
+    """
+
+    path: Path
+    key: str
+    array: GgufArray
+    n: int
+    changes: tuple[tuple[int, str | int | float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NewKeyValue:
-    """A metadata entry of ours: a string, a uint32 or a float32."""
+    """A metadata entry of ours: a string, a uint32, a float32, or an array of uint32."""
 
     key: str
-    value: str | int | float
+    value: str | int | float | tuple[int, ...]
+
+
+PlannedKeyValue = CopiedKeyValue | EditedArray | NewKeyValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +191,7 @@ class PlannedFile:
     """One GGUF to write. ``name`` is fixed where the output is a directory, else empty."""
 
     tensors: tuple[PlannedTensor, ...]
-    key_values: tuple[CopiedKeyValue | NewKeyValue, ...]
+    key_values: tuple[PlannedKeyValue, ...]
     alignment: int = DEFAULT_ALIGNMENT
     name: str = ""
 
@@ -178,10 +257,12 @@ def _file_data(file: PlannedFile) -> dict[str, object]:
     }
 
 
-def _key_value_data(entry: CopiedKeyValue | NewKeyValue) -> dict[str, object]:
+def _key_value_data(entry: PlannedKeyValue) -> dict[str, object]:
     match entry:
         case CopiedKeyValue():
             return {"copy": entry.key}
+        case EditedArray(_, key, _, n, changes):
+            return {"edit": key, "n": n, "changes": [list(change) for change in changes]}
         case NewKeyValue(key, value):
             return {"key": key, "value": value}
 
@@ -190,25 +271,115 @@ def _source_data(source: Source) -> dict[str, object]:
     match source:
         case CopiedBytes(key):
             return {"copy": key}
-        case MergedRows(base, delta):
-            parts = {"left": _source_data(delta.left), "right": _source_data(delta.right), "scaling": delta.scaling}
-            return {"merge": _source_data(base), "delta": parts}
+        case Merged():
+            return _merged_data(source)
+        case Stacked(parts):
+            return {"experts": [_source_data(part) for part in parts]}
+        case rows:
+            return _rows_data(rows)
+
+
+def _merged_data(source: Merged) -> dict[str, object]:
+    data: dict[str, object] = {"merge": _source_data(source.base)}
+    if source.deltas:
+        data["deltas"] = [_delta_data(delta) for delta in source.deltas]
+    if source.magnitude:
+        data["magnitudes"] = {"of": source.magnitude.of, **_rows_data(source.magnitude.values)}
+    if source.replaced:
+        data["replaced"] = [{"indices": list(r.indices), **_rows_data(r.rows)} for r in source.replaced]
+    return data
+
+
+def _delta_data(delta: Delta) -> dict[str, object]:
+    right = {"right": _rows_data(delta.right)} if delta.right else {}
+    return {"left": _rows_data(delta.left), **right, "scaling": delta.scaling}
+
+
+def _rows_data(rows: Rows) -> dict[str, object]:
+    match rows:
+        case Zeros(shape):
+            return {"zeros": list(shape)}
         case StoredColumns(key):
             return {"columns": key}
-        case StoredRows(key, _, order, scale):
-            data: dict[str, object] = {"rows": key}
-            if isinstance(order, InterleaveRope):
-                data["order"] = f"interleave_rope over {order.n_head} heads"
-            return data | ({"scale": scale} if scale != 1.0 else {})
+        case JoinedRows(parts):
+            return {"below": [_rows_data(part) for part in parts]}
+        case JoinedColumns(parts):
+            return {"beside": [_rows_data(part) for part in parts]}
+        case StoredRows(key, _, order, scale, add, every):
+            facts = {
+                "order": _order_text(order),
+                "scale": scale if scale != 1.0 else None,
+                "add": add or None,
+                "every": list(every) if every else None,
+            }
+            return {"rows": key} | {name: fact for name, fact in facts.items() if fact is not None}
+
+
+def _order_text(order: Order) -> str | None:
+    match order:
+        case InterleaveRope(n_head):
+            return f"interleave_rope over {n_head} heads"
+        case RowRange(begin, n_rows):
+            return f"rows {begin} to {begin + n_rows}"
+        case _:
+            return None
 
 
 def keys_of(source: Source) -> Iterator[str]:
     """The keys of every tensor a source reads."""
     match source:
-        case MergedRows(base, delta):
-            yield from (base.key, delta.left.key, delta.right.key)
+        case Zeros():
+            return
+        case JoinedRows(parts) | JoinedColumns(parts) | Stacked(parts):
+            for part in parts:
+                yield from keys_of(part)
+        case Merged():
+            yield from _merged_keys(source)
         case _:
             yield source.key
+
+
+def _merged_keys(source: Merged) -> Iterator[str]:
+    yield from keys_of(source.base)
+    for delta in source.deltas:
+        yield from keys_of(delta.left)
+        if delta.right:
+            yield from keys_of(delta.right)
+    if source.magnitude:
+        yield from keys_of(source.magnitude.values)
+    for replaced in source.replaced:
+        yield replaced.rows.key
+
+
+def stored_in(source: Source) -> Iterator[StoredRows | StoredColumns]:
+    """Every stored matrix that a source takes rows of as they are, outside of deltas."""
+    match source:
+        case StoredRows() | StoredColumns():
+            yield source
+        case JoinedRows(parts) | JoinedColumns(parts) | Stacked(parts):
+            for part in parts:
+                yield from stored_in(part)
+        case _:
+            return
+
+
+def shape_of(rows: Rows) -> tuple[int, ...]:
+    """(n_rows, n_columns) of a matrix, (n_rows,) of a vector."""
+    match rows:
+        case Zeros(shape):
+            return shape
+        case StoredColumns(_, tensor):
+            return tensor.shape[::-1]
+        case JoinedRows(parts):
+            shapes = list(map(shape_of, parts))
+            return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        case JoinedColumns(parts):
+            shapes = list(map(shape_of, parts))
+            return shapes[0][0], sum(shape[1] for shape in shapes)
+        case StoredRows(_, tensor, order, every=every):
+            n_rows = order.n_rows if isinstance(order, RowRange) else tensor.shape[0]
+            columns = (len(range(every[0], tensor.shape[1], every[1])),) if every else tensor.shape[1:]
+            return (n_rows, *columns)
 
 
 def n_elements(tensor: PlannedTensor) -> int:

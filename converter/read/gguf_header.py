@@ -275,21 +275,47 @@ def _placed(cursor: _Cursor, info: _Info, data_offset: int) -> GgufTensor:
 
 def read_strings(header: GgufHeader, array: GgufArray) -> Iterator[str]:
     """The strings of a metadata array, read from the file when asked for."""
-    with header.path.open("rb") as file:
-        file.seek(array.offset)
-        data = file.read(array.nbytes)
-    at = 0
+    for element in raw_elements(header.path, array):
+        yield element[8:].decode("utf-8", errors="surrogateescape")
+
+
+def raw_elements(path: Path, array: GgufArray) -> list[bytes]:
+    """The elements of a metadata array, each as it is stored; a string with its length before it.
+
+    Raises ConverterError where the file can't be read any more.
+    """
+    data = _bytes_of(path, array)
+    if array.element_type != STRING:
+        size = _SCALARS[array.element_type].size
+        return [data[at : at + size] for at in range(0, len(data), size)]
+    elements, at, unpack = [], 0, _SCALARS[UINT64].unpack_from
     for _ in range(array.n):
-        (n,) = _SCALARS[UINT64].unpack_from(data, at)
-        yield data[at + 8 : at + 8 + n].decode("utf-8", errors="surrogateescape")
-        at += 8 + n
+        end = at + 8 + unpack(data, at)[0]
+        elements.append(data[at:end])
+        at = end
+    return elements
+
+
+def _bytes_of(path: Path, array: GgufArray) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(array.offset)
+            data = file.read(array.nbytes)
+    except OSError as error:
+        raise ConverterError(f"{path}: can't be read: {error.strerror or error}") from error
+    if len(data) < array.nbytes:
+        raise ConverterError(f"{path}: ended while it was read", status=JUDGED_BAD)
+    return data
+
+
+def scalar_bytes(value_type: int, value: float) -> bytes:
+    """A number as metadata store it."""
+    return _SCALARS[value_type].pack(value)
 
 
 def read_scalars(header: GgufHeader, array: GgufArray) -> tuple[int | float | bool, ...]:
     """The numbers of a metadata array."""
-    with header.path.open("rb") as file:
-        file.seek(array.offset)
-        data = file.read(array.nbytes)
+    data = _bytes_of(header.path, array)
     return tuple(value for (value,) in _SCALARS[array.element_type].iter_unpack(data))
 
 

@@ -11,12 +11,24 @@ from typing import BinaryIO, Final
 from converter.errors import JUDGED_BAD, ConverterError
 from converter.plan.conversion_plan import (
     CopiedKeyValue,
-    MergedRows,
+    EditedArray,
+    Merged,
     NewKeyValue,
     PlannedFile,
+    PlannedKeyValue,
     PlannedTensor,
+    Stacked,
 )
-from converter.read.gguf_header import FLOAT32, MAGIC, STRING, UINT32, align
+from converter.read.gguf_header import (
+    ARRAY,
+    FLOAT32,
+    MAGIC,
+    STRING,
+    UINT32,
+    align,
+    raw_elements,
+    scalar_bytes,
+)
 from converter.write.blocks import DeltaKept, blocks
 
 VERSION: Final = 3
@@ -38,7 +50,7 @@ def write_gguf(file: PlannedFile, out: BinaryIO, progress: Progress) -> tuple[De
         for block in blocks(tensor, kept):
             progress(out.write(block))
         out.write(bytes(align(tensor.nbytes, file.alignment) - tensor.nbytes))
-        if isinstance(tensor.source, MergedRows):
+        if isinstance(tensor.source, Merged | Stacked):
             measured.append(kept)
     return tuple(measured)
 
@@ -53,16 +65,29 @@ def _header(file: PlannedFile) -> bytes:
     return MAGIC + counts + b"".join(map(_key_value, file.key_values)) + _tensor_table(file)
 
 
-def _key_value(entry: CopiedKeyValue | NewKeyValue) -> bytes:
+def _key_value(entry: PlannedKeyValue) -> bytes:
     match entry:
         case CopiedKeyValue():
             return _copied(entry)
+        case EditedArray():
+            return _edited(entry)
         case NewKeyValue(key, str(text)):
             return _string(key) + struct.pack("<I", STRING) + _string(text)
         case NewKeyValue(key, int(number)):
             return _string(key) + struct.pack("<II", UINT32, number)
+        case NewKeyValue(key, tuple(numbers)):
+            return _string(key) + struct.pack(f"<IIQ{len(numbers)}I", ARRAY, UINT32, len(numbers), *numbers)
         case NewKeyValue(key, number):
             return _string(key) + struct.pack("<If", FLOAT32, number)
+
+
+def _edited(entry: EditedArray) -> bytes:
+    element_type = entry.array.element_type
+    elements = raw_elements(entry.path, entry.array)[: entry.n]
+    elements += [b""] * (entry.n - len(elements))
+    for index, value in entry.changes:
+        elements[index] = _string(value) if isinstance(value, str) else scalar_bytes(element_type, value)
+    return _string(entry.key) + struct.pack("<IIQ", ARRAY, element_type, entry.n) + b"".join(elements)
 
 
 def _copied(entry: CopiedKeyValue) -> bytes:
@@ -79,7 +104,7 @@ def _copied(entry: CopiedKeyValue) -> bytes:
 
 
 def _string(text: str) -> bytes:
-    data = text.encode()
+    data = text.encode(errors="surrogateescape")
     return struct.pack("<Q", len(data)) + data
 
 
