@@ -3,7 +3,6 @@
 Key layout: ``get_peft_model_state_dict`` in peft/utils/save_and_load.py (PEFT 0.21.2).
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -12,6 +11,7 @@ from typing import Final, Literal
 
 from converter.errors import ConverterError
 from converter.read.adapter_config import AdapterConfig, UnreadableConfig, read_adapter_config
+from converter.read.adapter_keys import Role, bare_key, parse_key
 from converter.read.checkpoint import (
     CONFIG_NAME,
     INDEX_NAME,
@@ -24,27 +24,13 @@ from converter.read.checkpoint import (
 )
 from converter.read.module_paths import EMBEDDING, HEAD, normal_module
 from converter.read.patterns import first_match
+from converter.read.peft_methods import PeftMethod, peft_method
 from converter.read.safetensors_header import SafetensorsHeader, UnreadableHeader, read_safetensors_header
 from converter.read.stored import StoredTensor
 
 # What kept a file, or a part of it, from being read. Rules of the families ST, CF and SC report each.
 FaultKind = Literal[
     "config-missing", "config", "weights-missing", "weights", "lfs-pointer", "pickle", "index", "shard-name"
-]
-
-Role = Literal[
-    "lora_A",
-    "lora_B",
-    "lora_embedding_A",
-    "lora_embedding_B",
-    "lora_magnitude_vector",
-    "lora_B.bias",
-    "trainable_tokens_delta",
-    "base_layer.weight",
-    "base_layer.bias",
-    "weight",
-    "bias",
-    "unknown",
 ]
 
 
@@ -293,6 +279,25 @@ def _is_targeted(path: str, targets: tuple[str, ...]) -> bool:
     return any(path == target or path.endswith(f".{target}") for target in targets)
 
 
+def _of_method(tensors: tuple[AdapterTensor, ...], config: AdapterConfig | None) -> tuple[AdapterTensor, ...]:
+    """Read the keys as those of the config's method, where that is not LoRA."""
+    method = peft_method(config.peft_type) if config else None
+    return tuple(_tensor_of_method(tensor, method) for tensor in tensors) if method else tensors
+
+
+def _tensor_of_method(tensor: AdapterTensor, method: PeftMethod) -> AdapterTensor:
+    path = method.module_of(bare_key(tensor.key).removeprefix("base_model."))
+    if path is None:
+        is_plain = tensor.role in ("weight", "bias", "base_layer.weight", "base_layer.bias")
+        return tensor if is_plain else replace(tensor, module=tensor.key, role="unknown")
+    role: Role = "tuner" if path else "shared"
+    if method.name == "LN_TUNING":
+        role = "bias" if tensor.key.endswith(".bias") else "weight"
+    elif method.name == "TRAINABLE_TOKENS":
+        role = "trainable_tokens_delta"
+    return replace(tensor, module=normal_module(path), path=path, role=role)
+
+
 def read_adapter(directory: Path) -> Adapter:
     """Read the adapter in ``directory``. A file that is missing or malformed becomes a Fault; nothing is judged here.
 
@@ -305,7 +310,8 @@ def read_adapter(directory: Path) -> Adapter:
         raise ConverterError(f"{error.filename or directory}: can't be read: {error.strerror or error}") from error
     tensors = tuple(_adapter_tensor(header, i) for header in headers for i in range(len(header.entries)))
     faults = (*config_faults, *weight_faults)
-    return Adapter(directory, config, headers, _with_parameters(tensors, config), faults, index)
+    tensors = _of_method(_with_parameters(tensors, config), config)
+    return Adapter(directory, config, headers, tensors, faults, index)
 
 
 def _read_config(path: Path) -> tuple[AdapterConfig | None, tuple[Fault, ...]]:
@@ -370,41 +376,3 @@ def _adapter_tensor(header: SafetensorsHeader, index: int) -> AdapterTensor:
     tensor = StoredTensor(header.path, header.data_offset + info.begin, info.end - info.begin, info.shape, info.dtype)
     module = path if role == "unknown" else normal_module(path)
     return AdapterTensor(info.name, module, role, tensor, path)
-
-
-# PEFT drops the adapter's name from keys; state dicts saved by hand keep it (``lora_A.default.weight``).
-_NAME: Final = r"(?:\.(?!weight$|bias$)\w+)?"
-_SUFFIXES: Final[dict[Role, str]] = {
-    "lora_A": rf"lora_A{_NAME}\.weight",
-    "lora_B": rf"lora_B{_NAME}\.weight",
-    "lora_embedding_A": rf"lora_embedding_A{_NAME}",
-    "lora_embedding_B": rf"lora_embedding_B{_NAME}",
-    "lora_magnitude_vector": rf"lora_magnitude_vector{_NAME}(?:\.weight)?",
-    "lora_B.bias": rf"lora_B{_NAME}\.bias",
-    "trainable_tokens_delta": rf"token_adapter\.trainable_tokens_delta{_NAME}",
-    "base_layer.weight": r"base_layer\.weight",
-    "base_layer.bias": r"base_layer\.bias",
-    "weight": r"(?:modules_to_save\.(?:\w+\.)?)?weight",
-    "bias": r"(?:modules_to_save\.(?:\w+\.)?)?bias",
-}
-_ROLES: Final = {role: re.compile(rf"(?P<module>.+?)\.{suffix}") for role, suffix in _SUFFIXES.items()}
-_PEFT_PREFIX: Final = "base_model.model."
-_MAX_KEY_LENGTH: Final = 300  # several times the longest real one; the config's patterns run over it
-# Parts of a path that PEFT puts between a module and its parameters; a key with one left over is of no known form.
-_FOREIGN_PART: Final = re.compile(
-    r"(^|\.)(lora_|ia3_|hada_|lokr_|vera_|oft_|token_adapter|trainable_tokens|modules_to_save|original_module)"
-)
-
-
-def parse_key(key: str) -> tuple[str, Role]:
-    """The module's path and the role of a state dict key. A key of no known form is its own path, role unknown."""
-    if len(key) > _MAX_KEY_LENGTH:
-        return key, "unknown"
-    bare = key
-    while bare.startswith(_PEFT_PREFIX):
-        bare = bare.removeprefix(_PEFT_PREFIX)
-    for role, pattern in _ROLES.items():
-        match = pattern.fullmatch(bare)
-        if match and not _FOREIGN_PART.search(match["module"]):
-            return match["module"], role
-    return key, "unknown"

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter, Role
+from converter.read.adapter import Adapter
+from converter.read.adapter_keys import Role
 
 _PARTNERS: Final[dict[Role, Role]] = {
     "lora_A": "lora_B",

@@ -22,7 +22,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from converter.errors import ConverterError
-from converter.read.adapter import Adapter, AdapterTensor, Role
+from converter.read.adapter import Adapter, AdapterTensor
+from converter.read.adapter_keys import Role
 from converter.read.module_paths import EMBEDDING, HEAD
 from converter.verify.reference_base import load_base, quiet
 

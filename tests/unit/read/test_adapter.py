@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from converter.errors import COULD_NOT, ConverterError
-from converter.read.adapter import parse_key, rank_of, read_adapter, scaling
+from converter.read.adapter import rank_of, read_adapter, scaling
+from converter.read.adapter_keys import parse_key
 from converter.read.adapter_config import AdapterConfig, read_adapter_config
 from tests.rules.specimens import EMBEDDING, HEAD, RANK, Specimen, embedding_lora, head_lora
 
