@@ -7,13 +7,13 @@ end-to-end case in real llama.cpp.
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
-NAMES: Final = ("gemma", "gemma2", "gemma3", "llama", "qwen2", "qwen3")
+NAMES: Final = ("gemma", "gemma2", "gemma3", "gpt2", "llama", "phi3", "qwen2", "qwen3", "qwen3moe")
 
 RowOrder = Literal["identity", "interleave_rope", "first_half", "second_half"]
 
@@ -50,8 +50,8 @@ class Architecture:
     """One ``general.architecture`` of llama.cpp, and the Hugging Face models that become it.
 
     ``modules`` are the targets of each module, with ``{i}`` for the layer and ``{e}`` for the expert.
-    ``alternates`` says that a layer's number decides which kind of attention it has.
-    ``config_fields`` names the config's field behind a dimension where it has a name of its own.
+    ``alternates`` says that a layer's number decides between local and global attention. ``config_fields`` names the
+    config's fields behind a dimension, the first one present counts, where they aren't the usual.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Architecture:
     reads_output: bool
     alternates: bool
     modules: Mapping[str, tuple[Target, ...]]
-    config_fields: Mapping[str, str]
+    config_fields: Mapping[str, Sequence[str]]
     config_defaults: Mapping[str, int]
 
     def targets(self, module: str) -> tuple[Target, ...]:

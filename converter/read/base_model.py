@@ -145,25 +145,26 @@ def _quantization(config: Mapping[str, object]) -> str | None:
 
 
 # Where a config keeps what shapes are made of, unless the architecture has another name for it.
-_CONFIG_FIELDS: Final = {
-    "n_layer": "num_hidden_layers",
-    "n_head": "num_attention_heads",
-    "n_head_kv": "num_key_value_heads",
-    "head_dim": "head_dim",
-    "vocab": "vocab_size",
-    "hidden": "hidden_size",
-    "ffn": "intermediate_size",
-    "n_ctx": "max_position_embeddings",
-    "n_expert": "num_experts",
-    "moe_ffn": "moe_intermediate_size",
+_CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "n_layer": ("num_hidden_layers",),
+    "n_head": ("num_attention_heads",),
+    "n_head_kv": ("num_key_value_heads",),
+    "head_dim": ("head_dim",),
+    "vocab": ("vocab_size",),
+    "hidden": ("hidden_size",),
+    "ffn": ("intermediate_size",),
+    "n_ctx": ("max_position_embeddings",),
+    "n_expert": ("num_experts",),
+    "moe_ffn": ("moe_intermediate_size",),
 }
 
 
 def _config_dims(directory: Path, config: Mapping[str, object], architecture: Architecture) -> Mapping[str, int]:
     def number(dim: str, otherwise: int | None = None) -> int:
-        field = architecture.config_fields.get(dim, _CONFIG_FIELDS[dim])
+        names = architecture.config_fields.get(dim, _CONFIG_FIELDS[dim])
+        field = next((name for name in names if config.get(name) is not None), names[0])
         value = config.get(field)
-        value = architecture.config_defaults.get(field, otherwise) if value is None else value
+        value = architecture.config_defaults.get(names[0], otherwise) if value is None else value
         if type(value) is not int or value < 1:
             raise ConverterError(f"{directory / 'config.json'}: {field} is {value!r}, wanted a whole number from 1")
         return value
