@@ -1,0 +1,98 @@
+"""The fingerprint of a base: the same for a Hugging Face directory and every GGUF of it, however it is quantised.
+
+It is SHA-256 over the weights of the norms. llama.cpp's converters and quantisers leave vectors in F32
+(``prepare_tensors`` in conversion/base.py, ``tensor_allows_quantization`` in src/llama-quant.cpp), so that these few
+numbers are the same bits in every file of one model. What it can't tell apart: models whose norms are equal, such as a
+base and a fine-tune that froze them (every merged LoRA).
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from converter.errors import ConverterError
+from converter.read.base_model import BaseModel, read_base_model
+from converter.read.stored import StoredTensor
+
+RECORD_NAME: Final = "base_fingerprint.json"  # in an adapter's directory, beside adapter_config.json
+KEY: Final = "adapter_to_gguf.base.fingerprint"  # in the GGUF made from it
+_SCHEME: Final = "norms-sha256:"  # what is hashed; records of another scheme can't be compared
+_MAX_RECORD_NBYTES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedBase:
+    """The base that an adapter's training run noted down: its fingerprint, and what it was called."""
+
+    fingerprint: str
+    of: str
+
+
+def fingerprint(base: BaseModel) -> str | None:
+    """The base's fingerprint, or None where it has no weights or no known architecture.
+
+    Raises ConverterError where a file can't be read any more.
+    """
+    if base.layers:  # the adapter repeats layers: the base is what lies there
+        base = read_base_model(base.path)
+    digest, n_norms = sha256(), 0
+    for module, stored, add in _norms(base):
+        digest.update(f"{module} {stored.n_elements}\n".encode())
+        digest.update(_as_gguf_keeps_it(stored, add))
+        n_norms += 1
+    return f"{_SCHEME}{digest.hexdigest()}" if n_norms else None
+
+
+def recorded_base(directory: Path) -> RecordedBase | None:
+    """What ``base_fingerprint.json`` in an adapter's directory says; None where there is none that can be used."""
+    path = directory / RECORD_NAME
+    try:
+        record = json.loads(path.read_bytes()[:_MAX_RECORD_NBYTES])
+    except (OSError, ValueError, RecursionError):
+        return None
+    found = record.get("fingerprint") if isinstance(record, dict) else None
+    if not isinstance(found, str) or not found.startswith(_SCHEME):
+        return None
+    return RecordedBase(found, str(record.get("of", "")))
+
+
+def _norms(base: BaseModel) -> Iterator[tuple[str, StoredTensor, float]]:
+    """The norms in order of their modules: where each one's weight lies, and what GGUF has more than is stored."""
+    norms: list[tuple[str, StoredTensor, float]] = []
+    for name, stored in base.tensors.items():
+        module, _, parameter = name.rpartition(".")
+        target = base.target(module) if parameter == "weight" and len(stored.shape) == 1 else None
+        if target:
+            norms.append((target.module, stored, 0.0 if base.format == "gguf" else target.add))
+    yield from sorted(norms, key=lambda norm: norm[0])
+
+
+def _as_gguf_keeps_it(stored: StoredTensor, add: float) -> bytes:
+    """A vector as little-endian float32. F16 is added to as F16, all else as F32: so do llama.cpp's converters."""
+    raw, n = _bytes(stored), stored.n_elements
+    if stored.dtype == "BF16":
+        wide = bytearray(2 * len(raw))
+        wide[2::4], wide[3::4] = raw[0::2], raw[1::2]
+        raw = bytes(wide)
+    elif stored.dtype not in ("F32", "F16"):
+        raise ConverterError(f"{stored.path}: a norm is stored as {stored.dtype}, wanted F32, F16 or BF16")
+    form = f"<{n}e" if stored.dtype == "F16" else f"<{n}f"
+    if add:
+        raw = struct.pack(form, *(value + add for value in struct.unpack(form, raw)))
+    return struct.pack(f"<{n}f", *struct.unpack(form, raw)) if stored.dtype == "F16" else raw
+
+
+def _bytes(stored: StoredTensor) -> bytes:
+    try:
+        with stored.path.open("rb") as file:
+            file.seek(stored.offset)
+            raw = file.read(stored.nbytes)
+    except OSError as error:
+        raise ConverterError(f"{stored.path}: can't be read: {error.strerror or error}") from error
+    if len(raw) < stored.nbytes:
+        raise ConverterError(f"{stored.path}: ended while it was read; it is truncated or changing")
+    return raw
