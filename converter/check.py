@@ -22,6 +22,7 @@ from converter.diagnostics import (
 )
 from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
+from converter.read.replication import as_trained
 from converter.rules import RULES
 
 _NO_BASE: Final = "no base given (--base)"
@@ -41,6 +42,7 @@ def check_adapter(
 
     Raises ConverterError where a file can't be read any more.
     """
+    base = as_trained(base, adapter) if base else None
     findings: list[Finding] = []
     skipped: list[Skipped] = []
     for rule in rules:

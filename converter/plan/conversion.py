@@ -9,6 +9,7 @@ from converter.plan.merged import plan_merged
 from converter.plan.untied import LORA_NAME, plan_untied_base
 from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
+from converter.read.replication import as_trained
 
 
 def plan_conversion(adapter: Adapter, base: BaseModel, deployment: Deployment) -> ConversionPlan:
@@ -18,7 +19,7 @@ def plan_conversion(adapter: Adapter, base: BaseModel, deployment: Deployment) -
     """
     if base.architecture is None:
         raise ConverterError(f"{base.path}: architecture {base.model_type!r} is not supported")
-    files = _files(adapter, base, deployment)
+    files = _files(adapter, as_trained(base, adapter), deployment)
     return ConversionPlan(deployment, base.architecture.name, files, plan_ledger(adapter, files))
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from converter.plan.conversion_plan import CopiedBytes, CopiedKeyValue, PlannedTensor
+from converter.plan.conversion_plan import CopiedBytes, CopiedKeyValue, NewKeyValue, PlannedTensor
 from converter.read.base_model import BaseModel
 from converter.read.gguf_header import GgufTensor
 from converter.read.stored import StoredTensor
@@ -18,7 +18,15 @@ def copied_tensor(name: str, tensor: GgufTensor, path: Path) -> PlannedTensor:
     return PlannedTensor(name, tensor.shape, tensor.type, CopiedBytes(tensor.name, stored(tensor, path)))
 
 
-def copied_key_values(base: BaseModel) -> tuple[CopiedKeyValue, ...]:
-    """The base's metadata; what says "one of several split files" stays behind, for the output is one file."""
+def copied_key_values(base: BaseModel) -> tuple[CopiedKeyValue | NewKeyValue, ...]:
+    """The base's metadata; what says "one of several split files" stays behind, for the output is one file.
+
+    A base with replicated layers has another number of them.
+    """
     first = base.shards[0]
-    return tuple(CopiedKeyValue(first.path, e) for e in first.key_values if not e.key.startswith("split."))
+    entries = (entry for entry in first.key_values if not entry.key.startswith("split."))
+    n_layers = NewKeyValue(f"{base.model_type}.block_count", base.dims["n_layer"])
+    return tuple(
+        n_layers if base.layers and entry.key == n_layers.key else CopiedKeyValue(first.path, entry)
+        for entry in entries
+    )

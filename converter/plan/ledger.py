@@ -6,9 +6,9 @@ This is the product's promise as a data structure. A key in no line is a bug of 
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from converter.plan.conversion_plan import Fate, LedgerLine, PlannedFile, StoredRows, keys_of
+from converter.plan.conversion_plan import Fate, LedgerLine, PlannedFile, StoredRows, keys_of, stored_in
 from converter.read.adapter import Adapter
-from converter.read.adapter_config import FIELDS, AdapterConfig
+from converter.read.adapter_config import FIELDS, AdapterConfig, holds_nothing
 from converter.read.module_paths import HEAD
 
 
@@ -33,8 +33,8 @@ def _uses(files: Iterable[PlannedFile]) -> dict[str, str]:
 
 
 def _folded(files: Iterable[PlannedFile]) -> frozenset[str]:
-    sources = (tensor.source for file in files for tensor in file.tensors)
-    return frozenset(source.key for source in sources if isinstance(source, StoredRows) and source.scale != 1.0)
+    stored = (rows for file in files for tensor in file.tensors for rows in stored_in(tensor.source))
+    return frozenset(rows.key for rows in stored if isinstance(rows, StoredRows) and rows.scale != 1.0)
 
 
 def _tensor_line(adapter: Adapter, key: str, output: str | None, folded: bool) -> LedgerLine:  # noqa: FBT001  a fact
@@ -45,6 +45,8 @@ def _tensor_line(adapter: Adapter, key: str, output: str | None, folded: bool) -
         return LedgerLine("tensor", key, "redundant", "the base's own tensor, saved beside its LoRA")
     if adapter.is_tied_pair and tensor.module == HEAD:
         return LedgerLine("tensor", key, "redundant", "the tied pair's one delta, added through embed_tokens")
+    if adapter.is_saved_pair and tensor.module == HEAD:
+        return LedgerLine("tensor", key, "redundant", "the saved pair's one tensor, written through embed_tokens")
     raise LedgerGapError(f"{key} is in no line of the ledger; please report this")
 
 
@@ -55,14 +57,25 @@ _HOW: Final[dict[str, tuple[Fate, str]]] = {
     "about": ("redundant", "says where the adapter comes from"),
     "default": ("redundant", "not used"),
 }
+_APPLIED: Final = {
+    "modules_to_save": "names what replaces the base's",
+    "ensure_weight_tying": "makes head and embedding one",
+    "use_dora": "rescales the merged rows to their magnitudes",
+    "lora_bias": "adds to the modules' biases",
+    "trainable_token_indices": "names the rows that are replaced",
+    "layer_replication": "gives the layers their order",
+    "alora_invocation_tokens": "written as adapter.alora.invocation_tokens",
+}
 _SCALES: Final = ("lora_alpha", "use_rslora", "alpha_pattern")
 
 
 def _config_lines(config: AdapterConfig | None, *, folds: bool) -> Iterator[LedgerLine]:
-    for name in config.raw if config else ():
-        if name not in FIELDS:
+    for name, value in config.raw.items() if config else ():
+        if holds_nothing(value):
             yield LedgerLine("config", name, "redundant", "holds nothing")
         elif folds and name in _SCALES:
             yield LedgerLine("config", name, "folded", "multiplied into lora_b")
+        elif name in _APPLIED:
+            yield LedgerLine("config", name, "applied", _APPLIED[name])
         else:
             yield LedgerLine("config", name, *_HOW[FIELDS[name].fate])

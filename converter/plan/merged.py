@@ -1,81 +1,144 @@
-"""Plans one merged GGUF from a GGUF base: tensors without a delta copied byte for byte, the others merged.
+"""Plans one merged GGUF from a GGUF base: tensors without a change copied byte for byte, the others merged.
 
 With a head of its own (``--untie``, or an untied base) output.weight is the head's base plus the head's delta. On a
-tied base without ``--untie`` only a tied pair may move the shared tensor, and it is added once, through embed_tokens.
+tied base without ``--untie`` only what both ends have in common may move the shared tensor, and it is added once,
+through embed_tokens.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from converter.dtypes import F32
+from converter.plan.changes import Change, Changes, changes_of
 from converter.plan.conversion_plan import (
     Delta,
-    MergedRows,
+    Magnitude,
+    Merged,
     PlannedFile,
     PlannedTensor,
+    ReplacedRows,
+    Rows,
     Source,
+    Stacked,
     StoredColumns,
     StoredRows,
+    Zeros,
 )
 from converter.plan.copied import copied_key_values, copied_tensor, stored
 from converter.plan.outtypes import merged_type
-from converter.read.adapter import Adapter, LoraPair
+from converter.read.adapter import Adapter, AdapterTensor, LoraPair
 from converter.read.base_model import BaseModel
 from converter.read.gguf_header import GgufTensor
-from converter.read.module_paths import HEAD
 from converter.transforms import IDENTITY, Order, order_of
 
 
 def plan_merged(adapter: Adapter, base: BaseModel, outtype: str | None, *, untie: bool) -> PlannedFile:
     """Plan the merged model of a judged adapter over a GGUF base. Raises ConverterError for an unfit ``outtype``."""
-    parts = _Parts(adapter, base, outtype)
-    tensors: list[PlannedTensor] = []
-    for shard in base.shards:
-        for tensor in shard.tensors:
-            tensors.append(parts.planned(tensor, shard.path))
-            if untie and base.tied and tensor.name == "token_embd.weight":
-                tensors.append(parts.untied_head(tensor, shard.path))
-    return PlannedFile(tuple(tensors), copied_key_values(base), alignment=base.shards[0].alignment)
+    merging = _Merging(adapter, base, outtype)
+    tensors = tuple(merging.planned(untie=untie and base.tied))
+    return PlannedFile(tensors, copied_key_values(base), alignment=base.shards[0].alignment)
 
 
-class _Parts:
-    """The adapter's parts by module, to look up while walking the base's tensors."""
+class _Merging:
+    """The adapter's changes by GGUF tensor, to look up while walking the base's tensors."""
 
     def __init__(self, adapter: Adapter, base: BaseModel, outtype: str | None) -> None:
         self.base = base
         self.outtype = outtype
-        self.pairs = {pair.module: pair for pair in adapter.pairs}
-        self.saved = {tensor.module: tensor for tensor in adapter.saved_modules}
-        self.own_base = {tensor.module: tensor for tensor in adapter.base_layers}
+        self.changes = dict(changes_of(adapter, base))
+        if base.tied and adapter.is_saved_pair and "output.weight" not in self.changes:
+            self.changes["output.weight"] = self.changes["token_embd.weight"]
 
-    def planned(self, tensor: GgufTensor, path: Path) -> PlannedTensor:
-        stem, _, parameter = tensor.name.rpartition(".")
-        target = self.base.architecture.source(stem) if self.base.architecture else None
-        module = target.module if target and parameter == "weight" else None
-        return self._planned(tensor.name, tensor, path, module)
+    def planned(self, *, untie: bool) -> Iterator[PlannedTensor]:
+        names = set()
+        for shard in self.base.shards:
+            for tensor in shard.tensors:
+                names.add(tensor.name)
+                yield self._tensor(tensor.name, tensor, shard.path)
+                if untie and tensor.name == "token_embd.weight":
+                    # The embedding before any delta of its own, plus what the head has.
+                    yield self._tensor("output.weight", tensor, shard.path)
+        for name, changes in self.changes.items():
+            # Of a tied base the head's change is the embedding's, or a tensor of its own by now.
+            if name not in names and name != "output.weight":
+                yield self._new_bias(name, changes)
 
-    def untied_head(self, embedding: GgufTensor, path: Path) -> PlannedTensor:
-        """output.weight of a tied base: the embedding before any delta of its own, plus what the head has."""
-        return self._planned("output.weight", embedding, path, HEAD)
-
-    def _planned(self, name: str, tensor: GgufTensor, path: Path, module: str | None) -> PlannedTensor:
-        if module is None or (module not in self.pairs and module not in self.saved):
+    def _tensor(self, name: str, tensor: GgufTensor, path: Path) -> PlannedTensor:
+        changes = self.changes.get(name)
+        if not changes:
             return copied_tensor(name, tensor, path)
-        ggml_type = merged_type(self.outtype, tensor.type.name, name, tensor.shape[-1])
-        return PlannedTensor(name, tensor.shape, ggml_type, self._source(tensor, path, module))
+        shape = tensor.shape
+        # llama.cpp adds biases and multiplies by norms in F32 only.
+        ggml_type = merged_type(self.outtype, tensor.type.name, name, shape[-1]) if len(shape) > 1 else F32
+        source = self._source(changes, StoredRows(tensor.name, stored(tensor, path)))
+        return PlannedTensor(name, shape, ggml_type, source)
 
-    def _source(self, tensor: GgufTensor, path: Path, module: str) -> Source:
-        target = self.base.target(module)
-        order = order_of(target, self.base.dims) if target else IDENTITY
-        if module in self.saved:
-            return StoredRows(self.saved[module].key, self.saved[module].tensor, order)
-        rows = StoredRows(tensor.name, stored(tensor, path))
-        if module in self.own_base:
+    def _new_bias(self, name: str, changes: Changes) -> PlannedTensor:
+        (change,) = changes.values()
+        shape = ((self.base.shape(change.target.module) or (0,))[0],)
+        return PlannedTensor(name, shape, F32, self._merged(change, Zeros(shape), "bias"))
+
+    def _source(self, changes: Changes, base: StoredRows) -> Source:
+        n_experts = base.tensor.shape[0]
+        if None not in changes:
+            return Stacked(tuple(self._expert(changes.get(e), _slab(base, e)) for e in range(n_experts)))
+        change = changes[None]
+        if len(base.tensor.shape) == 3:
+            order = order_of(change.target, self.base.dims)
+            deltas = (tuple(expert_delta(pair, order, e) for pair in change.pairs) for e in range(n_experts))
+            return Stacked(tuple(Merged(_slab(base, e), delta) for e, delta in enumerate(deltas)))
+        return self._merged(change, base, base.key.rpartition(".")[2])
+
+    def _expert(self, change: Change | None, base: StoredRows) -> Merged | Rows:
+        return self._merged(change, base, "weight") if change else base
+
+    def _merged(self, change: Change, base: Rows, parameter: str) -> Merged | Rows:
+        order = order_of(change.target, self.base.dims)
+        own = change.saved or change.own_base
+        if own:
             # The tensor the delta was trained on: the same numbers as the base's, or else the better authority.
-            rows = StoredRows(self.own_base[module].key, self.own_base[module].tensor, order)
-        return MergedRows(rows, _delta(self.pairs[module], order))
+            base = _huggingface_rows(own, change, order)
+        deltas = tuple(_deltas(change, order, parameter))
+        magnitude = _magnitude(change, order) if parameter == "weight" else None
+        replaced = tuple(ReplacedRows(StoredRows(r.tensor.key, r.tensor.tensor), r.indices) for r in change.token_rows)
+        return Merged(base, deltas, magnitude, replaced) if deltas or replaced else base
 
 
-def _delta(pair: LoraPair, order: Order) -> Delta:
+def _slab(base: StoredRows, e: int) -> StoredRows:
+    return StoredRows(base.key, base.tensor.slab(e))
+
+
+def _huggingface_rows(own: AdapterTensor, change: Change, order: Order) -> Rows:
+    if change.target.transposed and len(own.tensor.shape) > 1:
+        return StoredColumns(own.key, own.tensor)
+    return StoredRows(own.key, own.tensor, order, add=change.target.add)
+
+
+def _deltas(change: Change, order: Order, parameter: str) -> Iterator[Delta]:
+    for sign, pairs in ((1.0, change.pairs), (-1.0, change.initial)):
+        for pair in pairs:
+            if parameter == "weight":
+                yield _delta(pair, order, sign * pair.scaling)
+            elif pair.b_bias:
+                yield Delta(StoredRows(pair.b_bias.key, pair.b_bias.tensor, order), None, sign * pair.scaling)
+
+
+def _delta(pair: LoraPair, order: Order, scaling: float) -> Delta:
     a, b = pair.a, pair.b
     if pair.is_embedding:
-        return Delta(StoredColumns(a.key, a.tensor), StoredColumns(b.key, b.tensor), pair.scaling)
-    return Delta(StoredRows(b.key, b.tensor, order), StoredRows(a.key, a.tensor), pair.scaling)
+        return Delta(StoredColumns(a.key, a.tensor), StoredColumns(b.key, b.tensor), scaling)
+    return Delta(StoredRows(b.key, b.tensor, order), StoredRows(a.key, a.tensor), scaling)
+
+
+def expert_delta(pair: LoraPair, order: Order, e: int) -> Delta:
+    """The delta of one of the experts whose factors a pair holds together."""
+    b = StoredRows(pair.b.key, pair.b.tensor, order, every=(e, pair.n_experts))
+    return Delta(b, StoredRows(pair.a.key, pair.a.tensor.slabs(pair.n_experts).slab(e)), pair.scaling)
+
+
+def _magnitude(change: Change, order: Order) -> Magnitude | None:
+    for pair in change.pairs:
+        if pair.magnitude:
+            values = StoredRows(pair.magnitude.key, pair.magnitude.tensor, IDENTITY if pair.is_embedding else order)
+            return Magnitude(values, "columns" if pair.is_embedding else "rows")
+    return None

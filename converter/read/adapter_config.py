@@ -79,6 +79,9 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
     }
 )
 
+# Of the embedding, or of the modules that are named.
+TokenIndices = tuple[int, ...] | Mapping[str, tuple[int, ...]]
+
 
 @dataclass(frozen=True, slots=True)
 class AdapterConfig:
@@ -106,7 +109,7 @@ class AdapterConfig:
     layers_pattern: tuple[str, ...] = ()
     target_parameters: tuple[str, ...] = ()
     modules_to_save: tuple[str, ...] = ()
-    trainable_token_indices: tuple[int, ...] | Mapping[str, tuple[int, ...]] = ()
+    trainable_token_indices: TokenIndices = ()
     layer_replication: tuple[tuple[int, int], ...] = ()
     alora_invocation_tokens: tuple[int, ...] = ()
     malformed: tuple[tuple[str, str, str], ...] = ()
@@ -155,6 +158,7 @@ def read_adapter_config(path: Path) -> AdapterConfig:
 
 def _typed(path: Path, raw: dict[str, object], duplicates: tuple[str, ...]) -> AdapterConfig:
     malformed: list[tuple[str, str, str]] = []
+    no_tokens: TokenIndices = ()
 
     def read(name: str, reader: Callable[[object], T], default: T) -> T:
         if raw.get(name) is None:
@@ -176,7 +180,7 @@ def _typed(path: Path, raw: dict[str, object], duplicates: tuple[str, ...]) -> A
         use_dora=read("use_dora", _boolean, False),
         lora_bias=read("lora_bias", _boolean, False),
         ensure_weight_tying=read("ensure_weight_tying", _boolean, False),
-        bias=read("bias", _string, "none") or "none",
+        bias=read("bias", _name, "none"),
         rank_pattern=read("rank_pattern", _pattern(_positive), {}),
         alpha_pattern=read("alpha_pattern", _pattern(_number), {}),
         target_modules=read("target_modules", _names_or_regex, None),
@@ -185,7 +189,7 @@ def _typed(path: Path, raw: dict[str, object], duplicates: tuple[str, ...]) -> A
         layers_pattern=read("layers_pattern", _one_or_more(_name), ()),
         target_parameters=read("target_parameters", _names, ()),
         modules_to_save=read("modules_to_save", _names, ()),
-        trainable_token_indices=read("trainable_token_indices", _token_indices, ()),
+        trainable_token_indices=read("trainable_token_indices", _token_indices, no_tokens),
         layer_replication=read("layer_replication", _layer_ranges, ()),
         alora_invocation_tokens=read("alora_invocation_tokens", _indices, ()),
         malformed=tuple(malformed),
@@ -256,7 +260,7 @@ def _one_or_more(reader: Callable[[object], T]) -> Callable[[object], tuple[T, .
     return read
 
 
-def _token_indices(value: object) -> tuple[int, ...] | Mapping[str, tuple[int, ...]]:
+def _token_indices(value: object) -> TokenIndices:
     return {name: _indices(item) for name, item in value.items()} if isinstance(value, dict) else _indices(value)
 
 

@@ -1,6 +1,6 @@
 """Where a tensor's bytes lie: the one type that adapters and bases of both formats share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -19,3 +19,12 @@ class StoredTensor:
     def n_elements(self) -> int:
         """How many elements the tensor has."""
         return prod(self.shape)
+
+    def slab(self, i: int) -> "StoredTensor":
+        """Part ``i`` along the first dimension, which lies in one piece."""
+        nbytes = self.nbytes // self.shape[0]
+        return StoredTensor(self.path, self.offset + i * nbytes, nbytes, self.shape[1:], self.dtype)
+
+    def slabs(self, n: int) -> "StoredTensor":
+        """The same bytes as ``n`` parts of equally many rows, along a new first dimension."""
+        return replace(self, shape=(n, self.shape[0] // n, *self.shape[1:]))

@@ -4,7 +4,18 @@ from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING
 
-from converter.plan.conversion_plan import ConversionPlan, CopiedBytes, MergedRows, PlannedFile, PlannedTensor
+from converter.plan.conversion_plan import (
+    ConversionPlan,
+    CopiedBytes,
+    JoinedColumns,
+    JoinedRows,
+    Merged,
+    PlannedFile,
+    PlannedTensor,
+    Source,
+    Stacked,
+    Zeros,
+)
 
 if TYPE_CHECKING:
     from converter.convert import Written
@@ -26,7 +37,9 @@ def plan_text(plan: ConversionPlan) -> str:
     lines = [f"plan: {plan.architecture}, {plan.deployment.options}, {size_text(plan.nbytes)} of tensors"]
     for file in plan.files:
         lines += ["", f"{file.name or 'output'}  {_tensors_text(file)}"]
-        lines += [f"  {t.name:<44} {t.type.name:<6} {_shape(t.shape):<14} {_how(t.source)}" for t in _changed(file)]
+        lines += [
+            f"  {t.name:<44} {t.type.name:<6} {_shape(t.shape):<14} {_source_text(t.source)}" for t in _changed(file)
+        ]
     return "\n".join([*lines, "", *_ledger_lines(plan)])
 
 
@@ -43,14 +56,31 @@ def _is_plain_copy(name: str, source: object) -> bool:
     return isinstance(source, CopiedBytes) and source.key == name
 
 
-def _how(source: object) -> str:
+def _source_text(source: Source) -> str:
     match source:
         case CopiedBytes(key):
             return f"copy of {key}"
-        case MergedRows(base, delta):
-            return f"{base.key} + {delta.scaling:g} * {delta.left.key} @ {delta.right.key}"
+        case Merged():
+            return _merged_text(source)
+        case Stacked(parts):
+            return f"{len(parts)} experts: {_source_text(parts[0])}, ..."
+        case JoinedRows(parts) | JoinedColumns(parts):
+            return " and ".join(map(_source_text, parts))
+        case Zeros():
+            return "zeros"
         case _:
-            return str(getattr(source, "key", ""))
+            return source.key
+
+
+def _merged_text(source: Merged) -> str:
+    text = _source_text(source.base)
+    for delta in source.deltas:
+        right = f" @ {_source_text(delta.right)}" if delta.right else ""
+        text += f" + {delta.scaling:g} * {_source_text(delta.left)}{right}"
+    if source.magnitude:
+        text = f"({text}), {source.magnitude.of} scaled to {_source_text(source.magnitude.values)}"
+    n_replaced = sum(len(replaced.indices) for replaced in source.replaced)
+    return f"{text}, {n_replaced} rows replaced" if n_replaced else text
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -61,7 +91,7 @@ def _tensors_text(file: PlannedFile) -> str:
     copied = sum(_is_plain_copy(tensor.name, tensor.source) for tensor in file.tensors)
     types = Counter(t.type.name for t in _changed(file) if not isinstance(t.source, CopiedBytes))
     parts = [f"{count} as {name}" for name, count in types.most_common()]
-    parts += [f"{t.name} a {_how(t.source)}" for t in _changed(file) if isinstance(t.source, CopiedBytes)]
+    parts += [f"{t.name} a {_source_text(t.source)}" for t in _changed(file) if isinstance(t.source, CopiedBytes)]
     return ", ".join(parts + ([f"{copied} copied byte for byte"] if copied else []))
 
 

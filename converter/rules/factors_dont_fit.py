@@ -1,10 +1,9 @@
 """A delta has another shape than the weight it is to be added to.
 
-Why it matters: the adapter belongs to another model, or to one with another vocabulary. Equal names are no proof:
-families share them over all sizes.
+Why it matters: the adapter belongs to another model. Equal names are no proof: families share them over all sizes. How
+many rows a head or an embedding has is another question: rules on the vocabulary answer it.
 
-What to do: give the base that the adapter was trained on. If the vocabulary was extended in training, the base needs
-the same rows.
+What to do: give the base that the adapter was trained on.
 """
 
 from collections.abc import Iterator
@@ -12,13 +11,17 @@ from collections.abc import Iterator
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
 from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
+from converter.rules.ends import ENDS
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield each well-shaped pair whose product doesn't fit its module. Vectors belong to lora-on-vector."""
     for pair in adapter.pairs:
         wanted = None if base.quantization else base.shape(pair.module)
-        if wanted and len(wanted) == 2 and pair.is_well_shaped and pair.shape != wanted:
+        if wanted is None or len(wanted) < 2 or not pair.is_well_shaped:
+            continue
+        begin = 1 if pair.module in ENDS else 0
+        if len(pair.shape) != len(wanted) or pair.shape[begin:] != wanted[begin:]:
             message = f"gives a delta of {list(pair.shape)}, but the weight in {base.label} is {list(wanted)}"
             yield Problem(pair.module, message)
 

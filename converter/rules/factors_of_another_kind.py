@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 from converter.read.adapter import Adapter
-from converter.read.module_paths import EMBEDDING
+from converter.read.module_paths import EMBEDDINGS
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each pair whose kind is not its module's."""
     for pair in adapter.pairs:
-        if pair.is_embedding != (pair.module == EMBEDDING):
+        if pair.is_embedding != (pair.module in EMBEDDINGS):
             wanted = "lora_A" if pair.is_embedding else "lora_embedding_A"
             yield Problem(pair.a.key, f"{pair.module} has {pair.a.role}, wanted {wanted}")
 

@@ -18,7 +18,8 @@ from converter.rules.ends import ENDS
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield each base layer whose values the base's own tensor, and its rounding, don't explain."""
-    for tensor in adapter.base_layers:
+    weights = (tensor for tensor in adapter.base_layers if tensor.role == "base_layer.weight")
+    for tensor in weights:
         if tensor.module in ENDS and tensor.tensor.shape == base.shape(tensor.module):
             yield from _compared(tensor, base)
 

@@ -7,15 +7,19 @@ What to do: save one adapter alone with PEFT's save_pretrained.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 from converter.read.adapter import Adapter
+from converter.read.adapter_keys import Role
+
+_WAYS: Final[tuple[Role, ...]] = ("lora_A", "lora_embedding_A", "weight", "trainable_tokens_delta")
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
-    """Yield each module with more than one of: linear factors, embedding factors, a saved weight."""
+    """Yield each module with more than one of: linear factors, embedding factors, a saved weight, token rows."""
     for module, roles in adapter.by_module.items():
-        ways = [name for name in ("lora_A", "lora_embedding_A", "weight") if name in roles]
+        ways = [name for name in _WAYS if name in roles]
         if len(ways) > 1:
             yield Problem(module, f"has {' and '.join(ways)}, wanted one of them")
 

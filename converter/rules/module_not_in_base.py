@@ -14,12 +14,13 @@ from converter.read.base_model import BaseModel
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
-    """Yield each pair whose module the base lacks."""
+    """Yield each module that the adapter changes and the base lacks."""
     if base.architecture is None or base.quantization:
         return
-    for pair in adapter.pairs:
-        if base.target(pair.module) is None or base.shape(pair.module) is None:
-            yield Problem(pair.module, f"is not in {base.label} ({base.model_type}, {base.dims['n_layer']} layers)")
+    changed = (tensor.module for tensor in adapter.tensors if tensor.role != "unknown")
+    for module in dict.fromkeys(changed):
+        if base.target(module) is None or base.shape(module) is None:
+            yield Problem(module, f"is not in {base.label} ({base.model_type}, {base.dims['n_layer']} layers)")
 
 
 RULE = Rule("BM001", "module-not-in-base", Severity.ERROR, BaseCheck(check))

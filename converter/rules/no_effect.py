@@ -8,17 +8,27 @@ parameters gathered.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from converter.diagnostics import Problem, Rule, Severity, ValuesCheck
 from converter.read.adapter import Adapter
+from converter.read.adapter_keys import Role
+
+_PARTS: Final[frozenset[Role]] = frozenset({"lora_magnitude_vector", "lora_B.bias", "base_layer.bias"})
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield the adapter if it has deltas, all are zero, and nothing else was saved."""
     from converter.values.numbers import is_zero_delta
 
-    if adapter.pairs and not adapter.saved_modules and all(is_zero_delta(pair) for pair in adapter.pairs):
+    factors_only = not adapter.saved_modules and not adapter.token_rows and not _has_parts(adapter)
+    if adapter.pairs and factors_only and all(is_zero_delta(pair) for pair in adapter.pairs):
         yield Problem(str(adapter.path), f"all {len(adapter.pairs)} deltas are zero")
+
+
+def _has_parts(adapter: Adapter) -> bool:
+    """Whether magnitudes or biases were trained, which have an effect of their own."""
+    return any(tensor.role in _PARTS for tensor in adapter.tensors)
 
 
 RULE = Rule("NM002", "no-effect", Severity.ERROR, ValuesCheck(check))

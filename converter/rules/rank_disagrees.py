@@ -19,8 +19,9 @@ def check(adapter: Adapter) -> Iterator[Problem]:
         return
     for pair in adapter.pairs:
         wanted = rank_of(adapter.config, pair.a.path)
-        if pair.is_well_shaped and pair.rank != wanted:
-            yield Problem(pair.a.key, f"has rank {pair.rank}, the config says {wanted}")
+        if pair.is_well_shaped and pair.a.tensor.shape[0] != wanted * pair.n_experts:
+            of_experts = f" for each of {pair.n_experts} experts" if pair.n_experts > 1 else ""
+            yield Problem(pair.a.key, f"has rank {pair.a.tensor.shape[0]}, the config says {wanted}{of_experts}")
 
 
 RULE = Rule("LO005", "rank-disagrees", Severity.ERROR, AdapterCheck(check))

@@ -17,8 +17,8 @@ from converter.rules.ends import saved_weight
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
-    """Yield the saved embedding where the base is tied."""
-    for tensor in saved_weight(adapter, EMBEDDING) if base.tied else ():
+    """Yield the saved embedding of a tied base that is not half of a saved pair."""
+    for tensor in saved_weight(adapter, EMBEDDING) if base.tied and not adapter.is_saved_pair else ():
         message = f"replaces embed_tokens, but in {base.label} it is the same tensor as lm_head"
         yield Problem(tensor.key, message, EVERY - {"untie-model"})
 

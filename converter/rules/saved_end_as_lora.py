@@ -15,8 +15,8 @@ from converter.rules.ends import ENDS, saved_weight
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
-    """Yield each saved end of an untied base; on a tied one, rules of their own say more."""
-    for module in () if base.tied else ENDS:
+    """Yield each saved end of an untied base, or a saved pair; on a tied one, rules of their own say more."""
+    for module in () if base.tied and not adapter.is_saved_pair else ENDS:
         for tensor in saved_weight(adapter, module):
             yield Problem(tensor.key, f"replaces {module} as a whole", LORA)
 

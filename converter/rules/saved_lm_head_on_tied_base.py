@@ -18,8 +18,8 @@ from converter.rules.ends import saved_weight
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
-    """Yield the saved head where the base is tied."""
-    for tensor in saved_weight(adapter, HEAD) if base.tied else ():
+    """Yield the saved head of a tied base that is not half of a saved pair."""
+    for tensor in saved_weight(adapter, HEAD) if base.tied and not adapter.is_saved_pair else ():
         message = f"replaces lm_head, but in {base.label} it is the same tensor as embed_tokens"
         yield Problem(tensor.key, message, EVERY - {"untie-model"})
 

@@ -1,28 +1,45 @@
-"""A saved head, embedding or base layer has another shape than the base's.
+"""A parameter that is saved whole has another shape than the base's.
 
-Why it matters: it is of another model, or of a vocabulary that was resized in training. llama.cpp takes the
-vocabulary from the GGUF, so rows would be missing or without a token.
+Why it matters: it is of another model. How many rows a head or an embedding has is another question: rules on the
+vocabulary answer it.
 
-What to do: give the base that the adapter was trained on. For a resized vocabulary merge with PEFT
-(merge_and_unload), save with the tokenizer, and convert the merged model.
+What to do: give the base that the adapter was trained on.
 """
 
 from collections.abc import Iterator
 
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
+from converter.read.adapter import Adapter, AdapterTensor
 from converter.read.base_model import BaseModel
 from converter.rules.ends import ENDS
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
-    """Yield each whole weight of an end that doesn't match the base's."""
-    for tensor in (*adapter.saved_modules, *adapter.base_layers):
-        if base.quantization or tensor.module not in ENDS or not tensor.role.endswith("weight"):
-            continue
-        found, wanted = tensor.tensor.shape, base.shape(tensor.module)
-        if wanted is not None and found != wanted:
-            yield Problem(tensor.key, f"is {list(found)}, but {tensor.module} in {base.label} is {list(wanted)}")
+    """Yield each whole parameter that doesn't match the base's, and token rows of another width."""
+    if base.quantization:
+        return
+    rows = tuple(rows.tensor for rows in adapter.token_rows)
+    for tensor in (*adapter.saved_modules, *adapter.base_layers, *rows):
+        wanted = _wanted(tensor, base)
+        if wanted is not None and not _fits(tensor, wanted):
+            found = list(tensor.tensor.shape)
+            yield Problem(tensor.key, f"is {found}, but {tensor.module} in {base.label} is {list(wanted)}")
+
+
+def _wanted(tensor: AdapterTensor, base: BaseModel) -> tuple[int, ...] | None:
+    shape, target = base.shape(tensor.module), base.target(tensor.module)
+    if shape is None or target is None:
+        return None
+    if tensor.role.endswith("bias"):
+        return shape[:1]
+    return shape[::-1] if target.transposed else shape
+
+
+def _fits(tensor: AdapterTensor, wanted: tuple[int, ...]) -> bool:
+    counts_tokens = tensor.module in ENDS and not tensor.role.endswith("bias")
+    begin = 1 if counts_tokens else 0
+    found = tensor.tensor.shape
+    return len(found) == len(wanted) and found[begin:] == wanted[begin:]
 
 
 RULE = Rule("BM005", "saved-tensor-doesnt-fit", Severity.ERROR, BaseCheck(check))

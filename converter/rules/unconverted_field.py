@@ -17,19 +17,12 @@ from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 from converter.read.adapter import Adapter
 
 _CONSEQUENCES: Final = {
-    "alora_invocation_tokens": "the adapter acts only after these tokens",
     "arrow_config": "a router mixes several adapters",
-    "fan_in_fan_out": "weights are stored transposed (GPT-2's Conv1D)",
     "init_lora_weights": "training began by changing the base's own weights",
     "kasa_config": "singular values scale the delta",
-    "layer_replication": "the model has more layers than its base",
-    "lora_bias": "lora_B adds a bias to every module",
     "megatron_config": "modules are Megatron's parallel ones",
     "monteclora_config": "factors are mixtures of samples",
-    "target_parameters": "deltas belong to parameters (fused experts), not to modules",
-    "trainable_token_indices": "rows of the embedding are replaced",
     "use_bdlora": "factors are block-diagonal",
-    "use_dora": "magnitude vectors rescale every weight",
     "use_qalora": "inputs are pooled before lora_A",
 }
 

@@ -73,6 +73,13 @@ def are_transposes(tensor: StoredTensor, other: StoredTensor) -> bool:
     return True
 
 
+def are_equal(tensor: StoredTensor, other: StoredTensor) -> bool:
+    """Whether two tensors hold the same numbers."""
+    if not (is_readable(tensor) and is_readable(other)) or tensor.shape != other.shape:
+        return False
+    return all(np.array_equal(x, y) for x, y in zip(_blocks(tensor), _blocks(other), strict=True))
+
+
 def relative_difference(tensor: StoredTensor, reference: StoredTensor) -> float:
     """||x - y|| / ||y|| of two tensors of one shape; infinite where ``tensor`` can't be read."""
     if not is_readable(tensor):

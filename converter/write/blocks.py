@@ -4,32 +4,29 @@ Merging is done in float64 and rounded once, so that neither block size nor BLAS
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from converter.errors import JUDGED_BAD, ConverterError
 from converter.plan.conversion_plan import (
     CopiedBytes,
     Delta,
-    MergedRows,
+    Merged,
     PlannedTensor,
+    ReplacedRows,
     Rows,
-    StoredColumns,
-    StoredRows,
+    Stacked,
 )
 from converter.read.stored import StoredTensor
-from converter.transforms import Identity, indices
-from converter.values.rows import FLOAT_DTYPES, Array, n_columns, n_rows, read_columns, read_rows
+from converter.values.rows import Array
 from converter.write.encode import decode, encode
+from converter.write.evaluate import Doubles, count, doubles, is_stored_as, stored_values
 
 BLOCK_N_ELEMENTS: Final = 1 << 17  # 1 MB of float64 fits a core's cache
 _COPY_NBYTES: Final = 1 << 22
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(slots=True)
@@ -71,10 +68,14 @@ def blocks(tensor: PlannedTensor, kept: DeltaKept, n_elements: int = BLOCK_N_ELE
     match tensor.source:
         case CopiedBytes(_, stored):
             yield from _copied(stored)
-        case MergedRows() as source:
+        case Stacked(parts):
+            for part in parts:
+                matrix = replace(tensor, shape=tensor.shape[1:], source=part)
+                yield from blocks(matrix, kept, n_elements)
+        case Merged() as source:
             yield from map(_bytes, _merged(tensor, source, kept, n_elements))
         case source:
-            yield from map(_bytes, _stored(tensor, source, n_elements))
+            yield from map(_bytes, _rows(tensor, source, n_elements))
 
 
 def _bytes(array: Array) -> memoryview:
@@ -96,27 +97,84 @@ def _copied(stored: StoredTensor) -> Iterator[bytes]:
         raise ConverterError(f"{stored.path}: ended while it was copied", status=JUDGED_BAD)
 
 
-def _stored(tensor: PlannedTensor, source: Rows, n_elements: int) -> Iterator[Array]:
-    scale = source.scale if isinstance(source, StoredRows) else 1.0
-    keeps_type = scale == 1.0 and FLOAT_DTYPES.get(source.tensor.dtype) == FLOAT_DTYPES.get(tensor.type.name)
+def _rows(tensor: PlannedTensor, source: Rows, n_elements: int) -> Iterator[Array]:
+    keeps_type = is_stored_as(source, tensor.type.name)
     for begin, end in _ranges(tensor.shape, n_elements):
-        values = rows(source, begin, end)
-        yield values if keeps_type else encode(values.astype(np.float64) * scale, tensor.type, tensor.name)
+        if keeps_type:
+            yield stored_values(source, begin, end)
+        else:
+            yield encode(doubles(source, begin, end), tensor.type, tensor.name)
 
 
-def _merged(tensor: PlannedTensor, source: MergedRows, kept: DeltaKept, n_elements: int) -> Iterator[Array]:
-    right = _whole(source.delta.right)
+def _merged(tensor: PlannedTensor, source: Merged, kept: DeltaKept, n_elements: int) -> Iterator[Array]:
+    merge = _Merge(source, tensor.shape, n_elements)
     for begin, end in _ranges(tensor.shape, n_elements):
-        delta = _delta_rows(source.delta, right, begin, end)
-        merged = rows(source.base, begin, end).astype(np.float64)
-        merged += delta
+        base = merge.base(begin, end)
+        merged = merge.served(base, begin, end)
         encoded = encode(merged, tensor.type, tensor.name)
-        kept.add(np.subtract(decode(encoded, tensor.type), merged, out=merged, dtype=np.float64), delta)
+        change = np.subtract(merged, base, out=base)
+        kept.add(np.subtract(decode(encoded, tensor.type), merged, out=merged, dtype=np.float64), change)
         yield encoded
 
 
-def _delta_rows(delta: Delta, right: Doubles, begin: int, end: int) -> Doubles:
-    product: Doubles = rows(delta.left, begin, end).astype(np.float64) @ right
+class _Merge:
+    """The rows of a Merged, for which what all blocks need is read once."""
+
+    def __init__(self, source: Merged, shape: tuple[int, ...], n_elements: int) -> None:
+        self._source = source
+        self._width = shape[1] if len(shape) > 1 else 1
+        self._n_base_rows = count(source.base)
+        self._rights = [_whole(delta.right) if delta.right else None for delta in source.deltas]
+        self._columns = self._column_factors(n_elements)
+
+    def base(self, begin: int, end: int) -> Doubles:
+        """The base's rows; zeros where it has no more."""
+        n = max(0, min(end, self._n_base_rows) - begin)
+        rows = np.zeros((end - begin, self._width))
+        if n:
+            rows[:n] = doubles(self._source.base, begin, begin + n)
+        return rows
+
+    def served(self, base: Doubles, begin: int, end: int) -> Doubles:
+        """The rows as they are served."""
+        merged = self._sum(base, begin, end)
+        if self._columns is not None:
+            merged *= self._columns
+        elif self._source.magnitude:
+            norms = np.linalg.norm(merged, axis=1, keepdims=True)
+            merged *= doubles(self._source.magnitude.values, begin, end) / norms
+        for replaced in self._source.replaced:
+            _replace(merged, replaced, begin)
+        return merged
+
+    def _sum(self, base: Doubles, begin: int, end: int) -> Doubles:
+        merged = base.copy()
+        for delta, right in zip(self._source.deltas, self._rights, strict=True):
+            merged += _delta_rows(delta, right, begin, end)
+        return merged
+
+    def _column_factors(self, n_elements: int) -> Doubles | None:
+        """What each column of an embedding with DoRA is multiplied by; its norm takes a pass over all rows."""
+        magnitude = self._source.magnitude
+        if magnitude is None or magnitude.of == "rows":
+            return None
+        norm2 = np.zeros(self._width)
+        for begin, end in _ranges((count(self._source.deltas[0].left), self._width), n_elements):
+            norm2 += np.square(self._sum(self.base(begin, end), begin, end)).sum(axis=0)
+        factors: Doubles = doubles(magnitude.values, 0, self._width)[:, 0] / np.sqrt(norm2)
+        return factors
+
+
+def _replace(merged: Doubles, replaced: ReplacedRows, begin: int) -> None:
+    for i, index in enumerate(replaced.indices):
+        if begin <= index < begin + len(merged):
+            merged[index - begin] = doubles(replaced.rows, i, i + 1)
+
+
+def _delta_rows(delta: Delta, right: Doubles | None, begin: int, end: int) -> Doubles:
+    product = doubles(delta.left, begin, end)
+    if right is not None:
+        product = product @ right
     # Last, because the product of 16-bit factors is exact, in whatever order BLAS sums it. A scaling of 0.3 in the
     # factors would round every term, and values that lie on a tie of the output's type would follow the order.
     product *= delta.scaling
@@ -124,23 +182,7 @@ def _delta_rows(delta: Delta, right: Doubles, begin: int, end: int) -> Doubles:
 
 
 def _whole(source: Rows) -> Doubles:
-    count = n_columns(source.tensor) if isinstance(source, StoredColumns) else n_rows(source.tensor)
-    whole: Doubles = rows(source, 0, count).astype(np.float64)
-    return whole
-
-
-def rows(source: Rows, begin: int, end: int) -> Array:
-    """Rows ``begin`` to ``end`` of a source, in its order and its own type."""
-    match source:
-        case StoredColumns(_, stored):
-            return read_columns(stored, begin, end)
-        case StoredRows(_, stored, Identity()):
-            return read_rows(stored, begin, end)
-        case StoredRows(_, stored, order):
-            wanted = indices(order, n_rows(stored))[begin:end]
-            first, last = int(wanted.min()), int(wanted.max())
-            gathered: Array = read_rows(stored, first, last + 1)[wanted - first]
-            return gathered
+    return doubles(source, 0, count(source))
 
 
 def _ranges(shape: tuple[int, ...], n_elements: int) -> Iterator[tuple[int, int]]:

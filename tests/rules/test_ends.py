@@ -58,7 +58,7 @@ CASES: dict[str, tuple[dict[str, Tensor], dict[str, object], set[Kind], set[Kind
     "saved pair": (
         SAVED_HEAD | SAVED_EMBEDDING,
         {"modules_to_save": ["model.embed_tokens"], "ensure_weight_tying": True},
-        {"untie-model"},
+        set(MODEL),
         set(MODEL),
     ),
     "saved head, embedding as LoRA": (

@@ -51,9 +51,9 @@ def a_base_packed_by_bitsandbytes(it: Specimen, _: Path) -> None:
 
 
 @bad("BM005")
-def a_base_layer_with_more_rows(it: Specimen, bases: Path) -> None:
+def a_wider_base_layer(it: Specimen, bases: Path) -> None:
     it.base = bases / "untied.gguf"
-    it.tensors |= head_lora() | {f"{HEAD}.base_layer.weight": tensor(VOCAB + 2, HIDDEN)}
+    it.tensors |= head_lora() | {f"{HEAD}.base_layer.weight": tensor(VOCAB, HIDDEN + 2)}
     it.write()
 
 

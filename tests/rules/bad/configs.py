@@ -75,28 +75,8 @@ def a_prompt(it: Specimen, _: Path) -> None:
 
 
 @bad("CF006")
-def dora(it: Specimen, _: Path) -> None:
-    it.config["use_dora"] = True
-    it.tensors[f"{UP}.lora_magnitude_vector"] = tensor(HIDDEN)
-    it.write()
-
-
-@bad("CF006")
-def a_lora_bias(it: Specimen, _: Path) -> None:
-    it.config["lora_bias"] = True
-    it.tensors[f"{UP}.lora_B.bias"] = tensor(HIDDEN)
-    it.write()
-
-
-@bad("CF006")
 def pissa(it: Specimen, _: Path) -> None:
     it.config["init_lora_weights"] = "pissa_niter_4"
-    it.write()
-
-
-@bad("CF006")
-def more_layers(it: Specimen, _: Path) -> None:
-    it.config["layer_replication"] = [[0, 2], [1, 2]]
     it.write()
 
 

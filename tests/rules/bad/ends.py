@@ -95,7 +95,29 @@ def a_saved_head_of_an_untied_base(it: Specimen, bases: Path) -> None:
     it.write()
 
 
-@bad("HD011")
+@bad("HD010")
 def an_embedding_that_nobody_named(it: Specimen, _: Path) -> None:
+    """PEFT saves the ends of a resized model so; on a tied base they are one."""
     it.tensors[f"{EMBEDDING}.weight"] = tensor(VOCAB, HIDDEN)
+    it.write()
+
+
+@bad("HD012")
+def rows_of_tokens(it: Specimen, _: Path) -> None:
+    it.config["trainable_token_indices"] = [3, 0]
+    it.tensors[f"{EMBEDDING}.token_adapter.trainable_tokens_delta"] = tensor(2, HIDDEN)
+    it.write()
+
+
+@bad("HD013", "HD012")
+def rows_of_the_head(it: Specimen, _: Path) -> None:
+    it.config["trainable_token_indices"] = {"lm_head": [3]}
+    it.tensors[f"{HEAD}.token_adapter.trainable_tokens_delta"] = tensor(1, HIDDEN)
+    it.write()
+
+
+@bad("HD014", "HD010")  # a saved pair, whatever its numbers, is no LoRA file
+def a_saved_pair_that_differs(it: Specimen, _: Path) -> None:
+    it.config |= {"modules_to_save": ["model.embed_tokens"], "ensure_weight_tying": True}
+    it.tensors |= {f"{EMBEDDING}.weight": tensor(VOCAB, HIDDEN), f"{HEAD}.weight": tensor(VOCAB, HIDDEN, seed=1)}
     it.write()

@@ -2,8 +2,25 @@
 
 from pathlib import Path
 
+from fixtures.generated import Tensor
 from tests.rules.bad.registry import bad
-from tests.rules.specimens import EMBEDDING, FFN, HIDDEN, PREFIX, RANK, UP, VOCAB, Specimen, lora, tensor, zeros
+from tests.rules.specimens import (
+    EMBEDDING,
+    FFN,
+    HIDDEN,
+    N_LAYER,
+    PREFIX,
+    RANK,
+    SHAPES,
+    UP,
+    VOCAB,
+    Specimen,
+    lora,
+    tensor,
+    write_gguf,
+    write_huggingface,
+    zeros,
+)
 
 
 @bad("LO001")
@@ -66,7 +83,7 @@ def another_rank_than_its_pattern(it: Specimen, _: Path) -> None:
     it.write()
 
 
-@bad("LO006")
+@bad("LO006", "LO011")
 def unannounced_magnitudes(it: Specimen, _: Path) -> None:
     it.tensors[f"{UP}.lora_magnitude_vector"] = tensor(HIDDEN)
     it.write()
@@ -82,7 +99,7 @@ def a_saved_norm(it: Specimen, _: Path) -> None:
 @bad("LO007")
 def a_saved_bias(it: Specimen, _: Path) -> None:
     it.config["bias"] = "all"
-    it.tensors[f"{UP}.bias"] = tensor(HIDDEN)
+    it.tensors[f"{UP}.base_layer.bias"] = tensor(HIDDEN)
     it.write()
 
 
@@ -128,4 +145,113 @@ def never_trained(it: Specimen, _: Path) -> None:
 @bad("NM003")
 def a_module_never_reached(it: Specimen, _: Path) -> None:
     it.tensors[f"{UP}.lora_B.weight"] = zeros(HIDDEN, RANK)
+    it.write()
+
+
+def magnitudes() -> dict[str, Tensor]:
+    return {
+        f"{PREFIX}.model.layers.{i}.{name}.lora_magnitude_vector": tensor(shape[0])
+        for i in range(N_LAYER)
+        for name, shape in SHAPES.items()
+    }
+
+
+@bad("LO011")
+def a_dora(it: Specimen, _: Path) -> None:
+    it.config["use_dora"] = True
+    it.tensors |= magnitudes()
+    it.write()
+
+
+@bad("LO012")
+def biases_of_the_factors(it: Specimen, _: Path) -> None:
+    it.config["lora_bias"] = True
+    names = (key for key in it.tensors if key.endswith("lora_B.weight"))
+    it.tensors |= {key.replace("weight", "bias"): tensor(it.tensors[key][1][0]) for key in names}
+    it.write()
+
+
+@bad("LO013")
+def more_layers(it: Specimen, _: Path) -> None:
+    it.config["layer_replication"] = [[0, 2], [1, 2]]
+    it.write()
+
+
+@bad("LO014")
+def tokens_that_invoke(it: Specimen, _: Path) -> None:
+    it.config["alora_invocation_tokens"] = [3, 4]
+    it.write()
+
+
+@bad("LO015", "LO011")
+def a_magnitude_missing(it: Specimen, _: Path) -> None:
+    it.config["use_dora"] = True
+    it.tensors |= magnitudes()
+    del it.tensors[f"{UP}.lora_magnitude_vector"]
+    it.write()
+
+
+@bad("LO015")
+def rows_missing(it: Specimen, _: Path) -> None:
+    it.config["trainable_token_indices"] = [3]
+    it.write()
+
+
+@bad("LO016", "LO011")
+def a_magnitude_of_another_length(it: Specimen, _: Path) -> None:
+    it.config["use_dora"] = True
+    it.tensors |= magnitudes() | {f"{UP}.lora_magnitude_vector": tensor(HIDDEN + 1)}
+    it.write()
+
+
+@bad("LO016", "HD012")
+def more_rows_than_tokens(it: Specimen, _: Path) -> None:
+    it.config["trainable_token_indices"] = [3]
+    it.tensors[f"{EMBEDDING}.token_adapter.trainable_tokens_delta"] = tensor(2, HIDDEN)
+    it.write()
+
+
+@bad("GG004", "GG001", "LO007")
+def a_bias_that_gemma_has_not(it: Specimen, bases: Path) -> None:
+    it.base = bases / "gemma.gguf"
+    it.config["bias"] = "all"
+    it.tensors[f"{UP}.base_layer.bias"] = tensor(HIDDEN)
+    it.write()
+
+
+@bad("GG005", "GG003")
+def positions_of_gpt2(it: Specimen, bases: Path) -> None:
+    sizes = {"n_embd": HIDDEN, "n_layer": N_LAYER, "n_head": 4, "n_positions": 64, "vocab_size": VOCAB}
+    it.base = write_huggingface(bases / "gpt2", model_type="gpt2", **sizes)
+    wpe = f"{PREFIX}.transformer.wpe"
+    it.config["target_modules"] = ["wpe"]
+    it.tensors = {
+        f"{wpe}.lora_embedding_A": tensor(RANK, 64),
+        f"{wpe}.lora_embedding_B": tensor(HIDDEN, RANK),
+    }
+    it.write()
+
+
+@bad("GG006", "GG003")
+def experts_of_two_ranks(it: Specimen, bases: Path) -> None:
+    sizes = {"num_experts": 3, "moe_intermediate_size": 24}
+    it.base = write_huggingface(bases / "qwen3moe", model_type="qwen3_moe", **sizes)
+    it.config |= {"target_modules": ["up_proj"], "rank_pattern": {"experts.2.up_proj": RANK + 1}}
+    experts = [f"{PREFIX}.model.layers.{i}.mlp.experts.{e}.up_proj" for i in range(N_LAYER) for e in range(3)]
+    it.tensors = {}
+    for expert in experts:
+        it.tensors |= lora(expert, 24, HIDDEN, RANK + 1 if "experts.2" in expert else RANK)
+    it.write()
+
+
+@bad("GG007", "GG001", "LO013")
+def moved_layers_of_gemma2(it: Specimen, bases: Path) -> None:
+    it.base = write_gguf(bases / "gemma2.gguf", "gemma2")
+    it.config["layer_replication"] = [[0, 2], [1, 2]]
+    it.write()
+
+
+@bad("GG008", "LO013")
+def layers_beyond_the_base(it: Specimen, _: Path) -> None:
+    it.config["layer_replication"] = [[0, 3]]
     it.write()

@@ -11,8 +11,10 @@ import pytest
 from gguf import GGUFReader
 
 from converter.errors import ConverterError
+from converter.plan.changes import changes_of
 from converter.plan.lora import common_alpha
 from converter.read.adapter import read_adapter
+from converter.read.base_model import read_base_model
 from tests.rules.specimens import PREFIX, SHAPES, Specimen, lora
 from tests.unit.conversion import LORA, convert, tensors_of, values_of, write_base
 
@@ -69,7 +71,9 @@ def test_llama_cpp_scales_as_peft_does(case: str, specimen: Specimen, tmp_path: 
         stored = {"self_attn.q_proj": "attn_q", "self_attn.v_proj": "attn_v", "mlp.down_proj": "ffn_down"}[name]
         before, after = own_delta(specimen, name), served_delta(file, f"blk.0.{stored}.weight")
         np.testing.assert_allclose(np.sort(after, axis=0), np.sort(scale * before, axis=0), rtol=1e-6, atol=1e-44)
-    assert (common_alpha(read_adapter(specimen.directory)) is not None) == one_alpha
+    assert specimen.base
+    changed = changes_of(read_adapter(specimen.directory), read_base_model(specimen.base))
+    assert (common_alpha(changed) is not None) == one_alpha
 
 
 def own_delta(specimen: Specimen, name: str) -> np.ndarray:

@@ -17,11 +17,17 @@ from converter.errors import JUDGED_BAD, ConverterError
 from converter.plan.conversion_plan import (
     CopiedBytes,
     Delta,
-    MergedRows,
+    JoinedColumns,
+    JoinedRows,
+    Magnitude,
+    Merged,
     PlannedTensor,
+    ReplacedRows,
     Source,
+    Stacked,
     StoredColumns,
     StoredRows,
+    Zeros,
 )
 from converter.read.stored import StoredTensor
 from converter.transforms import InterleaveRope
@@ -73,21 +79,53 @@ def encoded(tensor: PlannedTensor, n_elements: int = 1 << 17) -> bytes:
     return b"".join(map(bytes, blocks(tensor, DeltaKept(tensor.name), n_elements)))
 
 
-def merged(store: Store, base: str = "F32", factors: str = "F32") -> MergedRows:
+def merged(store: Store, base: str = "F32", factors: str = "F32") -> Merged:
     left = StoredRows("b", store.random(N_ROWS, RANK, dtype=factors), ORDER)
     right = StoredRows("a", store.random(RANK, N_COLUMNS, dtype=factors))
-    return MergedRows(StoredRows("w", store.random(N_ROWS, N_COLUMNS, dtype=base)), Delta(left, right, 0.3))
+    return Merged(StoredRows("w", store.random(N_ROWS, N_COLUMNS, dtype=base)), (Delta(left, right, 0.3),))
 
 
-def merged_embedding(store: Store) -> MergedRows:
+def merged_embedding(store: Store) -> Merged:
     left = StoredColumns("a", store.random(RANK, N_ROWS))
     right = StoredColumns("b", store.random(N_COLUMNS, RANK))
-    return MergedRows(StoredRows("w", store.random(N_ROWS, N_COLUMNS)), Delta(left, right, 0.3))
+    return Merged(StoredRows("w", store.random(N_ROWS, N_COLUMNS)), (Delta(left, right, 0.3),))
 
 
-def over_own_base(store: Store) -> MergedRows:
+def over_own_base(store: Store) -> Merged:
     source = merged(store)
-    return replace(source, base=replace(source.base, order=ORDER))
+    return replace(source, base=StoredRows("w", store.random(N_ROWS, N_COLUMNS), ORDER))
+
+
+def with_magnitudes(store: Store) -> Merged:
+    return replace(merged(store), magnitude=Magnitude(StoredRows("m", store.random(N_ROWS), ORDER), "rows"))
+
+
+def embedding_with_magnitudes(store: Store) -> Merged:
+    return replace(merged_embedding(store), magnitude=Magnitude(StoredRows("m", store.random(N_COLUMNS)), "columns"))
+
+
+def with_new_rows(store: Store) -> Merged:
+    """The base lacks the last two rows; one in the middle is replaced as well."""
+    rows = ReplacedRows(StoredRows("t", store.random(3, N_COLUMNS)), (N_ROWS - 1, 5, N_ROWS - 2))
+    return Merged(StoredRows("w", store.random(N_ROWS - 2, N_COLUMNS)), replaced=(rows,))
+
+
+def minus_another(store: Store) -> Merged:
+    left, right = StoredRows("b0", store.random(N_ROWS, 3)), StoredRows("a0", store.random(3, N_COLUMNS))
+    source = merged(store)
+    return replace(source, deltas=(*source.deltas, Delta(left, right, -0.2)))
+
+
+def one_experts_factors(store: Store) -> Merged:
+    """Of four experts the third."""
+    left = StoredRows("b", store.random(N_ROWS, 4 * RANK), ORDER, every=(2, 4))
+    right = StoredRows("a", store.random(4 * RANK, N_COLUMNS).slabs(4).slab(2))
+    return Merged(StoredRows("w", store.random(N_ROWS, N_COLUMNS)), (Delta(left, right, 0.3),))
+
+
+def joined(store: Store) -> JoinedRows:
+    beside = (StoredRows("b", store.random(20, 24), scale=0.5), StoredRows("b0", store.random(20, 40)))
+    return JoinedRows((Zeros((7, N_COLUMNS)), JoinedColumns(beside), StoredRows("a", store.random(21, N_COLUMNS))))
 
 
 # Each source of rows, and what it should hold.
@@ -103,21 +141,53 @@ SOURCES: dict[str, Callable[[Store], Source]] = {
     "merged with Q4_0": lambda store: merged(store, "Q4_0", "F16"),
     "merged over its own base": over_own_base,
     "merged embedding": merged_embedding,
+    "one added to": lambda store: StoredRows("n", store.random(N_ROWS, N_COLUMNS), ORDER, add=1.0),
+    "magnitudes": with_magnitudes,
+    "magnitudes of an embedding": embedding_with_magnitudes,
+    "new rows": with_new_rows,
+    "minus another": minus_another,
+    "one expert": one_experts_factors,
+    "joined": joined,
 }
 
 
 def expected(source: Source) -> np.ndarray:
     """The numbers of a source, as a whole and in the plainest way."""
     match source:
-        case MergedRows(base, delta):
-            merged: np.ndarray = expected(base) + delta.scaling * (expected(delta.left) @ expected(delta.right))
-            return merged
+        case Merged():
+            return expected_merge(source)
         case StoredColumns(_, tensor):
             return numbers(tensor).T
-        case StoredRows(_, tensor, order, scale):
-            return scale * (numbers(tensor)[PERMUTED] if order == ORDER else numbers(tensor))
+        case StoredRows(_, tensor, order, scale, add, every):
+            rows = numbers(tensor)[PERMUTED] if order == ORDER else numbers(tensor)
+            return scale * (rows[:, every[0] :: every[1]] if every else rows) + add
         case CopiedBytes(_, tensor):
             return numbers(tensor)
+        case Zeros(shape):
+            return np.zeros(shape)
+        case JoinedRows(parts):
+            return np.vstack(list(map(expected, parts)))
+        case JoinedColumns(parts):
+            return np.hstack(list(map(expected, parts)))
+        case Stacked(parts):
+            return np.stack(list(map(expected, parts)))
+
+
+def expected_merge(source: Merged) -> np.ndarray:
+    merged = np.zeros((N_ROWS, N_COLUMNS))
+    base = expected(source.base)
+    merged[: len(base)] = base
+    for delta in source.deltas:
+        assert delta.right
+        merged += delta.scaling * (expected(delta.left) @ expected(delta.right))
+    if source.magnitude:
+        values, axis = source.magnitude.values, 1 if source.magnitude.of == "rows" else 0
+        assert isinstance(values, StoredRows)
+        vector = numbers(values.tensor)[PERMUTED] if values.order == ORDER else numbers(values.tensor)
+        merged *= np.expand_dims(vector, axis) / np.linalg.norm(merged, axis=axis, keepdims=True)
+    for replaced in source.replaced:
+        merged[list(replaced.indices)] = expected(replaced.rows)
+    return merged
 
 
 @pytest.mark.parametrize("n_elements", BLOCK_SIZES)
@@ -160,7 +230,7 @@ print(merged_large(Store(Path(sys.argv[2]))))
 def merged_large(store: Store) -> str:
     """The SHA-256 of a merge large enough for BLAS to share it among threads."""
     left, right = StoredRows("b", store.random(512, 32)), StoredRows("a", store.random(32, 1024))
-    source = MergedRows(StoredRows("w", store.random(512, 1024)), Delta(left, right, 0.3))
+    source = Merged(StoredRows("w", store.random(512, 1024)), (Delta(left, right, 0.3),))
     return hashlib.sha256(encoded(PlannedTensor("w", (512, 1024), F16, source), 1 << 30)).hexdigest()
 
 
@@ -173,6 +243,18 @@ def test_blas_threads_change_no_byte(tmp_path: Path) -> None:
         for n_threads in (1, 2)
     }  # fmt: skip
     assert len(digests) == 1
+
+
+def test_experts_lie_one_after_the_other(store: Store) -> None:
+    parts = (merged(store), StoredRows("w", store.random(N_ROWS, N_COLUMNS)), merged(store, "BF16"))
+    stacked = PlannedTensor("w", (3, N_ROWS, N_COLUMNS), F32, Stacked(parts))
+    assert encoded(stacked, 640) == expected(stacked.source).astype("<f4").tobytes()
+
+
+def test_a_bias_grows_out_of_nothing(store: Store) -> None:
+    b = StoredRows("b.bias", store.random(N_ROWS), ORDER)
+    bias = PlannedTensor("b", (N_ROWS,), F32, Merged(Zeros((N_ROWS,)), (Delta(b, None, 0.5),)))
+    assert encoded(bias, 7) == (0.5 * numbers(b.tensor)[PERMUTED]).astype("<f4").tobytes()
 
 
 # --- Delta kept -------------------------------------------------------------------------------------------------------
@@ -196,7 +278,7 @@ def test_a_delta_below_the_last_place_is_lost(store: Store) -> None:
     ones = StoredRows("w", store.put(np.ones((N_ROWS, N_COLUMNS)), "F32"))
     left, right = StoredRows("b", store.random(N_ROWS, RANK)), StoredRows("a", store.random(RANK, N_COLUMNS))
     kept = DeltaKept("w")
-    source = MergedRows(ones, Delta(left, right, 1e-6))
+    source = Merged(ones, (Delta(left, right, 1e-6),))
     assert list(blocks(PlannedTensor("w", (N_ROWS, N_COLUMNS), BF16, source), kept))
     assert kept.share == pytest.approx(0, abs=1e-9)
     assert kept.noise == pytest.approx(1)

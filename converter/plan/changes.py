@@ -1,0 +1,73 @@
+"""What an adapter does to each GGUF tensor of its base: the adapter's parts, gathered under the names of GGUF."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from converter.architectures import Target
+from converter.read.adapter import Adapter, AdapterTensor, LoraPair, TokenRows
+from converter.read.base_model import BaseModel
+from converter.read.module_paths import EMBEDDING, HEAD
+
+
+@dataclass(slots=True)
+class Change:
+    """Everything that the adapter does to one module of one GGUF tensor.
+
+    ``pairs`` are added, ``initial`` ones subtracted. ``saved`` replaces the base, ``own_base`` is the base that a
+    delta was trained on. Of a bias, ``pairs`` count with their ``b_bias`` alone.
+    """
+
+    target: Target
+    pairs: list[LoraPair] = field(default_factory=list)
+    initial: list[LoraPair] = field(default_factory=list)
+    saved: AdapterTensor | None = None
+    own_base: AdapterTensor | None = None
+    token_rows: list[TokenRows] = field(default_factory=list)
+
+
+# A tensor's changes by the expert they belong to; None for a tensor that is one matrix, or a change to all experts.
+Changes = Mapping[int | None, Change]
+
+
+def changes_of(adapter: Adapter, base: BaseModel) -> Mapping[str, Changes]:
+    """The changes of every GGUF tensor that a judged adapter touches, by the tensor's full name."""
+    gathered: dict[str, dict[int | None, Change]] = {}
+
+    def change(target: Target, parameter: str) -> Change:
+        by_expert = gathered.setdefault(f"{target.tensor}.{parameter}", {})
+        return by_expert.setdefault(target.expert, Change(target))
+
+    for pair, target in _with_targets(adapter.pairs, base):
+        change(target, "weight").pairs.append(pair)
+        if pair.b_bias:
+            change(target, "bias").pairs.append(pair)
+    for pair, target in _with_targets(adapter.initial.pairs if adapter.initial else (), base):
+        change(target, "weight").initial.append(pair)
+    for tensor, target in _with_targets(adapter.saved_modules, base):
+        change(target, tensor.role).saved = tensor
+    for tensor, target in _with_targets(adapter.base_layers, base):
+        change(target, tensor.role.removeprefix("base_layer.")).own_base = tensor
+    for rows, target in _with_targets(_token_rows(adapter, base), base):
+        change(target, "weight").token_rows.append(rows)
+    return gathered
+
+
+Part = TypeVar("Part", LoraPair, AdapterTensor, TokenRows)
+
+
+def _with_targets(parts: tuple[Part, ...], base: BaseModel) -> Iterator[tuple[Part, Target]]:
+    for part in parts:
+        for target in base.targets(part.module):
+            yield part, target
+
+
+def _token_rows(adapter: Adapter, base: BaseModel) -> tuple[TokenRows, ...]:
+    """The embedding's rows are the head's too in a tied base, unless the head has rows of its own.
+
+    PEFT wraps both ends of a tied model with the embedding's rows (_set_trainable in peft/utils/other.py).
+    """
+    rows = adapter.token_rows
+    if not base.tied or any(part.module == HEAD for part in rows):
+        return rows
+    return (*rows, *(TokenRows(HEAD, part.tensor, part.indices) for part in rows if part.module == EMBEDDING))

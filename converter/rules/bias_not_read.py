@@ -1,0 +1,25 @@
+"""llama.cpp's graph of this architecture has no bias for a module that the adapter gives one.
+
+Why it matters: llama.cpp refuses a file with a tensor that its loader doesn't create (`wrong number of tensors`). The
+bias would have to be dropped, and is a part of what was trained.
+
+What to do: train with bias="none" and lora_bias=False, or without these modules.
+"""
+
+from collections.abc import Iterator
+
+from converter.diagnostics import MODEL, BaseCheck, Problem, Rule, Severity
+from converter.read.adapter import Adapter
+from converter.read.base_model import BaseModel
+
+
+def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
+    """Yield each bias that the graph doesn't add."""
+    for tensor in adapter.tensors:
+        target = base.target(tensor.module)
+        if tensor.role.endswith("bias") and target and not target.bias:
+            message = f"is a bias, and llama.cpp's {base.model_type} reads no {target.tensor}.bias"
+            yield Problem(tensor.key, message, MODEL)
+
+
+RULE = Rule("GG004", "bias-not-read", Severity.ERROR, BaseCheck(check))

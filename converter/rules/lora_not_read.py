@@ -1,0 +1,23 @@
+"""llama.cpp's graph of this architecture doesn't apply a LoRA to a module that the adapter changes.
+
+Why it matters: the LoRA file loads, and the delta is ignored in silence (GPT-2's position embedding).
+
+What to do: merge it with `adapter-to-gguf ADAPTER --base BASE --to model -o model.gguf`.
+"""
+
+from collections.abc import Iterator
+
+from converter.diagnostics import LORA, BaseCheck, Problem, Rule, Severity
+from converter.read.adapter import Adapter
+from converter.read.base_model import BaseModel
+
+
+def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
+    """Yield each pair on such a module; vectors belong to lora-on-vector."""
+    for pair in adapter.pairs:
+        target = base.target(pair.module)
+        if target and not target.lora and len(target.shape) > 1:
+            yield Problem(pair.module, f"takes no LoRA in llama.cpp's {base.model_type} ({target.tensor}.weight)", LORA)
+
+
+RULE = Rule("GG005", "lora-not-read", Severity.ERROR, BaseCheck(check))
