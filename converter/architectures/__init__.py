@@ -85,7 +85,7 @@ class Architecture:
         return frozenset(dim for targets in self.modules.values() for target in targets for dim in target.shape)
 
 
-_NUMBER: Final = re.compile(r"(?<=\.)\d+(?=\.)")
+_NUMBER: Final = re.compile(r"(?<=\.)(?:0|[1-9][0-9]*)(?=\.)")
 
 
 def numbers_in(name: str) -> tuple[int, ...]:
