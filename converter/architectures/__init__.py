@@ -66,7 +66,7 @@ class Architecture:
     def targets(self, module: str) -> tuple[Target, ...]:
         """The targets of a module such as ``model.layers.3.mlp.up_proj``; none where llama.cpp has no such tensor."""
         numbers = numbers_in(module)
-        patterns = self.modules.get(_pattern(module, ("{i}", "{e}")), ())
+        patterns = self.modules.get(_pattern(module), ())
         return tuple(_numbered(target, numbers) for target in patterns)
 
     def target(self, module: str) -> Target | None:
@@ -75,7 +75,7 @@ class Architecture:
 
     def source(self, tensor: str) -> Target | None:
         """The target of the one module that is the whole GGUF tensor (without ``.weight`` or ``.bias``), or None."""
-        pattern = _pattern(tensor, ("{i}",))
+        pattern = _pattern(tensor)
         whole = (t for targets in self.modules.values() for t in targets if t.is_whole_tensor and t.tensor == pattern)
         return next((_numbered(target, numbers_in(tensor)) for target in whole), None)
 
@@ -93,8 +93,11 @@ def numbers_in(name: str) -> tuple[int, ...]:
     return tuple(int(number) for number in _NUMBER.findall(name))
 
 
-def _pattern(name: str, placeholders: tuple[str, ...]) -> str:
-    for placeholder in placeholders:
+def _pattern(name: str) -> str:
+    """The name with its numbers as placeholders; empty for a name that holds a placeholder itself."""
+    if "{" in name:
+        return ""
+    for placeholder in ("{i}", "{e}"):
         name = _NUMBER.sub(placeholder, name, count=1)
     return name
 

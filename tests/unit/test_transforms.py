@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from converter.architectures import architecture_named
-from converter.transforms import IDENTITY, InterleaveRope, Order, indices, order_of
+from converter.transforms import IDENTITY, InterleaveRope, Order, RowRange, indices, order_of
 
-DIMS = {"n_head": 4, "n_head_kv": 2}
+DIMS = {"n_head": 4, "n_head_kv": 2, "moe_gate_up": 10}
 HEADS = [(1, 2), (1, 24), (2, 6), (4, 16), (3, 128)]
 
 
@@ -36,6 +36,14 @@ def test_rotating_neighbours_in_gguf_order_is_rotating_halves_in_transformers(n_
     halves = np.concatenate([_rotate_halves(head) for head in np.split(rows, n_head)])
     neighbours = np.concatenate([_rotate_neighbours(head) for head in np.split(rows[order], n_head)])
     np.testing.assert_allclose(neighbours, halves[order], rtol=0, atol=1e-12)
+
+
+def test_gate_and_up_are_the_two_halves_of_their_rows() -> None:
+    architecture = architecture_named("qwen3moe")
+    assert architecture
+    gate, up = architecture.targets("model.layers.0.mlp.experts.gate_up_proj")
+    assert indices(order_of(gate, DIMS), 10).tolist() == [0, 1, 2, 3, 4]
+    assert indices(order_of(up, DIMS), 10).tolist() == [5, 6, 7, 8, 9]
 
 
 def _rotate_halves(head: np.ndarray) -> np.ndarray:
@@ -67,6 +75,10 @@ def _angles(n: int) -> np.ndarray:
         ("gemma3", "self_attn.q_proj", IDENTITY),
         ("qwen2", "self_attn.k_proj", IDENTITY),
         ("qwen3", "self_attn.q_proj", IDENTITY),
+        ("phi3", "self_attn.qkv_proj", IDENTITY),
+        ("qwen3moe", "mlp.experts.gate_up_proj", RowRange(0, 5)),
+        ("qwen3moe", "mlp.experts.down_proj", IDENTITY),
+        ("qwen3moe", "mlp.experts.2.up_proj", IDENTITY),
     ],
 )
 def test_which_modules_are_reordered(architecture: str, module: str, expected: Order) -> None:

@@ -57,6 +57,84 @@ def test_weights_of_a_directory(tmp_path: Path) -> None:
     assert base.shape("lm_head") == (VOCAB + 1, HIDDEN)  # the file knows better than the config
 
 
+GPT2 = {"model_type": "gpt2", "vocab_size": 40, "n_embd": 8, "n_layer": 2, "n_head": 2, "n_inner": None}
+EXPERTS = {
+    "hidden_size": 8,
+    "num_attention_heads": 2,
+    "head_dim": 4,
+    "moe_intermediate_size": 6,
+    "num_hidden_layers": 1,
+}
+
+
+def _config(directory: Path, **fields: object) -> Path:
+    (directory / "config.json").write_text(json.dumps(fields), encoding="utf-8")
+    return directory
+
+
+def test_gpt2_s_config_has_names_of_its_own(tmp_path: Path) -> None:
+    base = read_base_model(_config(tmp_path, **GPT2))
+    assert base.tied
+    assert base.shape("transformer.h.1.attn.c_attn") == (24, 8)
+    assert base.shape("transformer.h.1.mlp.c_proj") == (8, 32)  # n_inner is four times the width
+    assert base.shape("transformer.wpe") == (1024, 8)
+    assert base.shape("lm_head") == base.shape("model.embed_tokens") == (40, 8)
+    assert base.shape("transformer.h.2.attn.c_attn") is None
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", ""])
+def test_gpt2_s_weights_are_transposed_and_the_hub_s_are_of_the_bare_model(prefix: str, tmp_path: Path) -> None:
+    _config(tmp_path, **GPT2)
+    weights = {f"{prefix}h.0.attn.c_attn.weight": tensor(8, 24), f"{prefix}wte.weight": tensor(41, 8)}
+    write_safetensors(tmp_path / "model.safetensors", weights)
+    base = read_base_model(tmp_path)
+    assert base.shape("transformer.h.0.attn.c_attn") == (24, 8)
+    assert base.shape("lm_head") == (41, 8)
+    assert base.shape("transformer.h.1.attn.c_attn") is None
+
+
+@pytest.mark.parametrize("field", ["num_experts", "num_local_experts"])
+def test_experts_are_fused_or_modules_of_their_own(field: str, tmp_path: Path) -> None:
+    _config(tmp_path, model_type="qwen3_moe", **EXPERTS, **{field: 3})
+    # As transformers 5 saves a model whose experts it fuses.
+    weights = {"model.layers.0.mlp.experts.0.gate_proj.weight": tensor(6, 8)}
+    write_safetensors(tmp_path / "model.safetensors", weights)
+    base = read_base_model(tmp_path)
+    assert base.shape("model.layers.0.mlp.experts.gate_up_proj") == (3, 12, 8)
+    assert base.shape("model.layers.0.mlp.experts.down_proj") == (3, 8, 6)
+    assert base.shape("model.layers.0.mlp.experts.2.down_proj") == (8, 6)
+    assert base.shape("model.layers.0.mlp.experts.3.down_proj") is None
+    assert base.shape("model.layers.0.mlp.gate_proj") is None
+
+
+def test_experts_of_a_gguf(tmp_path: Path) -> None:
+    base = read_base_model(_write_experts(tmp_path / "base.gguf"))
+    assert base.shape("model.layers.0.mlp.experts.gate_up_proj") == (3, 12, 8)
+    assert base.shape("model.layers.0.mlp.experts.down_proj") == (3, 8, 6)
+    assert base.shape("model.layers.0.mlp.experts.2.gate_proj") == (6, 8)
+    assert base.shape("model.layers.0.mlp.experts.3.gate_proj") is None
+    assert base.shape("model.layers.1.mlp.experts.down_proj") is None
+    assert [t.tensor for t in base.targets("model.layers.0.mlp.gate")] == ["blk.0.ffn_gate_inp"]
+
+
+def _write_experts(path: Path) -> Path:
+    writer = GGUFWriter(path, "qwen3moe")
+    writer.add_embedding_length(8)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(16)
+    writer.add_head_count(2)
+    writer.add_expert_count(3)
+    writer.add_expert_feed_forward_length(6)
+    shapes = {"token_embd": (40, 8), "blk.0.ffn_gate_exps": (3, 6, 8), "blk.0.ffn_down_exps": (3, 8, 6)}
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", np.zeros(shape, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def test_the_label_of_a_path_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_huggingface(tmp_path / "my-base")
     monkeypatch.chdir(tmp_path / "my-base")
