@@ -1,5 +1,7 @@
 """From a judged adapter, its base and a deployment to the plan."""
 
+from collections.abc import Iterator
+
 from converter.diagnostics import Deployment
 from converter.errors import ConverterError
 from converter.plan.conversion_plan import ConversionPlan, PlannedFile
@@ -20,7 +22,17 @@ def plan_conversion(adapter: Adapter, base: BaseModel, deployment: Deployment) -
     if base.architecture is None:
         raise ConverterError(f"{base.path}: architecture {base.model_type!r} is not supported")
     files = _files(adapter, as_trained(base, adapter), deployment)
-    return ConversionPlan(deployment, base.architecture.name, files, plan_ledger(adapter, files))
+    ledger = plan_ledger(adapter, files)
+    return ConversionPlan(deployment, base.architecture.name, files, ledger, tuple(_notes(adapter)))
+
+
+def _notes(adapter: Adapter) -> Iterator[str]:
+    """What whoever serves the output has to know."""
+    if adapter.config and adapter.config.alora_invocation_tokens:
+        yield (
+            "an aLoRA: llama-server applies it from its invocation tokens on, once they are in the prompt; "
+            "other programs apply it to every token"
+        )
 
 
 def _files(adapter: Adapter, base: BaseModel, deployment: Deployment) -> tuple[PlannedFile, ...]:
