@@ -273,9 +273,9 @@ def _placed(cursor: _Cursor, info: _Info, data_offset: int) -> GgufTensor:
     return GgufTensor(name, shape, ggml_type, offset, nbytes)
 
 
-def read_strings(header: GgufHeader, array: GgufArray) -> Iterator[str]:
+def read_strings(path: Path, array: GgufArray) -> Iterator[str]:
     """The strings of a metadata array, read from the file when asked for."""
-    for element in raw_elements(header.path, array):
+    for element in raw_elements(path, array):
         yield element[8:].decode("utf-8", errors="surrogateescape")
 
 
@@ -313,9 +313,9 @@ def scalar_bytes(value_type: int, value: float) -> bytes:
     return _SCALARS[value_type].pack(value)
 
 
-def read_scalars(header: GgufHeader, array: GgufArray) -> tuple[int | float | bool, ...]:
+def read_scalars(path: Path, array: GgufArray) -> tuple[int | float | bool, ...]:
     """The numbers of a metadata array."""
-    data = _bytes_of(header.path, array)
+    data = _bytes_of(path, array)
     return tuple(value for (value,) in _SCALARS[array.element_type].iter_unpack(data))
 
 

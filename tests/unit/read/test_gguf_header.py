@@ -56,8 +56,8 @@ def test_values_are_decoded_and_arrays_on_demand(gguf: Path) -> None:
     tokens, scores = header.kv["tokenizer.ggml.tokens"], header.kv["tokenizer.ggml.scores"]
     assert isinstance(tokens, GgufArray)
     assert isinstance(scores, GgufArray)
-    assert list(read_strings(header, tokens)) == ["<s>", "ä", ""]
-    assert read_scalars(header, scores) == (0.5, -1.0, 2.0)
+    assert list(read_strings(gguf, tokens)) == ["<s>", "ä", ""]
+    assert read_scalars(gguf, scores) == (0.5, -1.0, 2.0)
 
 
 def test_an_entrys_bytes_are_the_whole_entry(gguf: Path) -> None:

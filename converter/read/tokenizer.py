@@ -1,0 +1,161 @@
+"""The tokenizer beside an adapter or a base as data: its tokens, special ids and chat template. No library runs.
+
+Formats: tokenizer.json is huggingface/tokenizers' (tokenizers/src/tokenizer/serialization.rs); the other files are
+transformers' (tokenization_utils_base.py: added_tokens.json and special_tokens_map.json are of slow tokenizers).
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+_FILES: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+_MAX_NBYTES: Final = 300_000_000  # several times the largest real one
+_SPECIAL: Final = ("bos", "eos", "pad")
+
+# The merges of a BPE model, which tokenizers writes last. Nobody asks for them, and parsed they are most of the memory.
+_MERGES: Final = re.compile(rb'("merges"\s*:\s*\[).*(\]\s*\}\s*\}\s*)\Z', re.DOTALL)
+
+Json = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class AddedToken:
+    """A token beside the model's own vocabulary, which is split off before any other."""
+
+    id: int
+    text: str
+    special: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # by identity: a key of caches
+class Tokenizer:
+    """What the files of a tokenizer say.
+
+    ``vocabulary`` has the texts of the model's own tokens by id; it is empty where only the added ones are known.
+    ``special_ids`` has bos, eos and pad as far as they are stated. ``faults`` are files that can't be read, and why.
+    """
+
+    vocabulary: Mapping[int, str]
+    added: tuple[AddedToken, ...]
+    special_ids: Mapping[str, int]
+    chat_template: str | None
+    faults: tuple[tuple[Path, str], ...]
+
+    @property
+    def n_tokens(self) -> int:
+        """The highest id plus one, 0 where no token is known."""
+        return max((*self.vocabulary, *(token.id for token in self.added)), default=-1) + 1
+
+
+def read_tokenizer(directory: Path) -> Tokenizer | None:
+    """Read the tokenizer in ``directory``; None where none of its files is there."""
+    paths = [directory / name for name in _FILES if (directory / name).is_file()]
+    # Several rules ask, and a large one takes half a second. A file that has changed is read again.
+    return _read(directory, tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+
+
+@lru_cache(maxsize=2)
+def _read(directory: Path, files: tuple[tuple[str, int, int], ...]) -> Tokenizer | None:
+    if not files:
+        return None
+    faults: list[tuple[Path, str]] = []
+    contents = {name: _content(directory / name, faults) for name, _, _ in files}
+    objects = {
+        name: _object(directory / name, content, faults) for name, content in contents.items() if content is not None
+    }
+    whole, config = objects.get("tokenizer.json", {}), objects.get("tokenizer_config.json", {})
+    vocabulary = dict(_vocabulary(_mapping(whole.get("model")).get("vocab")))
+    added = tuple(_added(whole, config, objects.get("added_tokens.json", {})))
+    stated = {**objects.get("special_tokens_map.json", {}), **config}
+    return Tokenizer(
+        vocabulary,
+        added,
+        _special_ids(stated, vocabulary, added),
+        _chat_template(contents.get("chat_template.jinja"), config.get("chat_template")),
+        tuple(faults),
+    )
+
+
+def _content(path: Path, faults: list[tuple[Path, str]]) -> bytes | None:
+    try:
+        if path.stat().st_size <= _MAX_NBYTES:
+            return path.read_bytes()
+        faults.append((path, f"has {path.stat().st_size} bytes (at most {_MAX_NBYTES})"))
+    except OSError as error:
+        faults.append((path, f"can't be read: {error.strerror or error}"))
+    return None
+
+
+def _object(path: Path, content: bytes, faults: list[tuple[Path, str]]) -> Json:
+    if path.suffix != ".json":
+        return {}
+    try:
+        parsed = json.loads(_MERGES.sub(rb"\1\2", content))
+    except (ValueError, RecursionError) as error:
+        faults.append((path, f"is not JSON: {error}"))
+        return {}
+    if not isinstance(parsed, dict):
+        faults.append((path, "is not a JSON object"))
+        return {}
+    return parsed
+
+
+def _mapping(value: object) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _vocabulary(vocab: object) -> Iterator[tuple[int, str]]:
+    """BPE's and WordPiece's are objects of text to id, Unigram's a list of [text, score]."""
+    if isinstance(vocab, dict):
+        yield from ((i, text) for text, i in vocab.items() if type(i) is int and i >= 0)
+    elif isinstance(vocab, list):
+        yield from ((i, str(entry[0])) for i, entry in enumerate(vocab) if isinstance(entry, list) and entry)
+
+
+def _added(whole: Json, config: Json, added: Json) -> Iterator[AddedToken]:
+    """The added tokens, from the first place that has them."""
+    entries = whole.get("added_tokens")
+    decoder = _mapping(config.get("added_tokens_decoder"))
+    if isinstance(entries, list):
+        pairs = [(_mapping(entry).get("id"), _mapping(entry)) for entry in entries]
+    elif decoder:
+        pairs = [(int(i) if i.isdecimal() else None, _mapping(entry)) for i, entry in decoder.items()]
+    else:
+        pairs = [(i, {"content": text}) for text, i in added.items()]
+    for i, fields in pairs:
+        text = fields.get("content")
+        if type(i) is int and i >= 0 and isinstance(text, str):
+            yield AddedToken(i, text, special=fields.get("special") is True)
+
+
+def _special_ids(stated: Json, vocabulary: Mapping[int, str], added: tuple[AddedToken, ...]) -> Mapping[str, int]:
+    wanted = {name: _token_text(stated.get(f"{name}_token")) for name in _SPECIAL}
+    texts = set(wanted.values()) - {None}
+    ids = {text: i for i, text in vocabulary.items() if text in texts} | {token.text: token.id for token in added}
+    return {name: ids[text] for name, text in wanted.items() if text in ids}
+
+
+def _token_text(token: object) -> str | None:
+    """A special token is stated as its text, or as the fields of an added token."""
+    text = _mapping(token).get("content", token)
+    return text if isinstance(text, str) else None
+
+
+def _chat_template(file: bytes | None, stated: object) -> str | None:
+    """The file's, or the one that is stated; or of a list of named ones the default, which is the one served."""
+    if file is not None:
+        return file.decode(errors="replace")
+    named = stated if isinstance(stated, list) else []
+    templates = {_mapping(entry).get("name"): _mapping(entry).get("template") for entry in named}
+    template = templates.get("default", stated)
+    return template if isinstance(template, str) else None

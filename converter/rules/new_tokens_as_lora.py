@@ -1,0 +1,31 @@
+"""The adapter's tokenizer has tokens that the base doesn't have, or the model has another number of rows.
+
+Why it matters: a LoRA GGUF adds deltas to rows that are there. It carries neither rows nor the texts of tokens:
+llama.cpp would read a new token as several old ones, which the adapter never saw.
+
+What to do: write a model of its own with `adapter-to-gguf ADAPTER --base BASE --to model -o model.gguf`.
+"""
+
+from collections.abc import Iterator
+
+from converter.diagnostics import LORA, BaseCheck, Problem, Rule, Severity
+from converter.read.adapter import Adapter
+from converter.read.base_model import BaseModel
+from converter.read.vocabulary import vocabulary_of
+from converter.rules.texts import listed
+
+
+def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
+    """Yield the tokens, or the rows where no token tells them."""
+    vocabulary = vocabulary_of(adapter, base)
+    if vocabulary is None or vocabulary.unclear:
+        return
+    if vocabulary.new_tokens:
+        tokens = listed(f"{token.text!r} ({token.id})" for token in vocabulary.new_tokens)
+        yield Problem("tokenizer", f"has tokens that {base.label} lacks: {tokens}", LORA)
+    elif vocabulary.n_rows != vocabulary.n_base:
+        found = f"has {vocabulary.n_rows} rows of head or embedding, {base.label} has {vocabulary.n_base}"
+        yield Problem("tokenizer", found, LORA)
+
+
+RULE = Rule("BM020", "new-tokens-as-lora", Severity.ERROR, BaseCheck(check))
