@@ -1,6 +1,6 @@
 """One spoilt adapter, or several, for every rule."""
 
-from tests.rules.bad import bases, configs, containers, ends, tensors
+from tests.rules.bad import bases, configs, containers, ends, incomplete, tensors, tokens, wrong_bases
 from tests.rules.bad.registry import BAD, Spoil
 
-__all__ = ["BAD", "Spoil", "bases", "configs", "containers", "ends", "tensors"]
+__all__ = ["BAD", "Spoil", "bases", "configs", "containers", "ends", "incomplete", "tensors", "tokens", "wrong_bases"]
