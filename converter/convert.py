@@ -51,10 +51,15 @@ def plan(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Conversio
 
     Raises Refused where a rule forbids it, ConverterError where a file can't be read or a type doesn't fit.
     """
+    judge(adapter, base, deployment)
+    return plan_conversion(adapter, base, deployment)
+
+
+def judge(adapter: Adapter, base: BaseModel, deployment: Deployment) -> None:
+    """Judge the adapter, numbers included. Raises Refused where a rule forbids the deployment."""
     report = check_adapter(adapter, base, deployment, values=True)
     if not report.passed:
         raise Refused(report)
-    return plan_conversion(adapter, base, deployment)
 
 
 def write(
@@ -85,7 +90,10 @@ def _targets(conversion: ConversionPlan, output: Path) -> list[tuple[PlannedFile
 
 
 def _protect_sources(targets: list[tuple[PlannedFile, Path]], adapter: Adapter, base: BaseModel) -> None:
-    sources = {tensor.tensor.path for tensor in adapter.tensors} | {tensor.path for tensor in base.tensors.values()}
+    own = adapter.origin.adapter if adapter.origin else adapter
+    sources = {tensor.tensor.path for tensor in (*own.tensors, *adapter.tensors)} | {
+        tensor.path for tensor in base.tensors.values()
+    }
     sources |= {shard.path for shard in base.shards} | {adapter.path / CONFIG_NAME, base.path / "config.json"}
     for _, path in targets:
         if path.exists() and any(source.exists() and path.samefile(source) for source in sources):

@@ -11,6 +11,8 @@ from converter.read.base_model import BaseModel
 
 def adapter_digest(adapter: Adapter) -> str:
     """SHA-256 over the lines "SHA256  NAME" of adapter_config.json and the weight files, sorted by name."""
+    if adapter.origin:
+        return adapter_digest(adapter.origin.adapter)
     config = [adapter.config.path] if adapter.config else []
     return _digest_of([*config, *(header.path for header in adapter.headers)])
 

@@ -12,6 +12,7 @@ import click
 
 from converter import __version__
 from converter.cli.bases import find_base
+from converter.cli.convertible import convertible
 from converter.cli.ending import one_clear_line
 from converter.cli.width import report_width
 from converter.diagnostics import Deployment
@@ -72,16 +73,18 @@ def main(
 ) -> None:
     deployment = Deployment(to or ("model" if untie else "lora"), untie, outtype)
     with one_clear_line(COMMAND):
+        from converter.convert import plan
+
         if modelfile and deployment.to == "lora":
             raise ConverterError("--modelfile needs --to model: Ollama doesn't serve LoRA GGUF files")
-        adapter, model = _read(path, base)
-        conversion = _plan(adapter, model, deployment, style)
-        if dry_run:
-            _print_plan(conversion, style)
-        else:
-            _write(
-                conversion, adapter, model, output or _default_output(adapter, deployment), style, modelfile=modelfile
-            )
+        given, model = _read(path, base)
+        output = output or _default_output(given, deployment)
+        with _refusals_shown(style), convertible(given, model, deployment, output.parent) as adapter:
+            conversion = plan(adapter, model, deployment)
+            if dry_run:
+                _print_plan(conversion, style)
+            else:
+                _write(conversion, adapter, model, output, style, modelfile=modelfile)
 
 
 def _read(path: Path, base: Path | None) -> tuple[Adapter, BaseModel]:
@@ -99,11 +102,12 @@ def _read(path: Path, base: Path | None) -> tuple[Adapter, BaseModel]:
     return adapter, model
 
 
-def _plan(adapter: Adapter, base: BaseModel, deployment: Deployment, style: str) -> "ConversionPlan":
-    from converter.convert import Refused, plan
+@contextmanager
+def _refusals_shown(style: str) -> Iterator[None]:
+    from converter.convert import Refused
 
     try:
-        return plan(adapter, base, deployment)
+        yield
     except Refused as refused:
         from converter.report.json import json_report
         from converter.report.text import text_report

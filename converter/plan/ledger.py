@@ -3,11 +3,11 @@
 This is the product's promise as a data structure. A key in no line is a bug of ours, and fails the run.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from converter.plan.conversion_plan import Fate, LedgerLine, PlannedFile, StoredRows, keys_of, stored_in
-from converter.read.adapter import Adapter
+from converter.read.adapter import Adapter, Origin
 from converter.read.adapter_config import FIELDS, AdapterConfig, holds_nothing
 from converter.read.module_paths import HEAD
 
@@ -19,9 +19,32 @@ class LedgerGapError(RuntimeError):
 def plan_ledger(adapter: Adapter, files: Iterable[PlannedFile]) -> tuple[LedgerLine, ...]:
     """Account for every tensor and config field of a judged adapter. Raises LedgerGapError where one is left over."""
     used = _uses(files)
+    if adapter.origin:
+        return (*_origin_lines(adapter.origin, used), *_origin_fields(adapter.origin.adapter.config))
     folded = _folded(files)
     lines = [_tensor_line(adapter, key, used.get(key), key in folded) for key in _keys(adapter)]
     return (*lines, *_config_lines(adapter.config, folds=bool(folded)))
+
+
+def _origin_lines(origin: Origin, used: Mapping[str, str]) -> Iterator[LedgerLine]:
+    """The keys of an adapter that PEFT merged: each went into every output that a key it is in the place of became."""
+    outputs: dict[str, list[str]] = {key: [] for key in _keys(origin.adapter)}
+    for merged, keys in origin.keys.items():
+        for key in keys if merged in used else ():
+            outputs[key].append(used[merged])
+    for key, names in outputs.items():
+        if not names:
+            raise LedgerGapError(f"{key} is in no line of the ledger; please report this")
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield LedgerLine("tensor", key, "applied", f"merged by PEFT into {names[0]}{more}")
+
+
+def _origin_fields(config: AdapterConfig | None) -> Iterator[LedgerLine]:
+    for name, value in config.raw.items() if config else ():
+        if holds_nothing(value):
+            yield LedgerLine("config", name, "redundant", "holds nothing")
+        else:
+            yield LedgerLine("config", name, "applied", "read by PEFT for its merge")
 
 
 def _keys(adapter: Adapter) -> tuple[str, ...]:
@@ -47,6 +70,8 @@ def _tensor_line(adapter: Adapter, key: str, output: str | None, folded: bool) -
         return LedgerLine("tensor", key, "redundant", "the tied pair's one delta, added through embed_tokens")
     if adapter.is_saved_pair and tensor.module == HEAD:
         return LedgerLine("tensor", key, "redundant", "the saved pair's one tensor, written through embed_tokens")
+    if tensor in adapter.tied_token_rows:
+        return LedgerLine("tensor", key, "redundant", "the tied ends' one set of rows, replaced through embed_tokens")
     raise LedgerGapError(f"{key} is in no line of the ledger; please report this")
 
 
@@ -77,5 +102,7 @@ def _config_lines(config: AdapterConfig | None, *, folds: bool) -> Iterator[Ledg
             yield LedgerLine("config", name, "folded", "multiplied into lora_b")
         elif name in _APPLIED:
             yield LedgerLine("config", name, "applied", _APPLIED[name])
-        else:
+        elif name in FIELDS:
             yield LedgerLine("config", name, *_HOW[FIELDS[name].fate])
+        else:
+            yield LedgerLine("config", name, *_HOW["selects"])

@@ -113,11 +113,20 @@ class TokenRows:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The adapter that another one stands for, and which of its keys went into each key of that other."""
+
+    adapter: "Adapter"
+    keys: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
 class Adapter:
     """A PEFT adapter: the directory, its config and headers, every tensor, and what could not be read.
 
     ``initial`` is the adapter as it was before training, where the base was changed by it (PiSSA, OLoRA): what is
-    served is the base, plus this adapter's deltas, minus the initial one's.
+    served is the base, plus this adapter's deltas, minus the initial one's. ``origin`` is the adapter of another PEFT
+    method that this one is the equal of.
     """
 
     path: Path
@@ -127,6 +136,7 @@ class Adapter:
     faults: tuple[Fault, ...]
     index: Mapping[str, str] | None = None  # of a sharded adapter: key to shard file name, as its index states it
     initial: "Adapter | None" = None
+    origin: Origin | None = None
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -173,6 +183,14 @@ class Adapter:
             for tensor in tensors
             if self.config and (indices := token_indices(self.config, tensor))
         )
+
+    @property
+    def tied_token_rows(self) -> tuple[AdapterTensor, ...]:
+        """The embedding's token rows saved once more, as those of the head that is tied to it (TRAINABLE_TOKENS)."""
+        if self.config is None or self.config.is_lora:
+            return ()
+        read = {rows.tensor.key for rows in self.token_rows}
+        return tuple(t for t in self.tensors if t.role == "trainable_tokens_delta" and t.key not in read)
 
     @property
     def saved_modules(self) -> tuple[AdapterTensor, ...]:
@@ -270,7 +288,7 @@ def _with_parameter(tensor: AdapterTensor, targets: tuple[str, ...], depths: Map
         return replace(tensor, path=path) if _is_targeted(path, targets) else tensor
     wrapped = [p for p in _EXPERT_PARAMETERS if _is_targeted(f"{module}.{p}", targets)]
     if len(wrapped) != depths[module] + 1:
-        return replace(tensor, module=tensor.key, role="unknown")
+        return _unknown(tensor)
     path = f"{module}.{wrapped[depths[module] - tensor.path.count('.base_layer')]}"
     return replace(tensor, module=normal_module(path), path=path)
 
@@ -281,15 +299,21 @@ def _is_targeted(path: str, targets: tuple[str, ...]) -> bool:
 
 def _of_method(tensors: tuple[AdapterTensor, ...], config: AdapterConfig | None) -> tuple[AdapterTensor, ...]:
     """Read the keys as those of the config's method, where that is not LoRA."""
-    method = peft_method(config.peft_type) if config else None
-    return tuple(_tensor_of_method(tensor, method) for tensor in tensors) if method else tensors
+    if config is None or config.is_lora:
+        return tensors
+    method = peft_method(config.peft_type)
+    return tuple(_tensor_of_method(t, method) if method else _unknown(t) for t in tensors)
+
+
+def _unknown(tensor: AdapterTensor) -> AdapterTensor:
+    return replace(tensor, module=tensor.key, role="unknown")
 
 
 def _tensor_of_method(tensor: AdapterTensor, method: PeftMethod) -> AdapterTensor:
     path = method.module_of(bare_key(tensor.key).removeprefix("base_model."))
     if path is None:
         is_plain = tensor.role in ("weight", "bias", "base_layer.weight", "base_layer.bias")
-        return tensor if is_plain else replace(tensor, module=tensor.key, role="unknown")
+        return tensor if is_plain else _unknown(tensor)
     role: Role = "tuner" if path else "shared"
     if method.name == "LN_TUNING":
         role = "bias" if tensor.key.endswith(".bias") else "weight"

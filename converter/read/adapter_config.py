@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, TypeVar
 
+from converter.read.peft_methods import peft_method
+
 MAX_CONFIG_NBYTES: Final = 10_000_000
 _LARGEST: Final = sys.float_info.max
 
@@ -116,13 +118,25 @@ class AdapterConfig:
     duplicates: tuple[str, ...] = ()
 
     @property
+    def is_lora(self) -> bool:
+        """Whether the fields are LoraConfig's."""
+        return self.peft_type in (None, "LORA")
+
+    @property
     def unknown(self) -> tuple[str, ...]:
-        """Fields PEFT's LoraConfig doesn't have that hold a value."""
-        return tuple(name for name, value in self.raw.items() if name not in FIELDS and not holds_nothing(value))
+        """Fields that hold a value, and that PEFT's config of this method doesn't have."""
+        method = peft_method(self.peft_type)
+        if method is None and not self.is_lora:
+            return ()
+        known = method.fields if method else FIELDS
+        return tuple(name for name, value in self.raw.items() if name not in known and not holds_nothing(value))
 
     @property
     def unsupported(self) -> tuple[str, ...]:
         """Fields whose value changes the served weights in a way that is not converted."""
+        method = peft_method(self.peft_type)
+        if method:
+            return tuple(name for name, wanted in method.required.items() if self.raw.get(name, wanted) != wanted)
         return tuple(
             name
             for name, value in self.raw.items()
@@ -156,12 +170,20 @@ def read_adapter_config(path: Path) -> AdapterConfig:
     return _typed(path, raw, tuple(duplicates))
 
 
+# What every method's config calls by the same name. Another method's r can be 0, and its rank_pattern hold masks.
+_COMMON: Final = frozenset(
+    {"peft_type", "base_model_name_or_path", "bias", "target_modules", "exclude_modules", "layers_to_transform"}
+    | {"layers_pattern", "modules_to_save"}
+)
+
+
 def _typed(path: Path, raw: dict[str, object], duplicates: tuple[str, ...]) -> AdapterConfig:
     malformed: list[tuple[str, str, str]] = []
     no_tokens: TokenIndices = ()
+    is_lora = raw.get("peft_type") in (None, "LORA")
 
     def read(name: str, reader: Callable[[object], T], default: T) -> T:
-        if raw.get(name) is None:
+        if raw.get(name) is None or not (is_lora or name in _COMMON or name == "token_indices"):
             return default
         try:
             return reader(raw[name])
@@ -189,7 +211,8 @@ def _typed(path: Path, raw: dict[str, object], duplicates: tuple[str, ...]) -> A
         layers_pattern=read("layers_pattern", _one_or_more(_name), ()),
         target_parameters=read("target_parameters", _names, ()),
         modules_to_save=read("modules_to_save", _names, ()),
-        trainable_token_indices=read("trainable_token_indices", _token_indices, no_tokens),
+        trainable_token_indices=read("trainable_token_indices", _token_indices, no_tokens)
+        or _indices_by_module(raw, read("token_indices", _indices, ())),
         layer_replication=read("layer_replication", _layer_ranges, ()),
         alora_invocation_tokens=read("alora_invocation_tokens", _indices, ()),
         malformed=tuple(malformed),
@@ -262,6 +285,15 @@ def _one_or_more(reader: Callable[[object], T]) -> Callable[[object], tuple[T, .
 
 def _token_indices(value: object) -> TokenIndices:
     return {name: _indices(item) for name, item in value.items()} if isinstance(value, dict) else _indices(value)
+
+
+def _indices_by_module(raw: Mapping[str, object], indices: tuple[int, ...]) -> TokenIndices:
+    """TRAINABLE_TOKENS trains the same rows of each module it targets; without any, of the embedding."""
+    targets = raw.get("target_modules")
+    names = (
+        [name for name in targets if isinstance(name, str)] if isinstance(targets, list) else ["embed_tokens", "wte"]
+    )
+    return dict.fromkeys(names, indices) if indices else ()
 
 
 def _layer_ranges(value: object) -> tuple[tuple[int, int], ...]:

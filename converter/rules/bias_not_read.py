@@ -17,7 +17,9 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield each bias that the graph doesn't add."""
     for tensor in adapter.tensors:
         target = base.target(tensor.module)
-        if tensor.role.endswith("bias") and target and not target.bias:
+        # PEFT's bias tuner (BEFT) has one tensor a module, the bias.
+        is_bias = tensor.role.endswith("bias") or (tensor.role == "tuner" and tensor.key.endswith("bias"))
+        if is_bias and target and not target.bias:
             message = f"is a bias, and llama.cpp's {base.model_type} reads no {target.tensor}.bias"
             yield Problem(tensor.key, message, MODEL)
 

@@ -1,6 +1,7 @@
 """The two ends of a model, head and embedding, as the HD rules ask about them."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from converter.read.adapter import Adapter, AdapterTensor, LoraPair
@@ -15,5 +16,6 @@ def lora_on(adapter: Adapter, module: str) -> Iterator[LoraPair]:
 
 
 def saved_weight(adapter: Adapter, module: str) -> Iterator[AdapterTensor]:
-    """The weight of a module, if it is saved whole."""
-    return (tensor for tensor in adapter.saved_modules if tensor.module == module and tensor.role == "weight")
+    """The weight of a module, if it is saved whole; or a tensor of a method that gives it a whole new one."""
+    found = (t for t in adapter.tensors if t.module == module and t.role in ("weight", "tuner"))
+    return islice(found, 1)

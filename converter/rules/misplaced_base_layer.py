@@ -16,7 +16,7 @@ from converter.rules.ends import ENDS
 
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each base layer that is out of place."""
-    with_lora = {pair.module for pair in adapter.pairs}
+    with_lora = {pair.module for pair in adapter.pairs} | {t.module for t in adapter.tensors if t.role == "tuner"}
     for tensor in adapter.base_layers:
         if not _is_expected(adapter, tensor):
             yield Problem(tensor.key, f"is {tensor.role} of {tensor.module}, wanted none")
@@ -26,7 +26,7 @@ def check(adapter: Adapter) -> Iterator[Problem]:
 
 def _is_expected(adapter: Adapter, tensor: AdapterTensor) -> bool:
     if tensor.role == "base_layer.bias":
-        return adapter.config is not None and adapter.config.bias in ("all", "lora_only")
+        return adapter.config is not None and adapter.config.bias != "none"
     return tensor.module in ENDS
 
 

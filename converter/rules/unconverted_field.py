@@ -22,6 +22,8 @@ _CONSEQUENCES: Final = {
     "kasa_config": "singular values scale the delta",
     "megatron_config": "modules are Megatron's parallel ones",
     "monteclora_config": "factors are mixtures of samples",
+    "sample_at_inference": "weights are drawn anew for every input",
+    "save_precomputed_indices": "which weights were trained isn't in the file",
     "use_bdlora": "factors are block-diagonal",
     "use_qalora": "inputs are pooled before lora_A",
 }

@@ -18,8 +18,9 @@ def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each unknown field that holds a value."""
     if adapter.config:
         for field in adapter.config.unknown:
+            method = adapter.config.peft_type or "LORA"
             value = json.dumps(adapter.config.raw[field])[:80]
-            yield Problem(field, f"is {value}, and is no field of PEFT's LoraConfig that this version knows")
+            yield Problem(field, f"is {value}, and is no field of PEFT's config of {method} that this version knows")
 
 
 RULE = Rule("CF004", "unknown-field", Severity.ERROR, AdapterCheck(check))

@@ -1,4 +1,4 @@
-"""A tensor's key is of no form that PEFT writes for a LoRA.
+"""A tensor's key is of no form that PEFT writes for the adapter's method.
 
 Why it matters: it may be a part of the trained change, and a tool that passes over it serves another model.
 
@@ -10,15 +10,17 @@ from collections.abc import Iterator
 
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 from converter.read.adapter import Adapter
+from converter.read.peft_methods import peft_method
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
-    """Yield each unknown key of a LoRA; other methods' keys are unsupported-peft-type."""
-    if adapter.config is not None and adapter.config.peft_type not in (None, "LORA"):
+    """Yield each unknown key; those of methods that are not converted are unsupported-peft-type."""
+    method = adapter.config.peft_type or "LORA" if adapter.config else "LORA"
+    if method != "LORA" and peft_method(method) is None:
         return
     for tensor in adapter.tensors:
         if tensor.role == "unknown":
-            yield Problem(tensor.key, "is no key that PEFT writes for a LoRA")
+            yield Problem(tensor.key, f"is no key that PEFT writes for {method}")
 
 
 RULE = Rule("LO004", "unknown-key", Severity.ERROR, AdapterCheck(check))

@@ -1,0 +1,109 @@
+"""PEFT's own layers of an adapter, on the shell of its base, with every tensor of the adapter loaded.
+
+PEFT: peft/utils/save_and_load.py and BaseTuner in peft/tuners/tuners_utils.py, version 0.21.2.
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import safe_open
+
+from converter.errors import JUDGED_BAD, ConverterError
+from converter.read.adapter import Adapter, AdapterTensor
+from converter.read.adapter_keys import bare_key
+from converter.read.base_model import BaseModel
+from converter.through_peft.shell import matrices_of, shell_of
+
+NOT_LOADED_CODE: Final = "CF011"
+_NAME: Final = "default"
+
+
+def tuner_layers(adapter: Adapter, base: BaseModel) -> Iterator[tuple[str, BaseTunerLayer]]:
+    """Each module that the adapter changes, and PEFT's layer of it. Raises ConverterError where PEFT can't load it."""
+    with peft_failures(adapter):
+        model = _attached(adapter, base)
+    for name, module in model.get_base_model().named_modules():
+        if isinstance(module, BaseTunerLayer):
+            yield name, module
+
+
+@contextmanager
+def peft_failures(adapter: Adapter) -> Iterator[None]:
+    """PEFT without its warnings; what it can't do is the adapter's fault."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except ImportError as error:
+            raise ConverterError(f"{adapter.path}: PEFT lacks a package for this adapter: {error}") from error
+        except (
+            AttributeError,
+            IndexError,
+            KeyError,
+            NotImplementedError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise _not_loaded(adapter, f"PEFT can't load it: {error}") from error
+
+
+def _not_loaded(adapter: Adapter, why: str) -> ConverterError:
+    return ConverterError(f"{adapter.path}: {why}", status=JUDGED_BAD, code=NOT_LOADED_CODE)
+
+
+def _attached(adapter: Adapter, base: BaseModel) -> PeftModel:
+    changed = {tensor.module for tensor in adapter.tensors if tensor.role == "tuner"}
+    modules = (module for module in matrices_of(base) if not changed or module in changed)
+    own = {_parameter(tensor): tensor.tensor for tensor in adapter.base_layers}
+    model = PeftModel(shell_of(base, modules, own), _config(adapter, changed), adapter_name=_NAME)
+    state = {_key(tensor): _read(tensor) for tensor in adapter.tensors if tensor.role in ("tuner", "shared")}
+    _check_keys(adapter, state, get_peft_model_state_dict(model, save_embedding_layers=False))
+    set_peft_model_state_dict(model, state, adapter_name=_NAME)
+    return model.eval()
+
+
+def _parameter(tensor: AdapterTensor) -> str:
+    return f"{tensor.module}.{tensor.role.removeprefix('base_layer.')}"
+
+
+def _config(adapter: Adapter, changed: Iterable[str]) -> Any:
+    config: Any = PeftConfig.from_pretrained(str(adapter.path))
+    # The file says which modules it changes. Patterns written for another wrapping of the model may match none.
+    if changed:
+        config.target_modules = sorted(changed)
+        for selection in ("exclude_modules", "layers_to_transform", "layers_pattern"):
+            if hasattr(config, selection):
+                setattr(config, selection, None)
+    # Whole parameters are read by the plan itself, and biases of tuned modules lie in the shell.
+    config.task_type, config.modules_to_save, config.inference_mode = None, None, True
+    if hasattr(config, "bias"):
+        config.bias = "none"
+    return config
+
+
+def _key(tensor: AdapterTensor) -> str:
+    """The tensor's key as PEFT gives it on the shell, where modules have their plain paths."""
+    if tensor.role == "shared":
+        return tensor.key
+    return f"base_model.model.{tensor.module}{bare_key(tensor.key).removeprefix(tensor.path)}"
+
+
+def _read(tensor: AdapterTensor) -> torch.Tensor:
+    with safe_open(tensor.tensor.path, framework="pt") as file:
+        values: torch.Tensor = file.get_tensor(tensor.key)
+    return values
+
+
+def _check_keys(adapter: Adapter, state: Mapping[str, object], wanted: Mapping[str, object]) -> None:
+    """Every tensor has its place, and every place its tensor: PEFT warns of the first at most, never of the other."""
+    excess, missing = sorted(state.keys() - wanted.keys()), sorted(wanted.keys() - state.keys())
+    if excess:
+        raise _not_loaded(adapter, f"PEFT has no place for {', '.join(excess[:3])} ({len(excess)} tensors)")
+    if missing:
+        raise _not_loaded(adapter, f"lacks {', '.join(missing[:3])} ({len(missing)} tensors)")
