@@ -26,9 +26,11 @@ from converter.plan.conversion_plan import (
 )
 from converter.plan.copied import copied_key_values, copied_tensor, stored
 from converter.plan.outtypes import merged_type
+from converter.plan.vocabulary import with_vocabulary
 from converter.read.adapter import Adapter, AdapterTensor, LoraPair
 from converter.read.base_model import BaseModel
 from converter.read.gguf_header import GgufTensor
+from converter.read.vocabulary import vocabulary_of
 from converter.transforms import IDENTITY, Order, order_of
 
 
@@ -36,7 +38,8 @@ def plan_merged(adapter: Adapter, base: BaseModel, outtype: str | None, *, untie
     """Plan the merged model of a judged adapter over a GGUF base. Raises ConverterError for an unfit ``outtype``."""
     merging = _Merging(adapter, base, outtype)
     tensors = tuple(merging.planned(untie=untie and base.tied))
-    return PlannedFile(tensors, copied_key_values(base), alignment=base.shards[0].alignment)
+    key_values = with_vocabulary(copied_key_values(base), adapter, base)
+    return PlannedFile(tensors, key_values, alignment=base.shards[0].alignment)
 
 
 class _Merging:
@@ -45,6 +48,7 @@ class _Merging:
     def __init__(self, adapter: Adapter, base: BaseModel, outtype: str | None) -> None:
         self.base = base
         self.outtype = outtype
+        self.vocabulary = vocabulary_of(adapter, base)
         self.changes = dict(changes_of(adapter, base))
         if base.tied and adapter.is_saved_pair and "output.weight" not in self.changes:
             self.changes["output.weight"] = self.changes["token_embd.weight"]
@@ -64,14 +68,19 @@ class _Merging:
                 yield self._new_bias(name, changes)
 
     def _tensor(self, name: str, tensor: GgufTensor, path: Path) -> PlannedTensor:
-        changes = self.changes.get(name)
-        if not changes:
+        changes, shape = self.changes.get(name), self._shape(name, tensor.shape)
+        if not changes and shape == tensor.shape:
             return copied_tensor(name, tensor, path)
-        shape = tensor.shape
         # llama.cpp adds biases and multiplies by norms in F32 only.
         ggml_type = merged_type(self.outtype, tensor.type.name, name, shape[-1]) if len(shape) > 1 else F32
-        source = self._source(changes, StoredRows(tensor.name, stored(tensor, path)))
-        return PlannedTensor(name, shape, ggml_type, source)
+        base = StoredRows(tensor.name, stored(tensor, path))
+        return PlannedTensor(name, shape, ggml_type, self._source(changes, base) if changes else base)
+
+    def _shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The tensor's shape; of an end, with the rows of the served vocabulary."""
+        if self.vocabulary and name in ("token_embd.weight", "output.weight"):
+            return (self.vocabulary.n_rows, *shape[1:])
+        return shape
 
     def _new_bias(self, name: str, changes: Changes) -> PlannedTensor:
         (change,) = changes.values()
