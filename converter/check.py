@@ -1,6 +1,6 @@
 """Judge one adapter: run the rules, stamp what they find, say which were skipped and why."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -20,8 +20,10 @@ from converter.diagnostics import (
     ValuesCheck,
     WhileWriting,
 )
+from converter.fingerprint import RECORD_NAME, recorded_base
 from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
+from converter.read.model_names import family
 from converter.read.replication import as_trained
 from converter.rules import RULES
 
@@ -52,7 +54,28 @@ def check_adapter(
             skipped.append(Skipped(rule.code, rule.name, str(reason)))
         else:
             findings.extend(_stamped(rule, problem) for problem in problems)
-    return Report(adapter.path, str(base.path) if base else None, deployment, tuple(findings), tuple(skipped))
+    identified_by = tuple(_identified_by(adapter, base, values=values)) if base else ()
+    return Report(
+        adapter.path,
+        str(base.path) if base else None,
+        deployment,
+        tuple(findings),
+        tuple(skipped),
+        identified_by=identified_by,
+    )
+
+
+def _identified_by(adapter: Adapter, base: BaseModel, *, values: bool) -> Iterator[str]:
+    """What the adapter brings that only the right base agrees with. Rules of the family BM speak where it doesn't."""
+    if base.tensors and recorded_base(adapter.path):
+        yield RECORD_NAME
+    if values and base.tensors and adapter.base_layers:
+        yield "the base layer saved beside the LoRA"
+    if values and base.tensors and any(pair.magnitude and not pair.is_embedding for pair in adapter.pairs):
+        yield "DoRA's magnitudes"
+    named = adapter.config.base_model_name_or_path if adapter.config else None
+    if named and base.name and family(named) and family(base.name):
+        yield "its name"
 
 
 def _problems(check: Check, adapter: Adapter, base: BaseModel | None, *, values: bool) -> Iterable[Problem]:

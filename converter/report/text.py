@@ -104,7 +104,13 @@ def _deployments(report: Report, width: int) -> str:
     lines = ["What can be deployed"]
     lines += [line for kind in OPTIONS for line in _deployment_lines(report, kind)]
     lines += [_wrapped(text, width, "  ") for text in _unexplained(report)]
+    lines.append(_wrapped(_identity(report), width, "  "))
     return "\n".join(lines)
+
+
+def _identity(report: Report) -> str:
+    known_by = ", ".join(report.identified_by)
+    return f"Base known by: {known_by or 'shapes alone; another model of the same shapes would do as well'}"
 
 
 def _deployment_lines(report: Report, kind: Kind) -> Iterator[str]:

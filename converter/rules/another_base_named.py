@@ -1,39 +1,78 @@
-"""The adapter names a base of another size than the one given.
+"""The adapter names another base than the one given: of another size or family, or not the instructed one.
 
 Why it matters: an adapter on another base with the same shapes loads without a word and is wrong: llama tied or
-untied, gemma and gemma2, qwen2 and qwen3 share shapes. Names are the only trace, and they are free text: this is a
-hint.
+untied, gemma and gemma2, qwen2 and qwen3 share shapes, and so do a base and its instructed version. Names are often
+the only trace, and they are free text: this is a hint.
 
 What to do: compare base_model_name_or_path in adapter_config.json with the base you give.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Final
 
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
 from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
+from converter.read.model_names import cached_repository, family, is_instructed, millions
 
-_SIZE: Final = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([mb])(?![\w.])", re.IGNORECASE)
 _MARGIN: Final = 1.5  # names round: one model is called 0.5B and 494M
+# What llama.cpp calls the architectures of families.
+_ARCHITECTURES: Final = {
+    "gemma1": ("gemma",),
+    "gemma1.1": ("gemma",),
+    "gemma2": ("gemma2",),
+    "gemma3": ("gemma3",),
+    "gpt2": ("gpt2",),
+    "llama2": ("llama",),
+    "llama3": ("llama",),
+    "llama3.1": ("llama",),
+    "llama3.2": ("llama",),
+    "phi3": ("phi3",),
+    "phi3.5": ("phi3",),
+    "qwen2": ("qwen2",),
+    "qwen2.5": ("qwen2",),
+    "qwen3": ("qwen3", "qwen3moe"),
+    "smollm1": ("llama",),
+    "smollm2": ("llama",),
+}
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
-    """Yield the two names if each states one size, and the sizes are clearly not the same."""
+    """Yield the two names if what each of them states is clearly not the same."""
     named = adapter.config.base_model_name_or_path if adapter.config else None
-    ours, theirs = _millions(named or ""), _millions(base.name or "")
-    if ours and theirs and max(ours, theirs) > _MARGIN * min(ours, theirs):
-        yield Problem("base_model_name_or_path", f"is {named!r}, but the base given calls itself {base.name!r}")
+    given = base.name or cached_repository(base.path)
+    if named and given and _differ(named, given):
+        yield Problem("base_model_name_or_path", f"is {named!r}, but the base given calls itself {given!r}")
+    elif named and not _is_of_type(named, base):
+        yield Problem("base_model_name_or_path", f"is {named!r}, but the base given is of the type {base.model_type!r}")
 
 
-def _millions(name: str) -> float | None:
-    """The one size in the last part of a name such as google/gemma-2b, in millions of parameters."""
-    sizes = {
-        float(number) * (1000 if unit in "bB" else 1)
-        for number, unit in _SIZE.findall(re.split(r"[/\\]", name)[-1].replace("_", "-"))
-    }
-    return sizes.pop() if len(sizes) == 1 else None
+def _differ(named: str, given: str) -> bool:
+    return _sizes_differ(named, given) or _families_differ(named, given) or _only_given_is_instructed(named, given)
+
+
+def _sizes_differ(named: str, given: str) -> bool:
+    ours, theirs = millions(named), millions(given)
+    return ours is not None and theirs is not None and max(ours, theirs) > _MARGIN * min(ours, theirs)
+
+
+def _families_differ(named: str, given: str) -> bool:
+    ours, theirs = family(named), family(given)
+    if ours is None or theirs is None:
+        return False
+    return ours[0] != theirs[0] or (bool(ours[1] and theirs[1]) and ours[1] != theirs[1])
+
+
+def _is_of_type(named: str, base: BaseModel) -> bool:
+    stated = family(named)
+    wanted = _ARCHITECTURES.get("".join(stated)) if stated else None
+    return wanted is None or base.architecture is None or base.architecture.name in wanted
+
+
+def _only_given_is_instructed(named: str, given: str) -> bool:
+    """A GGUF's name may leave the word out, so the other way round says nothing; nor does a name of one's own."""
+    is_known = family(named) is not None and millions(named) is not None
+    return is_known and is_instructed(given) and not is_instructed(named)
 
 
 RULE = Rule("BM006", "another-base-named", Severity.WARNING, BaseCheck(check))

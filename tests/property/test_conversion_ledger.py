@@ -45,6 +45,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def subset(directory: Path, base: Path, modules: set[str], extra: set[str], scale: dict[str, object]) -> Specimen:
     tensors = {key: value for key, value in all_linear().items() if key.rsplit(".lora_", 1)[0] in modules}
     it = Specimen(directory, base, tensors=tensors)
+    it.config["target_modules"] = sorted(module.removeprefix("base_model.model.") for module in modules)
     it.config |= {name: HARMLESS[name] for name in extra} | scale
     return it
 

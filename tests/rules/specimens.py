@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from gguf import GGMLQuantizationType, GGUFWriter, quants
 
 from converter.check import check_adapter
@@ -80,7 +81,11 @@ class Specimen:
 
     directory: Path
     base: Path | None
-    config: dict[str, object] = field(default_factory=lambda: adapter_config(["down_proj", "q_proj", "v_proj"], r=RANK))
+    config: dict[str, object] = field(
+        default_factory=lambda: adapter_config(
+            ["down_proj", "q_proj", "v_proj"], r=RANK, base_model_name_or_path="me/tiny"
+        )
+    )
     tensors: dict[str, Tensor] = field(default_factory=all_linear)
     metadata: dict[str, str] | None = field(default_factory=lambda: {"format": "pt"})
 
@@ -139,9 +144,25 @@ def open_for(report: Report) -> set[Kind]:
 
 
 def write_gguf(
-    path: Path, architecture: str = "llama", *, tied: bool = True, outtype: str = "F32", name: str | None = None
+    path: Path,
+    architecture: str = "llama",
+    *,
+    tied: bool = True,
+    outtype: str = "F32",
+    name: str | None = None,
+    seed: int | None = None,
+    head: float = 0.5,
 ) -> Path:
-    """Write a base with every matrix that `all_linear()` touches; only the embedding has meaning."""
+    """Write a base with every matrix that `all_linear()` touches, of ones unless a seed makes them random.
+
+    The embedding is always the same; an untied head is `head` away from it.
+    """
+    rng = np.random.default_rng(seed)
+
+    def weight(*shape: int) -> npt.NDArray[np.float32]:
+        values = rng.lognormal(0, 0.5, (shape[0],) + (1,) * (len(shape) - 1)) * np.ones(shape)
+        return np.ones(shape, np.float32) if seed is None else values.astype(np.float32)
+
     writer = GGUFWriter(path, architecture)
     if name:
         writer.add_name(name)
@@ -155,12 +176,12 @@ def write_gguf(
     embedding = np.frombuffer(base_embedding()[2], "<f4").reshape(VOCAB, HIDDEN)
     writer.add_tensor("token_embd.weight", quants.quantize(embedding, quantized), raw_dtype=quantized)
     if not tied:
-        writer.add_tensor("output.weight", embedding + np.float32(0.5))
-    writer.add_tensor("output_norm.weight", np.ones(HIDDEN, np.float32))
+        writer.add_tensor("output.weight", embedding + np.float32(head))
+    writer.add_tensor("output_norm.weight", weight(HIDDEN))
     for i in range(N_LAYER):
         for tensor_name, shape in (("attn_q", (64, 32)), ("attn_v", (32, 32)), ("ffn_down", (32, 96))):
-            writer.add_tensor(f"blk.{i}.{tensor_name}.weight", np.ones(shape, np.float32))
-        writer.add_tensor(f"blk.{i}.attn_norm.weight", np.ones(HIDDEN, np.float32))
+            writer.add_tensor(f"blk.{i}.{tensor_name}.weight", weight(*shape))
+        writer.add_tensor(f"blk.{i}.attn_norm.weight", weight(HIDDEN))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

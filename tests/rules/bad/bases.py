@@ -14,15 +14,8 @@ from tests.rules.specimens import (
     head_lora,
     lora,
     tensor,
-    write_gguf,
     write_huggingface,
 )
-
-
-@bad("BM001")
-def a_vision_tower(it: Specimen, _: Path) -> None:
-    it.tensors |= lora(f"{PREFIX}.model.vision_tower.encoder.layers.0.self_attn.q_proj", 8, 8)
-    it.write()
 
 
 @bad("BM001")
@@ -54,13 +47,6 @@ def a_base_packed_by_bitsandbytes(it: Specimen, _: Path) -> None:
 def a_wider_base_layer(it: Specimen, bases: Path) -> None:
     it.base = bases / "untied.gguf"
     it.tensors |= head_lora() | {f"{HEAD}.base_layer.weight": tensor(VOCAB, HIDDEN + 2)}
-    it.write()
-
-
-@bad("BM006")
-def a_base_of_another_size(it: Specimen, _: Path) -> None:
-    it.config["base_model_name_or_path"] = "google/gemma-2b"
-    it.base = write_gguf(it.directory.with_name("base.gguf"), name="Gemma 7b It")
     it.write()
 
 

@@ -45,6 +45,7 @@ def a_header_that_is_a_list(it: Specimen, _: Path) -> None:
 
 @bad("ST003")
 def a_key_twice(it: Specimen, _: Path) -> None:
+    it.config["target_modules"] = ["layers.1.mlp.down_proj"]
     a = f'"{UP}.lora_A.weight":{{"dtype":"F32","shape":[{RANK},{FFN}],"data_offsets":'
     b = f'"{UP}.lora_B.weight":{{"dtype":"F32","shape":[{HIDDEN},{RANK}],"data_offsets":'
     size_a, size_b = 4 * RANK * FFN, 4 * RANK * HIDDEN

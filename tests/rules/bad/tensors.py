@@ -173,7 +173,7 @@ def biases_of_the_factors(it: Specimen, _: Path) -> None:
 
 @bad("LO013")
 def more_layers(it: Specimen, _: Path) -> None:
-    it.config["layer_replication"] = [[0, 2], [1, 2]]
+    it.config |= {"layer_replication": [[0, 2], [1, 2]], "layers_to_transform": [0, 1]}
     it.write()
 
 
@@ -247,7 +247,7 @@ def experts_of_two_ranks(it: Specimen, bases: Path) -> None:
 @bad("GG007", "GG001", "LO013")
 def moved_layers_of_gemma2(it: Specimen, bases: Path) -> None:
     it.base = write_gguf(bases / "gemma2.gguf", "gemma2")
-    it.config["layer_replication"] = [[0, 2], [1, 2]]
+    it.config |= {"layer_replication": [[0, 2], [1, 2]], "layers_to_transform": [0, 1]}
     it.write()
 
 

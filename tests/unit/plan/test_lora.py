@@ -55,6 +55,7 @@ def specimen(tmp_path: Path) -> Specimen:
 
 
 def with_ranks(specimen: Specimen, ranks: tuple[int, ...]) -> None:
+    specimen.config["target_modules"] = [f"layers.0.{name}" for name in SHAPES]
     specimen.tensors = {}
     for (name, shape), rank in zip(SHAPES.items(), ranks, strict=True):
         specimen.tensors |= lora(f"{PREFIX}.model.layers.0.{name}", *shape, rank=rank)

@@ -98,6 +98,7 @@ def test_the_factors_of_an_embedding_are_turned(specimen: Specimen, tmp_path: Pa
 
 
 def test_a_lora_says_what_it_is(specimen: Specimen, tmp_path: Path) -> None:
+    specimen.config["base_model_name_or_path"] = "google/gemma-2b"
     convert(specimen, tmp_path / "lora.gguf")
     found = metadata_of(tmp_path / "lora.gguf")
     assert {key: found.pop(key) for key in OURS}
@@ -119,6 +120,7 @@ def test_a_lora_says_what_it_is(specimen: Specimen, tmp_path: Path) -> None:
 @pytest.mark.parametrize("outtype", ["F32", "F16", "BF16", "Q8_0", "Q4_0"])
 def test_what_the_adapter_leaves_alone_is_the_bases_bytes(outtype: str, specimen: Specimen, tmp_path: Path) -> None:
     specimen.base = write_base(tmp_path / "typed.gguf", outtype=outtype)
+    specimen.config["target_modules"] = ["v_proj"]
     specimen.tensors = {key: value for key, value in specimen.tensors.items() if "v_proj" in key}
     convert(specimen, tmp_path / "model.gguf", MODEL)
     before, after = tensors_of(base_of(specimen)), tensors_of(tmp_path / "model.gguf")

@@ -1,0 +1,36 @@
+"""The adapter was trained on a model of another architecture than the base's.
+
+Why it matters: families share names and shapes of modules: gemma and gemma2, qwen2 and qwen3. Such an adapter loads
+and is wrong. PEFT notes the class of the model in auto_mapping where no task_type is given.
+
+What to do: give the base that the adapter was trained on.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from converter.architectures import Architecture, architecture_named, architecture_of_model_type
+from converter.diagnostics import BaseCheck, Problem, Rule, Severity
+from converter.read.adapter import Adapter
+from converter.read.base_model import BaseModel
+
+_HEAD: Final = re.compile(r"(For[A-Z]\w*|Model|LMHeadModel)$")
+
+
+def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
+    """Yield a class that belongs to another architecture; of a class that none is known for nothing can be said."""
+    mapping = adapter.config.raw.get("auto_mapping") if adapter.config else None
+    name = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    trained = _architecture(name) if isinstance(name, str) else None
+    if trained and base.architecture and trained != base.architecture:
+        yield Problem("auto_mapping", f"has the class {name}, but {base.label} is of the type {base.model_type!r}")
+
+
+def _architecture(class_name: str) -> Architecture | None:
+    """The architecture of a class such as Gemma2ForCausalLM."""
+    model_type = _HEAD.sub("", class_name).lower()
+    return architecture_of_model_type(model_type) or architecture_named(model_type)
+
+
+RULE = Rule("BM009", "another-architecture", Severity.ERROR, BaseCheck(check))

@@ -1,0 +1,71 @@
+"""The config says that a module was trained, the base has it, and the file holds nothing of it.
+
+Why it matters: a part of what was learned is not there: a save from one rank of several, a shard or a layer left out
+when files were put together. PEFT warns and serves the base's own module; convert_lora_to_gguf.py says nothing.
+
+What to do: save the adapter again from the training run. A module that was left out on purpose belongs in
+exclude_modules, its layer out of layers_to_transform.
+"""
+
+from collections.abc import Iterator
+
+from converter.diagnostics import BaseCheck, Problem, Rule, Severity
+from converter.read.adapter import Adapter
+from converter.read.base_model import BaseModel
+from converter.read.module_paths import EMBEDDING
+from converter.rules.promised import Promise, kind_of, layer_of, promise_of
+
+
+def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
+    """Yield each kind of module that is missing, with the layers it is missing in."""
+    promise = promise_of(adapter)
+    if promise is None or base.architecture is None or base.quantization:
+        return
+    missing: dict[str, list[int | None]] = {}
+    for module in _missing(promise, base):
+        missing.setdefault(kind_of(module), []).append(layer_of(module))
+    for kind, layers in missing.items():
+        where = ", ".join(str(layer) for layer in layers if layer is not None)
+        in_layers = f" in layer{'s' if len(layers) > 1 else ''} {where} of {base.dims['n_layer']}" if where else ""
+        yield Problem(kind, f"has no tensor{in_layers}, though the config names it as trained")
+
+
+def _missing(promise: Promise, base: BaseModel) -> Iterator[str]:
+    there = set(promise.adapter.modules)
+    wrapper = _wrapper(promise.adapter)
+    for module in _matrices(base, with_experts=any(".experts.0." in module for module in there)):
+        if module not in there and promise.includes(_saved_path(module, wrapper)):
+            yield module
+
+
+def _matrices(base: BaseModel, *, with_experts: bool) -> Iterator[str]:
+    """The modules of the base that can have a LoRA; single experts only where the trained model had them apart."""
+    for pattern in base.architecture.modules if base.architecture else ():
+        if "{e}" in pattern and not with_experts:
+            continue
+        for layer in range(base.dims["n_layer"]) if "{i}" in pattern else (0,):
+            for expert in range(base.dims["n_expert"]) if "{e}" in pattern else (0,):
+                module = pattern.replace("{i}", str(layer)).replace("{e}", str(expert))
+                if len(base.shape(module) or ()) > 1:
+                    yield module
+
+
+def _wrapper(adapter: Adapter) -> tuple[str, str]:
+    """How the text model's paths begin, here and in the model as it was trained (multimodal ones wrap it)."""
+    for tensor in adapter.tensors:
+        layer = layer_of(tensor.module)
+        tail = f".{layer}.{tensor.module.partition(f'.{layer}.')[2]}"
+        if layer is not None and tensor.path.endswith(tail):
+            return tensor.module.removesuffix(tail), tensor.path.removesuffix(tail)
+    return "", ""
+
+
+def _saved_path(module: str, wrapper: tuple[str, str]) -> str:
+    """The path that the config's patterns were written for."""
+    ours, theirs = wrapper
+    if module == EMBEDDING and ours.startswith("transformer."):
+        return "transformer.wte"  # GPT-2's
+    return f"{theirs}{module.removeprefix(ours)}" if ours and module.startswith(ours) else module
+
+
+RULE = Rule("LO021", "module-missing", Severity.ERROR, BaseCheck(check))
