@@ -19,7 +19,7 @@ def test_the_recorded_base(outtype: str, specimen: Specimen, tmp_path: Path) -> 
     record(specimen, write_gguf(tmp_path / "trained.gguf", seed=3))
     report = specimen.report()
     assert codes(report) == []
-    assert report.identified_by == (RECORD_NAME,)
+    assert report.base_checked_by == (RECORD_NAME,)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"fingerprint": 3}', '{"fingerprint": "md5:0"}'])
@@ -28,8 +28,8 @@ def test_a_record_that_says_nothing(text: str, specimen: Specimen) -> None:
     (specimen.directory / RECORD_NAME).write_text(text, encoding="utf-8")
     report = specimen.report()
     assert codes(report) == []
-    assert report.identified_by == ()
-    assert "Base known by: shapes alone" in text_report(report)
+    assert report.base_checked_by == ()
+    assert "Base checked by: shapes alone" in text_report(report)
 
 
 def test_a_record_can_not_be_compared_with_a_config_alone(specimen: Specimen, tmp_path: Path, bases: Path) -> None:
@@ -59,7 +59,7 @@ def test_magnitudes_of_the_base(outtype: str, specimen: Specimen, tmp_path: Path
     specimen.write()
     report = specimen.report()
     assert "BM008" not in codes(report)
-    assert report.identified_by == ("DoRA's magnitudes",)
+    assert report.base_checked_by == ("DoRA's magnitudes",)
 
 
 def test_a_tied_pair_on_the_untied_copy_of_its_base(specimen: Specimen, tmp_path: Path) -> None:
