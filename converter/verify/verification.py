@@ -147,6 +147,7 @@ def _prove_tensors(
 
 def _samples(case: Case, reference: Reference, llama: LlamaCpp, progress: Progress) -> Iterator[Sample]:
     model, base = case.deployed.model, case.deployed.base
+    n_known = llama.n_vocab(base) if base else 0
     lora = case.deployed.lora if isinstance(case.deployed, DeployedLora) else None
     for done, tokens in enumerate(case.sequences):
         progress("logits", done, len(case.sequences))
@@ -156,5 +157,5 @@ def _samples(case: Case, reference: Reference, llama: LlamaCpp, progress: Progre
             peft_base=reference.base_logits(tokens),
             deployed=llama.logits(model, [tokens], lora)[0],
             deployed_by_default=llama.logits(model, [tokens], lora, settings=DEFAULTS)[0],
-            base=llama.logits(base, [tokens])[0] if base else None,
+            base=llama.logits(base, [tokens])[0] if base and max(tokens) < n_known else None,
         )
