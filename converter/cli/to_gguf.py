@@ -57,6 +57,11 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
     help="Type of the touched tensors. auto: F32 stays, F16 and BF16 become F16, quantised becomes Q8_0.",
 )
 @click.option("--modelfile", is_flag=True, help="Write an Ollama Modelfile beside the merged model.")
+@click.option(
+    "--initial-adapter",
+    type=_PATH,
+    help="The adapter as saved before training, where that changed the base (PiSSA, OLoRA, CorDA, LoRA-GA).",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and the ledger, write nothing.")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.version_option(__version__)
@@ -68,6 +73,7 @@ def main(
     output: Path | None,
     outtype: str,
     modelfile: bool,
+    initial_adapter: Path | None,
     dry_run: bool,
     style: str,
 ) -> None:
@@ -79,7 +85,8 @@ def main(
             raise ConverterError("--modelfile needs --to model: Ollama doesn't serve LoRA GGUF files")
         given, model = _read(path, base)
         output = output or _default_output(given, deployment)
-        with _refusals_shown(style), convertible(given, model, deployment, output.parent) as adapter:
+        converted = convertible(given, model, deployment, initial_adapter, output.parent)
+        with _refusals_shown(style), converted as adapter:
             conversion = plan(adapter, model, deployment)
             if dry_run:
                 _print_plan(conversion, style)
