@@ -6,7 +6,7 @@ What came out is either exact, by two proofs, or a refusal; everything else is a
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from converter.cli.check import main as adapter_check
 from converter.cli.to_gguf import main as adapter_to_gguf
 from converter.diagnostics import OPTIONS, Kind
-from converter.read.adapter import read_adapter
+from converter.read.adapter import Adapter, read_adapter
 from converter.read.base_model import read_base_model
 from converter.verify.comparison import kl_divergence, log_softmax
 from converter.verify.llama_cpp import LlamaCpp
@@ -48,11 +48,15 @@ class Saved:
     def options(self) -> list[str]:
         """What the commands are to be told beside the deployment."""
         initial = self.truth.initial
-        return ["--base", str(self.base.gguf), *(["--initial-adapter", str(initial)] if initial else [])]
+        return ["--base", str(self.truth.gguf), *(["--initial-adapter", str(initial)] if initial else [])]
+
+    def read(self) -> Adapter:
+        initial = read_adapter(self.truth.initial) if self.truth.initial else None
+        return replace(read_adapter(self.adapter), initial=initial)
 
     @cached_property
     def reference(self) -> Reference:
-        return Reference(self.base.hf, read_adapter(self.adapter))
+        return Reference(self.base.hf, self.read())
 
     @property
     def effect(self) -> float:
@@ -87,11 +91,11 @@ def errors(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 def deployed(saved: Saved, kind: Kind, output: Path) -> Deployed:
     match kind:
         case "lora":
-            return DeployedLora(output, saved.base.gguf)
+            return DeployedLora(output, saved.truth.gguf)
         case "untie-lora":
             return DeployedLora(output / "lora.gguf", output / "untied-base.gguf")
         case _:
-            return DeployedModel(output, saved.base.gguf)
+            return DeployedModel(output, saved.truth.gguf)
 
 
 def ratio(saved: Saved, files: Deployed, llama_cpp: LlamaCpp) -> float:
@@ -106,7 +110,7 @@ def tensor_proof(saved: Saved, files: Deployed) -> TensorProof:
     model = read_base_model(files.model)
     if isinstance(files, DeployedLora):
         return prove_lora(files.lora, model, saved.reference, lambda *_: None)
-    return prove_model(model, read_base_model(saved.base.gguf), saved.reference, lambda *_: None)
+    return prove_model(model, read_base_model(saved.truth.gguf), saved.reference, lambda *_: None)
 
 
 def delete(output: Path) -> None:

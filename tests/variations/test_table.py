@@ -33,23 +33,38 @@ from tests.variations.cells import (
 from tests.variations.page import Outcomes
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-REPRESENTATIVE = "llama"  # the base whose cells make test runs
+# What make test runs: every variation on one base, some on every base.
+EVERYTHING_ON = "llama"
+EVERYWHERE = (
+    "all-linear",
+    "use_rslora and both patterns",
+    "LoRA on both ends",
+    "ensure_weight_tying, LoRA on both ends",
+    "use_dora",
+    "lora_bias on all",
+    "modules_to_save: norms, a linear and both ends",
+    "fused experts, both parameters",
+)
 
 
-def _rows(mark: pytest.MarkDecorator) -> list[object]:
-    """Every variation on every base that can have it; on one base under `mark`, too."""
+def _rows() -> list[object]:
+    """Every variation on every base that can have it."""
     return [
-        pytest.param(
-            variation, column, id=f"{variation.name} on {column}", marks=mark if column == REPRESENTATIVE else ()
-        )
+        _row(variation, column)
         for column, base in BASES.items()
         for variation in VARIATIONS
         if not variation.lacking(names_of(base))
     ]
 
 
+def _row(variation: Variation, column: str) -> object:
+    representative = column == EVERYTHING_ON or variation.name in EVERYWHERE
+    marks = [pytest.mark.llama] if representative else []
+    return pytest.param(variation, column, id=f"{variation.name} on {column}", marks=marks)
+
+
 @pytest.mark.variations
-@pytest.mark.parametrize(("variation", "column"), _rows(pytest.mark.llama))
+@pytest.mark.parametrize(("variation", "column"), _rows())
 def test_every_deployment_is_exact_or_refused(
     variation: Variation, column: str, llama_cpp: LlamaCpp, outcomes: Outcomes, tmp_path: Path
 ) -> None:
@@ -88,7 +103,7 @@ def _refused(saved: Saved, kind: Kind, output: Path, code: str) -> None:
 
 
 @pytest.mark.variations
-@pytest.mark.parametrize(("variation", "column"), _rows(pytest.mark.llama))
+@pytest.mark.parametrize(("variation", "column"), _rows())
 def test_what_nobody_knows_is_named_and_refused(variation: Variation, column: str, tmp_path: Path) -> None:
     """An unknown key, and an unknown config field with a value, in every adapter of the table."""
     saved = Saved(variation, column, tmp_path)
