@@ -146,7 +146,7 @@ def refuse_wrong_merges(model: Any, run: Callable[[], object]) -> None:
     """
     kinds: dict[tuple[object, ...], str] = {}
     for name, module in model.named_modules():
-        if _can_merge(module):
+        if _is_merged(module):
             kinds.setdefault(_kind(module), name)
     layers = {name: model.get_submodule(name) for name in kinds.values()}
     with _inputs_of(layers) as inputs:
@@ -155,10 +155,10 @@ def refuse_wrong_merges(model: Any, run: Callable[[], object]) -> None:
         _refuse_wrong_merge(name, layers[name], _double(arguments), _double(named))
 
 
-def _can_merge(module: Any) -> bool:
-    if not isinstance(module, BaseTunerLayer | TrainableTokensWrapper):
-        return False
-    return not isinstance(_variant(module), ALoraLinearVariant)
+def _is_merged(module: Any) -> bool:
+    """Whether anything of the layer is served from its merge."""
+    is_plain = is_product(module) and not module.lora_bias.get(NAME)
+    return isinstance(module, BaseTunerLayer) and not is_plain
 
 
 def _kind(module: Any) -> tuple[object, ...]:
@@ -197,11 +197,15 @@ def _double(values: Any) -> Any:
             return values
 
 
+def _output(result: Any) -> Any:
+    return result[0] if isinstance(result, tuple) else result  # a router gives its logits first
+
+
 def _refuse_wrong_merge(name: str, layer: Any, arguments: Any, named: Any) -> None:
     with torch.no_grad():
         double = copy.deepcopy(layer).double()
-        wanted, plain = double(*arguments, **named), own_module(double)(*arguments, **named)
-        found = merged(layer)(*arguments, **named)
+        layers = (double, own_module(double), merged(layer))
+        wanted, plain, found = (_output(module(*arguments, **named)) for module in layers)
     off, change = float((found - wanted).norm()), float((wanted - plain).norm())
     if off > _MERGE_TOLERANCE * change + _ROUNDING * float(wanted.norm()):
         raise ConverterError(

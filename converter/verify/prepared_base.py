@@ -150,9 +150,10 @@ def _n_tokens(adapter: Adapter) -> int:
 
 
 def _n_rows_needed(adapter: Adapter, n_before: int, n_rows: int) -> int:
-    # What lies behind the tokens is padding, which llama.cpp's conversion of Gemma 3 leaves out.
-    touched = max((index + 1 for rows in adapter.token_rows for index in rows.indices), default=0)
-    return max(touched, _n_tokens(adapter) or (n_rows if n_rows > n_before else 0))
+    # Rows behind the tokens are padding, which llama.cpp's conversion of Gemma 3 leaves out.
+    is_padding = n_rows <= n_before or 0 < _n_tokens(adapter) <= n_before
+    touched = (index + 1 for rows in adapter.token_rows for index in rows.indices)
+    return max(touched, default=0) if is_padding else n_rows
 
 
 def _resize(base: PreTrainedModel, adapter: Adapter, n_rows: int) -> None:

@@ -98,7 +98,8 @@ class Reference:
         """Rows of a parameter as PEFT serves it, in float64; those of all experts one below the other."""
         layer = self._layer(name)
         if self._is_pair(name):
-            return np.add(self._before_delta(name, rows), self.delta(name.removesuffix(".weight"), rows))
+            whole: np.ndarray = self._before_delta(name, rows) + self.delta(name.removesuffix(".weight"), rows)
+            return whole
         if not _is_changed_by_layer(layer, name):
             return to_numpy(self._matrix(name, self._own(name, saved_module))[rows])
         module: Any = self._once((self._places[name].path, "merged"), lambda: merged(layer))
