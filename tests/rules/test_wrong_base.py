@@ -9,7 +9,19 @@ from converter.diagnostics import Deployment
 from converter.fingerprint import RECORD_NAME
 from converter.report.text import text_report
 from tests.rules.bad.wrong_bases import COMMITS, give_magnitudes, record
-from tests.rules.specimens import Specimen, codes, embedding_lora, head_lora, write_gguf, write_huggingface
+from tests.rules.specimens import (
+    EMBEDDING,
+    RANK,
+    VOCAB,
+    Specimen,
+    codes,
+    embedding_lora,
+    head_lora,
+    tensor,
+    transposed,
+    write_gguf,
+    write_huggingface,
+)
 
 
 @pytest.mark.parametrize("outtype", ["F32", "Q8_0"])
@@ -68,6 +80,14 @@ def test_a_tied_pair_on_the_untied_copy_of_its_base(specimen: Specimen, tmp_path
     specimen.tensors |= head_lora() | embedding_lora()
     specimen.write()
     assert codes(specimen.report()) == []
+
+
+def test_two_ends_that_an_untied_base_trained_apart(untied: Specimen) -> None:
+    untied.config["ensure_weight_tying"] = True
+    untied.tensors |= head_lora() | embedding_lora()
+    untied.tensors[f"{EMBEDDING}.lora_embedding_A"] = transposed(tensor(VOCAB, RANK, seed=1))
+    untied.write()
+    assert codes(untied.report()) == []
 
 
 @pytest.mark.parametrize(
