@@ -37,6 +37,11 @@ def _of(peft_type: str, **options: Any) -> Variation:
     return Variation(peft_type, {"target_modules": LINEAR, **options}, f"{peft_type}Config")
 
 
+def untie_and_grow(model: PreTrainedModel) -> None:
+    edits.untie(model)
+    edits.add_eight_tokens(model)
+
+
 # The base's name, and the adapter.
 CASES: Mapping[str, tuple[str, Variation]] = {
     "DoRA": ("llama", Variation("v", _lora(use_dora=True))),
@@ -65,7 +70,7 @@ CASES: Mapping[str, tuple[str, Variation]] = {
         Variation("v", _lora(trainable_token_indices={"embed_tokens": TOKENS, "lm_head": [5, 17]})),
     ),
     "new rows": ("gemma3", Variation("v", _lora(), prepare=edits.add_eight_tokens)),
-    "new rows of an untied base": ("qwen3", Variation("v", _lora(), prepare=edits.untie_and_add_eight_tokens)),
+    "new rows of an untied base": ("qwen3", Variation("v", _lora(), prepare=untie_and_grow)),
     "new rows by index": (
         "llama",
         Variation(
