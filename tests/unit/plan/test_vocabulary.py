@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from converter.convert import Refused
-from fixtures.tokenizers import CONTROL, NORMAL, UNUSED, USER_DEFINED
+from fixtures.tokenizers import CONTROL, NORMAL, UNUSED, USER_DEFINED, with_metadata
+from fixtures.tokenizers import metadata as tokenizer
 from tests.rules.bad.tokens import TOKENS, TOOL, save_ends, with_tokens, write_tokenizer
-from tests.rules.specimens import EMBEDDING, HIDDEN, VOCAB, Specimen, tensor, write_gguf
-from tests.unit.conversion import LORA, MODEL, convert, entries_of, metadata_of, values_of
+from tests.rules.specimens import EMBEDDING, HEAD, HIDDEN, VOCAB, Specimen, tensor, write_gguf
+from tests.unit.conversion import LORA, MODEL, convert, entries_of, metadata_of, tensors_of, values_of
 
 SCORES = [float(-i) for i in range(VOCAB)]
 TYPES = [CONTROL] * 3 + [NORMAL] * (VOCAB - 3)
@@ -85,6 +86,20 @@ def test_rows_of_the_new_tokens_are_the_adapters(specimen: Specimen, tmp_path: P
     expected = np.vstack([values_of(specimen.base, "token_embd.weight"), np.zeros((2, HIDDEN))])
     expected[[VOCAB + 1, 5, VOCAB]] = np.frombuffer(rows[2], "<f4").reshape(3, HIDDEN)
     assert np.array_equal(values_of(tmp_path / "model.gguf", "token_embd.weight"), expected)
+
+
+def test_an_end_without_a_change_loses_rows_and_no_bit(specimen: Specimen, tmp_path: Path) -> None:
+    """The trained model had fewer rows than the base, whose last ones stand for no token."""
+    quantized = write_gguf(tmp_path / "quantized.gguf", tied=False, outtype="Q4_0")
+    n, types = VOCAB - 8, [NORMAL] * (VOCAB - 8) + [UNUSED] * 8
+    specimen.base = with_metadata(quantized, tmp_path / "base.gguf", tokenizer("llama", list(TOKENS), types))
+    specimen.config["modules_to_save"] = ["lm_head"]
+    specimen.tensors[f"{HEAD}.weight"] = tensor(n, HIDDEN)
+    (specimen.directory / "tokenizer.json").unlink()
+    found = metadata(specimen, tmp_path)
+    assert found[f"{TOKENIZER}.tokens"] == list(TOKENS[:n])
+    before, after = (tensors_of(path)["token_embd.weight"] for path in (specimen.base, tmp_path / "model.gguf"))
+    assert np.array_equal(after.data, before.data[:n])
 
 
 def test_a_lora_file_has_no_place_for_them(specimen: Specimen, tmp_path: Path) -> None:
