@@ -9,6 +9,7 @@ from converter.plan.ledger import plan_ledger
 from converter.plan.lora import plan_lora
 from converter.plan.merged import plan_merged
 from converter.plan.untied import LORA_NAME, plan_untied_base
+from converter.plan.vocabulary import vocabulary_notes
 from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
 from converter.read.replication import as_trained
@@ -23,11 +24,12 @@ def plan_conversion(adapter: Adapter, base: BaseModel, deployment: Deployment) -
         raise ConverterError(f"{base.path}: architecture {base.model_type!r} is not supported")
     files = _files(adapter, as_trained(base, adapter), deployment)
     ledger = plan_ledger(adapter, files)
-    return ConversionPlan(deployment, base.architecture.name, files, ledger, tuple(_notes(adapter)))
+    return ConversionPlan(deployment, base.architecture.name, files, ledger, tuple(_notes(adapter, base, deployment)))
 
 
-def _notes(adapter: Adapter) -> Iterator[str]:
+def _notes(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Iterator[str]:
     """What whoever serves the output has to know."""
+    yield from vocabulary_notes(adapter, base, deployment)
     if adapter.config and adapter.config.alora_invocation_tokens:
         yield (
             "an aLoRA: llama-server applies it from its invocation tokens on, once they are in the prompt; "
