@@ -23,6 +23,7 @@ from converter.plan.conversion_plan import (
     Merged,
     PlannedTensor,
     ReplacedRows,
+    Rows,
     Source,
     Stacked,
     StoredColumns,
@@ -156,21 +157,27 @@ def expected(source: Source) -> np.ndarray:
     match source:
         case Merged():
             return expected_merge(source)
+        case Stacked(parts):
+            return np.stack(list(map(expected, parts)))
+        case CopiedBytes(_, tensor):
+            return numbers(tensor)
+        case rows:
+            return expected_rows(rows)
+
+
+def expected_rows(source: Rows) -> np.ndarray:
+    match source:
         case StoredColumns(_, tensor):
             return numbers(tensor).T
         case StoredRows(_, tensor, order, scale, add, every):
             rows = numbers(tensor)[PERMUTED] if order == ORDER else numbers(tensor)
             return scale * (rows[:, every[0] :: every[1]] if every else rows) + add
-        case CopiedBytes(_, tensor):
-            return numbers(tensor)
         case Zeros(shape):
             return np.zeros(shape)
         case JoinedRows(parts):
-            return np.vstack(list(map(expected, parts)))
+            return np.vstack(list(map(expected_rows, parts)))
         case JoinedColumns(parts):
-            return np.hstack(list(map(expected, parts)))
-        case Stacked(parts):
-            return np.stack(list(map(expected, parts)))
+            return np.hstack(list(map(expected_rows, parts)))
 
 
 def expected_merge(source: Merged) -> np.ndarray:
