@@ -91,8 +91,7 @@ class Reference:
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a parameter: (out, in), (n_experts, out, in) or (n,)."""
         values = self._own(name, own_module)
-        turned = values.T if values.dim() == 2 and as_matrix(self._base_module(name), values) is not values else values
-        return tuple(turned.shape)
+        return tuple((values if values.dim() == 3 else self._matrix(name, values)).shape)
 
     def weight(self, name: str, rows: Rows) -> np.ndarray:
         """Rows of a parameter as PEFT serves it, in float64; those of all experts one below the other."""
@@ -131,9 +130,6 @@ class Reference:
         module = self._model.get_submodule(place.path)
         return wrapper_of(module, place.parameter) or own_module(module) if isinstance(module, ParamWrapper) else module
 
-    def _base_module(self, name: str) -> Any:
-        return own_module(self._model.get_submodule(self._places[name].path))
-
     def _own(self, name: str, of: Callable[[Any], Any]) -> torch.Tensor:
         place = self._places[name]
         module = of(self._model.get_submodule(place.path))
@@ -143,7 +139,7 @@ class Reference:
         return values
 
     def _matrix(self, name: str, values: torch.Tensor) -> torch.Tensor:
-        return as_matrix(self._base_module(name), values)
+        return as_matrix(own_module(self._model.get_submodule(self._places[name].path)), values)
 
     def _is_pair(self, name: str) -> bool:
         return name.endswith(".weight") and is_product(self._layer(name))
