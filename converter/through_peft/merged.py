@@ -37,7 +37,7 @@ def merged(adapter: Adapter, module: str, layer: BaseTunerLayer) -> Parameters:
 
 
 def _merged_copy(layer: BaseTunerLayer) -> tuple[Parameters, float]:
-    """The merged parameters, and how far off from the unmerged layer they are, of the delta; 0 where that is allowed."""
+    """The merged parameters, and how far they are off from the unmerged layer, of the delta; 0 where it is allowed."""
     double: Any = copy.deepcopy(layer)  # a mixin: what it is mixed into makes it a module
     double.double().eval()
     inner = double.get_base_layer()
