@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING
 from converter.plan.conversion_plan import (
     ConversionPlan,
     CopiedBytes,
+    Filled,
+    Given,
     JoinedColumns,
     JoinedRows,
     Merged,
+    Placed,
     PlannedFile,
     PlannedTensor,
+    Product,
     Source,
     Stacked,
+    WideEmbedding,
     Zeros,
 )
 
@@ -66,10 +71,23 @@ def _source_text(source: Source) -> str:
             return f"{len(parts)} experts: {_source_text(parts[0])}, ..."
         case JoinedRows(parts) | JoinedColumns(parts):
             return " and ".join(map(_source_text, parts))
+        case Placed():
+            return f"{_placed_text(source)}, laid out for the host"
+        case WideEmbedding(embedding=embedding):
+            return f"{_source_text(embedding)}, the head's delta beside it"
+        case Filled(value=value):
+            return f"{value:g} everywhere"
+        case Given():
+            return "computed"
         case Zeros():
             return "zeros"
         case _:
             return source.key
+
+
+def _placed_text(source: Placed) -> str:
+    parts = {_source_text(piece.matrix): None for piece in source.pieces if not isinstance(piece.matrix, Product)}
+    return " and ".join(parts)
 
 
 def _merged_text(source: Merged) -> str:

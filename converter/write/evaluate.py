@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from converter.plan.conversion_plan import JoinedColumns, JoinedRows, Rows, StoredColumns, StoredRows, Zeros, shape_of
+from converter.plan.conversion_plan import (
+    Filled,
+    Given,
+    JoinedColumns,
+    JoinedRows,
+    Rows,
+    StoredColumns,
+    StoredRows,
+    Zeros,
+    shape_of,
+)
 from converter.transforms import Identity, indices
 from converter.values.rows import FLOAT_DTYPES, Array, n_rows, read_columns, read_rows
 
@@ -52,6 +62,10 @@ def doubles(source: Rows, begin: int, end: int) -> Doubles:
     match source:
         case Zeros(shape):
             return np.zeros((end - begin, *shape[1:])).reshape(end - begin, -1)
+        case Filled(shape, value):
+            return np.full((end - begin, shape[1] if len(shape) > 1 else 1), value)
+        case Given(shape, data):
+            return np.frombuffer(data).reshape(shape)[begin:end]
         case JoinedRows(parts):
             return _below(parts, begin, end)
         case JoinedColumns(parts):

@@ -12,15 +12,16 @@ from converter.errors import JUDGED_BAD, ConverterError
 from converter.plan.conversion_plan import (
     CopiedKeyValue,
     EditedArray,
-    Merged,
+    NewArray,
     NewKeyValue,
     PlannedFile,
     PlannedKeyValue,
     PlannedTensor,
-    Stacked,
+    has_delta,
 )
 from converter.read.gguf_header import (
     ARRAY,
+    BOOL,
     FLOAT32,
     MAGIC,
     STRING,
@@ -50,7 +51,7 @@ def write_gguf(file: PlannedFile, out: BinaryIO, progress: Progress) -> tuple[De
         for block in blocks(tensor, kept):
             progress(out.write(block))
         out.write(bytes(align(tensor.nbytes, file.alignment) - tensor.nbytes))
-        if isinstance(tensor.source, Merged | Stacked):
+        if has_delta(tensor.source):
             measured.append(kept)
     return tuple(measured)
 
@@ -73,12 +74,22 @@ def _key_value(entry: PlannedKeyValue) -> bytes:
             return _edited(entry)
         case NewKeyValue(key, str(text)):
             return _string(key) + struct.pack("<I", STRING) + _string(text)
+        case NewArray():
+            return _array(entry)
+        case NewKeyValue(key, bool(flag)):
+            return _string(key) + struct.pack("<I?", BOOL, flag)
         case NewKeyValue(key, int(number)):
             return _string(key) + struct.pack("<II", UINT32, number)
         case NewKeyValue(key, tuple(numbers)):
             return _string(key) + struct.pack(f"<IIQ{len(numbers)}I", ARRAY, UINT32, len(numbers), *numbers)
         case NewKeyValue(key, number):
             return _string(key) + struct.pack("<If", FLOAT32, number)
+
+
+def _array(entry: NewArray) -> bytes:
+    elements = (_string(v) if isinstance(v, str) else scalar_bytes(entry.element_type, v) for v in entry.values)
+    start = struct.pack("<IIQ", ARRAY, entry.element_type, len(entry.values))
+    return _string(entry.key) + start + b"".join(elements)
 
 
 def _edited(entry: EditedArray) -> bytes:
