@@ -43,7 +43,7 @@ def _notes(adapter: Adapter, base: BaseModel) -> Iterator[str]:
         )
     window = ignored_window(base)
     if window:
-        yield f"trained with a sliding window of {window} tokens, which llama.cpp's graph hasn't: keep the context to that"
+        yield f"llama.cpp's graph hasn't the sliding window of {window} tokens: keep the context to that"
 
 
 def _files(adapter: Adapter, base: BaseModel, deployment: Deployment) -> tuple[PlannedFile, ...]:
