@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from converter.errors import ConverterError
-from converter.plan.conversion_plan import Delta, NewKeyValue, PlannedFile
+from converter.plan.conversion_plan import CopiedBytes, Delta, NewKeyValue, PlannedFile
 from converter.plan.rehost import gemma3, grok, spark2_5, wide
 from converter.plan.rehost.gemma import Gemma, gemma_of
 from converter.plan.rehost.head_delta import head_delta, rank_of
@@ -50,6 +50,8 @@ def hosted_model(file: PlannedFile, base: BaseModel, host: str, outtype: str | N
     Raises ConverterError where the host can't have this model.
     """
     gemma = gemma_of(base, file)
+    if host == "auto" and _is_tied(file):
+        return Hosted((_without_head(file),), ("the adapter leaves head and embedding one: nothing was untied",))
     delta = head_delta(file) if host in ("auto", "wide") and gemma.architecture == "gemma2" or host == "wide" else None
     chosen = _chosen(host, gemma, delta)
     if chosen == "native":
@@ -58,6 +60,16 @@ def hosted_model(file: PlannedFile, base: BaseModel, host: str, outtype: str | N
         return _wide_model(file, gemma, outtype, delta, measure)
     model = _recorded(_host(chosen, gemma).model(file, gemma, outtype), chosen, gemma)
     return Hosted((model,), tuple(_notes(chosen, gemma, file, model)))
+
+
+def _is_tied(file: PlannedFile) -> bool:
+    """Whether both ends are one tensor of the base, byte for byte."""
+    ends = [tensor.source for tensor in file.tensors if tensor.name in ("output.weight", "token_embd.weight")]
+    return isinstance(ends[0], CopiedBytes) and ends[0] == ends[-1]
+
+
+def _without_head(file: PlannedFile) -> PlannedFile:
+    return replace(file, tensors=tuple(tensor for tensor in file.tensors if tensor.name != "output.weight"))
 
 
 def hosted_lora(untied: PlannedFile, lora: PlannedFile, base: BaseModel, host: str, outtype: str | None) -> Hosted:

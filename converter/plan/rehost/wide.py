@@ -39,6 +39,7 @@ from converter.dtypes import F32
 from converter.errors import ConverterError
 from converter.plan.conversion_plan import (
     WIDE_TAIL,
+    CopiedBytes,
     Delta,
     Filled,
     Given,
@@ -199,7 +200,7 @@ def _tensors(
     head: tuple[Delta, ...],
     outtype: str | None,
 ) -> Iterator[PlannedTensor]:
-    yield _embedding(by_name["token_embd.weight"], wide, head, outtype)
+    yield _embedding(by_name["token_embd.weight"], by_name["output.weight"], wide, head, outtype)
     layers = tuple(relaid_tensors(file, _layouts(wide), outtype, first_layer=wide.n_new_layers))
     shadowed = {str(replace(named(t.name), layer=_later(t.name, wide))): t for t in file.tensors}
     for tensor in layers:
@@ -212,11 +213,14 @@ def _later(name: str, wide: _Wide) -> int | None:
     return None if layer is None else layer + wide.n_new_layers
 
 
-def _embedding(tensor: PlannedTensor, wide: _Wide, head: tuple[Delta, ...], outtype: str | None) -> PlannedTensor:
+def _embedding(
+    tensor: PlannedTensor, own_head: PlannedTensor, wide: _Wide, head: tuple[Delta, ...], outtype: str | None
+) -> PlannedTensor:
     shape = (tensor.shape[0], wide.width)
-    # The type is that of any matrix whose rows grow; the head's delta makes it a touched one.
     columns = Layout(columns=padded(wide.gemma.hidden, wide.width), factor=wide.embedding_factor)
-    ggml_type = relaid(tensor, columns, outtype).type
+    # Of the end that the adapter touches.
+    touched = tensor if isinstance(own_head.source, CopiedBytes) else own_head
+    ggml_type = relaid(touched, columns, outtype).type
     source = WideEmbedding(
         shape, matrix_of(tensor), head, wide.head.mixing, wide.embedding_factor, wide.constant, wide.norm2
     )
