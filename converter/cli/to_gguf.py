@@ -59,7 +59,7 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 @click.option(
     "--host",
     type=click.Choice(HOSTS),
-    help="With --untie, for Gemma 1 and 2, whose own graph in llama.cpp reads no head: the architecture that runs them. "
+    help="With --untie, of Gemma 1 and 2, whose own graph in llama.cpp reads no head: the graph that runs them. "
     "auto: gemma3; wide or grok for Gemma 2. native: none, for a patched llama.cpp.",
 )
 @click.option("--modelfile", is_flag=True, help="Write an Ollama Modelfile beside the merged model.")

@@ -16,8 +16,11 @@ from converter.plan.conversion_plan import (
     PlannedFile,
     PlannedTensor,
     Product,
+    Rows,
     Source,
     Stacked,
+    StoredColumns,
+    StoredRows,
     WideEmbedding,
     Zeros,
 )
@@ -69,20 +72,26 @@ def _source_text(source: Source) -> str:
             return _merged_text(source)
         case Stacked(parts):
             return f"{len(parts)} experts: {_source_text(parts[0])}, ..."
-        case JoinedRows(parts) | JoinedColumns(parts):
-            return " and ".join(map(_source_text, parts))
         case Placed():
             return f"{_placed_text(source)}, laid out for the host"
         case WideEmbedding(embedding=embedding):
             return f"{_source_text(embedding)}, the head's delta beside it"
+        case rows:
+            return _rows_text(rows)
+
+
+def _rows_text(rows: Rows) -> str:
+    match rows:
+        case JoinedRows(parts) | JoinedColumns(parts):
+            return " and ".join(map(_rows_text, parts))
         case Filled(value=value):
             return f"{value:g} everywhere"
         case Given():
             return "computed"
         case Zeros():
             return "zeros"
-        case _:
-            return source.key
+        case StoredRows(key) | StoredColumns(key):
+            return key
 
 
 def _placed_text(source: Placed) -> str:

@@ -1,4 +1,4 @@
-"""Measures the head of a model that is to be hosted wide (plan/rehost/wide.py): the factors' singular values, and norms."""
+"""Measures the head of a model that is to be hosted wide (plan/rehost/wide.py): singular values, and norms of rows."""
 
 import numpy as np
 

@@ -166,14 +166,14 @@ def _place(rows: Doubles, piece: Piece, values: Doubles) -> None:
 
 
 def _product(source: Product, n_elements: int, to: GgmlType) -> MatrixRows:
-    """left @ diag(columns) @ matrix, summed over blocks of the matrix's rows."""
+    """Rows of left @ diag(columns) @ matrix, summed over blocks of the matrix's rows."""
     left, rows = doubles(source.left, 0, count(source.left)), matrix_rows(source.matrix, n_elements, to)
     shape = shape_of(source.matrix.base if isinstance(source.matrix, Merged) else source.matrix)
     weights = _weighted(left, source.columns, n_elements, to)
     products = [np.zeros((len(left), _width(shape))) for _ in range(2 if has_delta(source) else 1)]
     for begin, end in ranges(shape, n_elements):
-        for product, values in zip(products, rows(begin, end), strict=False):
-            product += weights[:, begin:end] @ values
+        for i, values in zip(range(len(products)), rows(begin, end), strict=False):
+            products[i] += weights[:, begin:end] @ values
     return lambda begin, end: (products[0][begin:end], products[-1][begin:end])
 
 

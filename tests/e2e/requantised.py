@@ -12,8 +12,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 from gguf.quants import dequantize
 from libgguf import quantize_rows
 
-Type = GGMLQuantizationType
-_FALLBACK = {Type.Q4_K: Type.Q5_0, Type.Q6_K: Type.Q8_0}
+_FALLBACK = {GGMLQuantizationType.Q4_K: GGMLQuantizationType.Q5_0, GGMLQuantizationType.Q6_K: GGMLQuantizationType.Q8_0}
 
 
 def requantised(source: Path, target: Path, file_type: str) -> Path:
@@ -30,7 +29,7 @@ def requantised(source: Path, target: Path, file_type: str) -> Path:
     for tensor in reader.tensors:
         values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
         to = _type(tensor.name, values.shape, file_type, architecture, has_head=has_head)
-        data = values if to is Type.F32 else _encoded(values, to)
+        data = values if to is GGMLQuantizationType.F32 else _encoded(values, to)
         writer.add_tensor(tensor.name, data, raw_dtype=to)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -39,8 +38,8 @@ def requantised(source: Path, target: Path, file_type: str) -> Path:
     return target
 
 
-def _encoded(values: np.ndarray, to: Type) -> np.ndarray:
-    if to is Type.BF16:
+def _encoded(values: np.ndarray, to: GGMLQuantizationType) -> np.ndarray:
+    if to is GGMLQuantizationType.BF16:
         import ml_dtypes
 
         return values.astype(ml_dtypes.bfloat16).view(np.uint8)
@@ -49,19 +48,22 @@ def _encoded(values: np.ndarray, to: Type) -> np.ndarray:
     return np.stack([np.asarray(quantize_rows(matrix, to)) for matrix in values])
 
 
-def _type(name: str, shape: tuple[int, ...], file_type: str, architecture: str, *, has_head: bool) -> Type:
+def _type(
+    name: str, shape: tuple[int, ...], file_type: str, architecture: str, *, has_head: bool
+) -> GGMLQuantizationType:
     if len(shape) < 2 or name.endswith("ffn_gate_inp.weight"):
-        return Type.F32
+        return GGMLQuantizationType.F32
     if name == "token_embd.weight" and architecture == "gemma3":
-        return Type.BF16
+        return GGMLQuantizationType.BF16
     wanted = _wanted(name, file_type, has_head=has_head)
     return _FALLBACK.get(wanted, wanted) if shape[-1] % 256 else wanted
 
 
-def _wanted(name: str, file_type: str, *, has_head: bool) -> Type:
+def _wanted(name: str, file_type: str, *, has_head: bool) -> GGMLQuantizationType:
     if file_type != "Q4_K_M":
-        return Type[file_type]
+        return GGMLQuantizationType[file_type]
     head = "output.weight" if has_head else "token_embd.weight"
     # use_more_bits picks about half of the layers of attn_v and ffn_down; here every second.
-    more = name.split(".")[0] == "blk" and int(name.split(".")[1]) % 2 == 0 and ("attn_v" in name or "ffn_down" in name)
-    return Type.Q6_K if name == head or more else Type.Q4_K
+    _, layer, kind, *_ = f"{name}..".split(".")
+    more = kind in ("attn_v", "ffn_down") and int(layer) % 2 == 0
+    return GGMLQuantizationType.Q6_K if name == head or more else GGMLQuantizationType.Q4_K

@@ -2,9 +2,9 @@
 
 grok reads output.weight and has Gemma 2's four norms a layer, its soft caps and its GELU. What differs:
 
-- n_head * head_dim must be the hidden size. So the hidden size grows to n' = H' head_dim with H' >= H heads, filled with
-  zeros. A mean over n' makes each RMS norm's result sqrt(n'/n) too large: its weight has the factor sqrt(n/n'), and
-  eps the factor n/n'.
+- n_head * head_dim must be the hidden size. So the hidden size grows to n' = H' head_dim with H' >= H heads, filled up
+  with zeros. A mean over n' makes each RMS norm's result sqrt(n'/n) too large: its weight has the factor sqrt(n/n'),
+  and eps the factor n/n'.
 - The H' queries are shared out evenly to KV' key heads. The query heads of one key head are packed into groups of
   H'/KV'; where they don't fill their group, empty slots are zero in q and o; where they need several, k and v repeat.
 - The embedding's scale, the attention's scale and the soft caps are metadata.
@@ -30,7 +30,7 @@ _LAYERS_OF_27B: Final = 46
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """The host's heads. ``queries[h]`` is the slot of query head h, ``keys[slot]`` the key head in it, None for zeros."""
+    """The host's heads: ``queries[h]`` is the slot of query head h, ``keys[slot]`` a key head, or None for zeros."""
 
     n_head: int
     n_head_kv: int
@@ -39,7 +39,7 @@ class Heads:
 
 
 def heads_of(gemma: Gemma) -> Heads:
-    """The fewest heads that fill a hidden size of at least Gemma's, and the fewest key heads they can be shared out to."""
+    """The fewest heads that fill Gemma's hidden size, and the fewest key heads that they can be shared out to."""
     n_head = max(-(-gemma.hidden // gemma.head_dim), gemma.n_head)
     group = gemma.n_head // gemma.n_head_kv
     for n_head_kv in (n for n in range(1, n_head + 1) if n_head % n == 0):

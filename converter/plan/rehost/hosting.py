@@ -52,7 +52,8 @@ def hosted_model(file: PlannedFile, base: BaseModel, host: str, outtype: str | N
     gemma = gemma_of(base, file)
     if host == "auto" and _is_tied(file):
         return Hosted((_without_head(file),), ("the adapter leaves head and embedding one: nothing was untied",))
-    delta = head_delta(file) if host in ("auto", "wide") and gemma.architecture == "gemma2" or host == "wide" else None
+    asks = host == "wide" or (host == "auto" and gemma.architecture == "gemma2")
+    delta = head_delta(file) if asks else None
     chosen = _chosen(host, gemma, delta)
     if chosen == "native":
         return Hosted((file,), _NATIVE_NOTES)
@@ -115,7 +116,7 @@ def _wide_model(
         asked.append(measure(question))
         return asked[0]
 
-    model = wide.model(file, gemma, outtype, delta, rank_of(delta), measured)
+    model = wide.model(file, gemma, outtype, delta, measured)
     model = _recorded(model, "wide", gemma)
     ratio = (asked[0].largest_norm2 / asked[0].mean_norm2) ** 0.5
     outliers = (

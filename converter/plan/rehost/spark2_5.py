@@ -15,7 +15,7 @@ from typing import Final
 
 from converter.dtypes import F16
 from converter.plan.conversion_plan import NewArray, PlannedFile, PlannedTensor, Zeros
-from converter.plan.rehost.gemma import Gemma, with_metadata
+from converter.plan.rehost.gemma import Gemma, Value, with_metadata
 from converter.plan.rehost.layout import Layout, relaid_tensors
 from converter.read.gguf_header import BOOL
 
@@ -31,7 +31,7 @@ def model(file: PlannedFile, gemma: Gemma, outtype: str | None) -> PlannedFile:
     """The planned Gemma 1 as spark2_5."""
     shape = (gemma.n_head, gemma.hidden)
     gates = (PlannedTensor(f"blk.{i}.attn_gate.weight", shape, F16, Zeros(shape)) for i in range(gemma.n_layer))
-    metadata = {
+    metadata: dict[str, Value | NewArray | None] = {
         "rope.freq_base": gemma.theta,
         "rope.dimension_count": gemma.head_dim,
         "attention.sliding_window": _NO_WINDOW,

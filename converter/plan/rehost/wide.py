@@ -1,7 +1,7 @@
 """Gemma 1 or 2 in its own architecture, hidden size widened, for a head that is the embedding plus a low-rank delta.
 
-The graph stays gemma or gemma2, whose head is token_embd: windows, soft caps, flash attention and a quantised cache stay
-as they are. The head's delta B A (r rows in A, the LoRA's scale in B) finds room in additional columns.
+The graph stays gemma or gemma2, whose head is token_embd: windows, soft caps, flash attention and a quantised cache
+stay as they are. The head's delta B A (r rows in A, the LoRA's scale in B) finds room in additional columns.
 
 With w the weight of the last norm, A diag(w) = U S V^T (its singular values), the logits of Gemma with its own head are
 
@@ -54,6 +54,7 @@ from converter.plan.conversion_plan import (
     Zeros,
 )
 from converter.plan.rehost.gemma import Gemma, with_metadata
+from converter.plan.rehost.head_delta import rank_of
 from converter.plan.rehost.layout import Layout, matrix_of, named, padded, relaid, relaid_tensors
 
 _K_QUANT: Final = 256
@@ -151,13 +152,14 @@ def _embedding_factor(gemma: Gemma, width: int) -> float:
 
 def fits(gemma: Gemma, rank: int) -> bool:
     """Whether the additional layer's units have room in the feed-forward part."""
-    return 0 < rank and 2 * _up(rank, _Q8_0) + 4 <= gemma.ffn
+    return rank > 0 and 2 * _up(rank, _Q8_0) + 4 <= gemma.ffn
 
 
 def model(
-    file: PlannedFile, gemma: Gemma, outtype: str | None, head: tuple[Delta, ...], rank: int, measure: Measure
+    file: PlannedFile, gemma: Gemma, outtype: str | None, head: tuple[Delta, ...], measure: Measure
 ) -> PlannedFile:
-    """The planned Gemma, whose head is its embedding plus ``head`` of ``rank``, as a wide one."""
+    """The planned Gemma, whose head is its embedding plus ``head``, as a wide one."""
+    rank = rank_of(head)
     if not fits(gemma, rank):
         raise ConverterError(f"the head's delta of rank {rank} is too large for --host wide")
     by_name = {tensor.name: tensor for tensor in file.tensors}
@@ -318,7 +320,7 @@ def _first_layer(wide: _Wide) -> Mapping[str, tuple[Piece, ...]]:
     if gemma.architecture == "gemma":
         # Nothing norms the result: the weight nu of the norm makes up for the open gate K, K nu = 1.
         gate = _power_of_two(_OPEN_GATE**2 / c)
-        norms = {"ffn_norm": (_filled(wide.width, rms / sqrt(gate * c)),)}
+        norms: dict[str, tuple[Piece, ...]] = {"ffn_norm": (_filled(wide.width, rms / sqrt(gate * c)),)}
     else:
         gate = _power_of_two(_OPEN_GATE / c)
         up.append(_piece(_diagonal(1, 1.0), units[2] + 3, tail + 2))

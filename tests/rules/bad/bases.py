@@ -14,6 +14,7 @@ from tests.rules.specimens import (
     head_lora,
     lora,
     tensor,
+    write_gguf,
     write_huggingface,
 )
 
@@ -51,8 +52,8 @@ def a_wider_base_layer(it: Specimen, bases: Path) -> None:
 
 
 @bad("GG001")
-def any_adapter_of_gemma(it: Specimen, bases: Path) -> None:
-    it.base = bases / "gemma.gguf"
+def any_adapter_of_an_untied_gemma(it: Specimen, bases: Path) -> None:
+    it.base = write_gguf(bases / "untied-gemma.gguf", "gemma", tied=False)
     it.write()
 
 
