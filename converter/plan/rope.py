@@ -40,14 +40,7 @@ def _scaling(base: BaseModel, rope: Rope) -> Iterator[tuple[str, str | int | flo
         yield "original_context_length", int(rope.number("original_max_position_embeddings", 0))
     if rope.type == "longrope":
         yield "attn_factor", _long_attention_factor(base, rope)
-    if rope.type == "yarn":
-        yield from _yarn(rope)
-
-
-def _yarn(rope: Rope) -> Iterator[tuple[str, float]]:
-    yield "yarn_beta_fast", rope.number("beta_fast", 32.0)
-    yield "yarn_beta_slow", rope.number("beta_slow", 1.0)
-    if "attention_factor" in rope.fields:
+    if rope.type == "yarn" and "attention_factor" in rope.fields:
         # llama.cpp multiplies this by 1 + 0.1 log(factor), which is transformers' own default.
         yield "attn_factor", rope.number("attention_factor", 1.0) / (1.0 + 0.1 * log(rope.number("factor", 1.0)))
 

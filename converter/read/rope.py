@@ -26,17 +26,17 @@ _NEEDED: Mapping[str, frozenset[str]] = {
     "longrope": frozenset({"long_factor", "short_factor"}),
 }
 _OF_EVERY_TYPE = frozenset({"type", "rope_type", "rope_theta", "partial_rotary_factor"})
-_NAMES = {"su": "longrope", "mrope": "default"}
 
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """``type`` default, linear, yarn, llama3 or longrope, with its ``fields``; ``local_theta`` of windowed layers."""
+    """``type`` default, linear, yarn, llama3 or longrope, with its ``fields``; ``local_*`` of windowed layers."""
 
     type: str
     theta: float
     local_theta: float | None
     partial: float
+    local_type: str
     fields: Mapping[str, object]
 
     def number(self, field: str, otherwise: float) -> float:
@@ -52,17 +52,21 @@ def rope_of(base: BaseModel) -> Rope | None:
         return None
     whole = _mapping(config.get("rope_parameters")) or _mapping(config.get("rope_scaling"))
     everywhere = _mapping(whole.get("full_attention")) or {k: v for k, v in whole.items() if not isinstance(v, dict)}
-    local = _mapping(whole.get("sliding_attention")).get(
-        "rope_theta", architecture.setting(config, "rope_local_base_freq")
-    )
-    stated = str(everywhere.get("rope_type") or everywhere.get("type") or "default")
+    windowed = _mapping(whole.get("sliding_attention"))
+    local = windowed.get("rope_theta", architecture.setting(config, "rope_local_base_freq"))
+    stated = _type(everywhere)
     return Rope(
-        _NAMES.get(stated, stated),
+        "longrope" if stated == "su" else stated,
         _number(everywhere.get("rope_theta"), architecture.setting(config, "rope_theta")),
         float(local) if isinstance(local, int | float) else None,
         _number(everywhere.get("partial_rotary_factor"), _partial(architecture, config)),
+        _type(windowed),
         _with_original_length(everywhere, config, architecture),
     )
+
+
+def _type(fields: Mapping[str, object]) -> str:
+    return str(fields.get("rope_type") or fields.get("type") or "default")
 
 
 def _with_original_length(
@@ -99,14 +103,25 @@ def rope_fault(base: BaseModel) -> str | None:
         return None
     if rope.partial != 1.0 and not architecture.partial_rope:
         return f"rotates {rope.partial:g} of each head, wanted all of it"
-    if rope.type == "default":
-        return None
-    if rope.type not in architecture.rope:
+    if rope.local_type != "default":
+        return f"has the rope type {rope.local_type!r} in windowed layers, wanted default"
+    if rope.type not in ("default", *architecture.rope):
         has = ", ".join(("default", *architecture.rope))
         return f"has the rope type {rope.type!r}; llama.cpp's {architecture.name} has {has}"
+    return _field_fault(rope) if rope.type != "default" else None
+
+
+# What llama.cpp's graphs take for granted: they don't read the keys that its converter writes.
+_YARN_BETAS: Mapping[str, float] = {"beta_fast": 32.0, "beta_slow": 1.0}
+
+
+def _field_fault(rope: Rope) -> str | None:
+    for name, wanted in _YARN_BETAS.items():
+        if rope.number(name, wanted) != wanted:
+            return f"has {name} {rope.fields[name]}, wanted {wanted:g}"
     odd = sorted({*rope.fields} - _FIELDS[rope.type] - _OF_EVERY_TYPE)
     lacking = sorted(name for name in _NEEDED[rope.type] if rope.fields.get(name) is None)
-    if odd or lacking:
-        what = f"with {', '.join(odd)}" if odd else f"without {', '.join(lacking)}"
-        return f"has the rope type {rope.type!r} {what}, which is not converted"
-    return None
+    if not odd and not lacking:
+        return None
+    what = f"with {', '.join(odd)}" if odd else f"without {', '.join(lacking)}"
+    return f"has the rope type {rope.type!r} {what}, which is not converted"

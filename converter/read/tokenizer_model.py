@@ -8,10 +8,10 @@ several, and the names of keys: llama.cpp's conversion/base.py (get_vocab_base, 
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -33,84 +33,129 @@ _NEVER_MERGED: Final = -1e6
 
 
 @dataclass(frozen=True, slots=True)
-class TokenizerModel:
-    """What a GGUF says of a tokenizer. ``pre`` and ``merges`` belong to gpt2, ``scores`` and ``adds_space`` to llama."""
+class TokenizerStructure:
+    """Everything but the tokens. ``pre`` belongs to gpt2, ``adds_space`` to llama."""
 
     model: Literal["gpt2", "llama"]
     pre: str
-    texts: tuple[str, ...]
-    types: tuple[int, ...]
-    merges: tuple[str, ...]
-    scores: tuple[float, ...]
     adds_space: bool
     adds_bos: bool
     adds_eos: bool
     special_ids: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerModel:
+    """What a GGUF says of a tokenizer. ``merges`` belong to gpt2, ``scores`` to llama."""
+
+    structure: TokenizerStructure
+    texts: tuple[str, ...]
+    types: tuple[int, ...]
+    merges: tuple[str, ...]
+    scores: tuple[float, ...]
+    special_ids: Mapping[str, int]
     chat_template: str | None
 
 
-def read_tokenizer_model(directory: Path, n_rows: int, config: Mapping[str, object]) -> TokenizerModel | None:
-    """Read the tokenizer in ``directory``; None where it has no tokenizer.json. Raises UnknownTokenizer.
+def tokenizer_fault(directory: Path, config: Mapping[str, object]) -> str | None:
+    """Why llama.cpp can't run the tokenizer in ``directory``, as far as its settings tell; None where it can."""
+    try:
+        _structure(directory, config)
+    except UnknownTokenizer as unknown:
+        return str(unknown)
+    return None
+
+
+def read_tokenizer_model(directory: Path, n_rows: int, config: Mapping[str, object]) -> TokenizerModel:
+    """Read the tokenizer in ``directory``, which has a tokenizer.json. Raises UnknownTokenizer.
 
     The model has ``n_rows`` embeddings: tokens beyond them are left out, rows beyond the tokens are padding. Its
     ``config`` names the ids of bos, eos and pad where the tokenizer doesn't.
     """
-    path = directory / "tokenizer.json"
-    if not path.is_file():
-        return None
-    ids = tuple((name, i) for name in ("bos", "eos", "pad") if type(i := _first(config.get(f"{name}_token_id"))) is int)
-    status = path.stat()
-    return _read(directory, n_rows, ids, (status.st_mtime_ns, status.st_size))
-
-
-def _first(value: object) -> object:
-    return value[0] if isinstance(value, list) and value else value
-
-
-@lru_cache(maxsize=1)  # rules and plan both ask
-def _read(directory: Path, n_rows: int, ids: tuple[tuple[str, int], ...], _state: tuple[int, int]) -> TokenizerModel:
     tokenizer = read_tokenizer(directory)
     if tokenizer is None or tokenizer.faults:
         raise UnknownTokenizer("; ".join(f"{path.name} {why}" for path, why in tokenizer.faults) if tokenizer else "")
-    whole = json.loads((directory / "tokenizer.json").read_bytes())
-    try:
-        return _model(whole, _stated(directory), tokenizer, n_rows, dict(ids))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UnknownTokenizer(f"tokenizer.json is not as expected: {error!r}") from error
-
-
-def _stated(directory: Path) -> Json:
-    path = directory / "tokenizer_config.json"
-    stated: Json = json.loads(path.read_bytes()) if path.is_file() else {}
-    return stated
-
-
-def _model(whole: Json, stated: Json, tokenizer: Tokenizer, n_rows: int, ids: Mapping[str, int]) -> TokenizerModel:
-    bpe: Json = whole["model"]
-    _refuse_others(bpe)
-    pairs = [tuple(pair if isinstance(pair, list) else pair.split(" ", 1)) for pair in bpe["merges"]]
-    before, behind = template_of(whole)
-    special_ids = {name: i for name, i in {**ids, **tokenizer.special_ids}.items() if i < n_rows}
-    if "eos" not in special_ids:  # llama.cpp would end at token 11 (llama_vocab::impl::load)
-        raise UnknownTokenizer("names no eos token, and config.json none either")
-    is_gpt2 = is_byte_level(whole)
+    settings, merges = _parts(directory)
+    structure, bpe, pairs = _structure(directory, config), settings["model"], _pairs(merges)
+    is_gpt2 = structure.model == "gpt2"
+    unknown = next((i for i, text in tokenizer.vocabulary.items() if text == bpe.get("unk_token")), None)
     return TokenizerModel(
-        model="gpt2" if is_gpt2 else "llama",
-        pre=byte_level_name(whole) if is_gpt2 else "default",
+        structure,
         texts=_texts(tokenizer, n_rows),
         types=tuple(_types(tokenizer, bpe, n_rows)),
         merges=tuple(map(_merge, pairs)) if is_gpt2 else (),
         scores=() if is_gpt2 else tuple(_scores(tokenizer, pairs, n_rows)),
-        adds_space=not is_gpt2 and adds_space(whole),
-        adds_bos=_adds(stated.get("add_bos_token"), before, special_ids.get("bos")),
-        adds_eos=_adds(stated.get("add_eos_token"), behind, special_ids.get("eos")),
-        special_ids={**special_ids, **_unknown_id(bpe)},
+        special_ids={**structure.special_ids, **({} if unknown is None else {"unk": unknown})},
         chat_template=tokenizer.chat_template,
     )
 
 
+# --- Settings ---------------------------------------------------------------------------------------------------------
+
+# Nearly all of a tokenizer.json are the vocabulary and the merges of its model, which tokenizers writes last. A quote
+# within a token has a backslash before it, so that none of these is found in one.
+_VOCABULARY: Final = re.compile(rb'"vocab"\s*:\s*\{')
+_MERGES: Final = re.compile(rb'"merges"\s*:\s*\[')
+_END: Final = re.compile(rb"\]\s*\}\s*\}\s*\Z")
+
+
+def _parts(directory: Path) -> tuple[Json, bytes]:
+    """tokenizer.json without tokens, and its merges as JSON. Raises UnknownTokenizer."""
+    data = (directory / "tokenizer.json").read_bytes()
+    vocabulary, merges = _VOCABULARY.search(data), _MERGES.search(data)
+    end = _END.search(data, len(data) - 64)
+    if not vocabulary or not merges or not end or merges.start() < vocabulary.end():
+        raise UnknownTokenizer("is no BPE model with its vocabulary and its merges at the end, as tokenizers writes it")
+    try:
+        settings: Json = json.loads(data[: vocabulary.end()] + b"}," + merges[0] + data[end.start() :])
+    except ValueError as error:
+        raise UnknownTokenizer(f"is not JSON: {error}") from error
+    return settings, b"[" + data[merges.end() : end.start()] + b"]"
+
+
+def _structure(directory: Path, config: Mapping[str, object]) -> TokenizerStructure:
+    whole = _parts(directory)[0]
+    path = directory / "tokenizer_config.json"
+    stated: Json = json.loads(path.read_bytes()) if path.is_file() else {}
+    try:
+        return _of_json(whole, stated, _special_ids(whole, stated, config))
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UnknownTokenizer(f"is not as expected: {error!r}") from error
+
+
+def _of_json(whole: Json, stated: Json, special_ids: Mapping[str, int]) -> TokenizerStructure:
+    _refuse_others(whole["model"])
+    if "eos" not in special_ids:  # llama.cpp would end at token 11 (llama_vocab::impl::load)
+        raise UnknownTokenizer("names no eos token, and config.json none either")
+    before, behind = template_of(whole)
+    is_gpt2 = is_byte_level(whole)
+    return TokenizerStructure(
+        model="gpt2" if is_gpt2 else "llama",
+        pre=byte_level_name(whole) if is_gpt2 else "default",
+        adds_space=not is_gpt2 and adds_space(whole),
+        adds_bos=_adds(stated.get("add_bos_token"), before, special_ids.get("bos")),
+        adds_eos=_adds(stated.get("add_eos_token"), behind, special_ids.get("eos")),
+        special_ids=special_ids,
+    )
+
+
+def _special_ids(whole: Json, stated: Json, config: Mapping[str, object]) -> Mapping[str, int]:
+    """The ids of bos, eos and pad, each by its name in the tokenizer, or else by its number in the model's config."""
+    added = {token["content"]: token["id"] for token in whole.get("added_tokens", ())}
+    ids = {}
+    for name in ("bos", "eos", "pad"):
+        token = stated.get(f"{name}_token")
+        text = token.get("content") if isinstance(token, dict) else token
+        number = config.get(f"{name}_token_id")
+        first = number[0] if isinstance(number, list) and number else number
+        i = added.get(text, first)
+        if type(i) is int:
+            ids[name] = i
+    return ids
+
+
 def _refuse_others(bpe: Json) -> None:
-    if bpe.get("type", "BPE") != "BPE" or "merges" not in bpe:
+    if bpe.get("type", "BPE") != "BPE":
         raise UnknownTokenizer(f"is of the type {bpe.get('type')}, wanted BPE")
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if bpe.get(name):
@@ -158,9 +203,9 @@ def _is_byte(text: str) -> bool:
     return len(text) == 6 and text.startswith("<0x") and text.endswith(">")
 
 
-def _unknown_id(bpe: Json) -> Mapping[str, int]:
-    i = bpe["vocab"].get(bpe.get("unk_token"))
-    return {"unk": i} if type(i) is int else {}
+def _pairs(merges: bytes) -> list[tuple[str, ...]]:
+    """A merge is a pair, or its two parts with a space between (tokenizers before 0.20)."""
+    return [tuple(pair if isinstance(pair, list) else pair.split(" ", 1)) for pair in json.loads(merges)]
 
 
 def _merge(pair: tuple[str, ...]) -> str:
@@ -170,14 +215,35 @@ def _merge(pair: tuple[str, ...]) -> str:
 
 
 def _scores(tokenizer: Tokenizer, pairs: list[tuple[str, ...]], n_rows: int) -> Iterator[float]:
-    """SentencePiece joins what scores best, BPE what merges first: a token scores as its first merge's place.
+    """SentencePiece joins what scores best, BPE what merges first: a token scores as its merges' place.
 
     transformers makes merges of scores in the same way (SentencePieceExtractor in convert_slow_tokenizer.py).
     """
-    places: dict[str, float] = {}
-    for place, pair in enumerate(pairs):
-        places.setdefault("".join(pair), float(-place))
     added = {token.id for token in tokenizer.added}
+    normal = {text for i, text in tokenizer.vocabulary.items() if i not in added}
+    places = _places(pairs, normal)
     for i in range(n_rows):
-        text = tokenizer.vocabulary.get(i, "")
-        yield _ADDED_SCORE if i in added else places.get(text, _NEVER_MERGED)
+        yield _ADDED_SCORE if i in added else places.get(tokenizer.vocabulary.get(i, ""), _NEVER_MERGED)
+
+
+def _places(pairs: list[tuple[str, ...]], normal: set[str]) -> Mapping[str, float]:
+    """The place of each token in the order of merges. Raises UnknownTokenizer where scores couldn't say the same."""
+    places: dict[str, float] = {}
+    n_splits, before = 0, ""
+    for place, (left, right) in enumerate(pairs):
+        token = left + right
+        if token in normal:
+            n_splits += left in normal and right in normal
+            if token in places and token != before:
+                raise UnknownTokenizer(
+                    f"makes the token {token!r} at several places of its merges, unlike SentencePiece"
+                )
+        before = token
+        places.setdefault(token, float(-place))
+    if n_splits != sum(_n_splits(token, normal) for token in normal if token in places):
+        raise UnknownTokenizer("has not every merge that makes one of its tokens, unlike SentencePiece")
+    return places
+
+
+def _n_splits(token: str, normal: set[str]) -> int:
+    return sum(token[:i] in normal and token[i:] in normal for i in range(1, len(token)))

@@ -11,18 +11,15 @@ from collections.abc import Iterator
 from converter.diagnostics import WHOLE_BASE, BaseCheck, Problem, Rule, Severity
 from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
-from converter.read.pre_tokenizers import UnknownTokenizer
-from converter.read.tokenizer_model import read_tokenizer_model
+from converter.read.tokenizer_model import tokenizer_fault
 
 
 def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield why the tokenizer isn't known."""
-    if not base.is_convertible_checkpoint:
-        return
-    try:
-        read_tokenizer_model(base.path, base.dims["vocab"], base.config)
-    except UnknownTokenizer as unknown:
-        yield Problem("tokenizer.json", str(unknown), WHOLE_BASE)
+    if base.is_convertible_checkpoint and (base.path / "tokenizer.json").is_file():
+        fault = tokenizer_fault(base.path, base.config)
+        if fault:
+            yield Problem("tokenizer.json", fault, WHOLE_BASE)
 
 
 RULE = Rule("BM043", "unknown-tokenizer", Severity.ERROR, BaseCheck(check))
