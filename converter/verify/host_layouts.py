@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 
 from converter.read.module_paths import EMBEDDING, HEAD
+from converter.verify.host_wants import HostedGemma, Want, constant
 from converter.verify.host_wide import wide
-from converter.verify.hosts import HostedGemma, Want, constant
 
 Wants = Iterator[tuple[str, Want]]
 

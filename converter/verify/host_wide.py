@@ -12,8 +12,7 @@ from typing import Final
 import numpy as np
 
 from converter.read.module_paths import EMBEDDING, HEAD
-from converter.verify.gguf_weights import Weights
-from converter.verify.hosts import HostedGemma, Want, whole
+from converter.verify.host_wants import HostedGemma, Product, Want, whole
 from converter.verify.tensors import TensorCheck
 
 _EMBEDDING: Final = f"{EMBEDDING}.weight"
@@ -21,9 +20,8 @@ _HEAD: Final = f"{HEAD}.weight"
 _NORM: Final = "model.norm.weight"
 _TAIL: Final = 32  # columns: constant, filler, length of the embedding, and room
 _UNIT: Final = 2.0**-4  # of the directions where they are stored
-# Relative error of products of rounded factors. K-quants' is their rounding's size (FACTS: 0.04 and 0.14 of a weight).
+# Relative errors of products of rounded factors.
 _TOLERANCE: Final = {"F32": 1e-5, "F16": 4e-3, "BF16": 3e-2, "Q8_0": 5e-2}
-_COARSE: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ def _read(gemma: HostedGemma) -> _Wide:
 def wide(gemma: HostedGemma) -> Iterator[tuple[str, Want]]:
     """Every tensor; what only products can tell (wide_relations) is taken as it is stored."""
     it = _read(gemma)
-    yield "token_embd.weight", _main_columns(it, "token_embd.weight", _EMBEDDING, it.embedding_factor, (_EMBEDDING,))
+    yield "token_embd.weight", _main_columns(it, "token_embd.weight", _EMBEDDING, it.embedding_factor)
     factor = it.c0 if it.is_gemma2 else 1.0
     yield "output_norm.weight", _vector(it, "output_norm.weight", _NORM, factor)
     for layer in range(gemma.n_layer):
@@ -87,7 +85,7 @@ def _layer_want(it: _Wide, kind: str, name: str, parameter: str) -> Want:
         case "attn_output" | "ffn_down":
             return _main_rows(it, name, parameter)
         case _:
-            return _main_columns(it, name, parameter, 1.0, (parameter,), room=0.0)
+            return _main_columns(it, name, parameter)
 
 
 def _vector(it: _Wide, name: str, parameter: str, factor: float, room: float | None = None) -> Want:
@@ -103,18 +101,17 @@ def _vector(it: _Wide, name: str, parameter: str, factor: float, room: float | N
     return Want(expected, (parameter,))
 
 
-def _main_columns(
-    it: _Wide, name: str, parameter: str, factor: float, serves: tuple[str, ...], room: float | None = None
-) -> Want:
-    """Gemma's weights in the first columns, behind them ``room`` (None: what is stored)."""
-    serves = (*serves, _HEAD) if parameter == _EMBEDDING else serves
+def _main_columns(it: _Wide, name: str, parameter: str, factor: float = 1.0) -> Want:
+    """Gemma's weights in the first columns, behind them zeros; in the embedding what is stored."""
+    is_embedding = parameter == _EMBEDDING
 
     def expected(block: slice, served: bool) -> np.ndarray:  # noqa: FBT001  which of two weights
-        values = it.gemma.stored[name].values(block) if room is None else np.zeros((block.stop - block.start, it.width))
+        values = it.gemma.stored[name].values(block)
+        values[:, it.n :] *= is_embedding
         values[:, : it.n] = factor * it.gemma.weight(parameter, block, served)
         return values
 
-    return Want(expected, serves)
+    return Want(expected, (parameter, _HEAD) if is_embedding else (parameter,))
 
 
 def _main_rows(it: _Wide, name: str, parameter: str) -> Want:
@@ -141,7 +138,7 @@ def _new_want(it: _Wide, layer: int, kind: str, name: str) -> Want:
 
 
 def _fill_first_layer(it: _Wide, kind: str, name: str, values: np.ndarray) -> None:
-    """Units: r that take b away, r that bring the shadow in, and one for each of constant, filler, length (and sink)."""
+    """Units: r that take b away, r that bring the shadow in, one each for constant, filler, length (and sink)."""
     n, r, step, tail = it.n, it.rank, it.step, it.width - _TAIL
     every, last = np.arange(r), 2 * step
     if kind == "ffn_up":
@@ -177,45 +174,31 @@ def wide_relations(gemma: HostedGemma) -> Iterator[TensorCheck]:
             norm = gemma.named(post, layer)
             weights = gemma.stored[f"blk.{layer + it.n_new_layers}.{kind}.weight"]
             projected = it.directions * (gemma.all(norm) if norm else 1.0)
-            expected = it.shadow * projected @ gemma.all(str(gemma.named(kind, layer)))
-            yield _related(f"{weights.tensor.name} (shadow)", weights, whole(weights)[it.n : it.n + it.rank], expected)
+            shadow = Product()
+            wanted = it.shadow * projected @ gemma.all(str(gemma.named(kind, layer)))
+            shadow.add(whole(weights)[it.n : it.n + it.rank], wanted)
+            yield shadow.judged(f"{weights.tensor.name} (shadow)", weights.tensor.type.name, _TOLERANCE)
 
 
 def _head(it: _Wide) -> TensorCheck:
-    weights = it.gemma.stored["token_embd.weight"]
+    weights, delta = it.gemma.stored["token_embd.weight"], Product()
     last = whole(it.gemma.stored["output_norm.weight"])[it.n : it.n + it.rank] * it.shadow / it.c0
-    error2 = norm2 = held = 0.0
     for block in weights.blocks():
-        found = (weights.values(block)[:, it.n : it.n + it.rank] * last) @ it.directions
         head, embedding = (it.gemma.weight(name, block, served=True) for name in (_HEAD, _EMBEDDING))
-        wanted = (head - embedding) * it.gemma.all(_NORM)
-        error2 += float(((found - wanted) ** 2).sum())
-        norm2 += float((wanted**2).sum())
-        held += float((found * wanted).sum())
-    return _judged("token_embd.weight (head's delta)", weights, error2, norm2, held / norm2 if norm2 else None)
+        own = weights.values(block)[:, it.n : it.n + it.rank]
+        delta.add((own * last) @ it.directions, (head - embedding) * it.gemma.all(_NORM))
+    return delta.judged("token_embd.weight (head's delta)", weights.tensor.type.name, _TOLERANCE)
 
 
 def _lengths(it: _Wide) -> TensorCheck:
-    """All rows are as long, and the first norm's weight undoes that length."""
-    weights, tail = it.gemma.stored["token_embd.weight"], it.width - _TAIL
+    """All rows are as long, and the first norm's weight undoes that length: both as shares of it."""
+    weights, tail, lengths = it.gemma.stored["token_embd.weight"], it.width - _TAIL, Product()
     rows = whole(weights)
     norm2, gate = (rows**2).sum(axis=1), whole(it.gemma.stored["blk.0.ffn_gate.weight"])[0, tail]
     undone = sqrt(norm2.mean() + it.gemma.number("attention.layer_norm_rms_epsilon"))
     if not it.is_gemma2:
         undone /= sqrt(gate * rows[0, tail] * sqrt(it.width))
-    first = whole(it.gemma.stored["blk.0.ffn_norm.weight"])[tail]
-    off = max(float(np.abs(norm2 / norm2.mean() - 1).max()), abs(float(first) / undone - 1), float(np.ptp(rows[:, tail])))
-    return _judged("token_embd.weight (lengths)", weights, off**2, 1.0, None)
-
-
-def _related(name: str, weights: Weights, found: np.ndarray, wanted: np.ndarray) -> TensorCheck:
-    error2, norm2 = float(((found - wanted) ** 2).sum()), float((wanted**2).sum())
-    return _judged(name, weights, error2, norm2, None)
-
-
-def _judged(name: str, weights: Weights, error2: float, norm2: float, kept: float | None) -> TensorCheck:
-    type_name = weights.tensor.type.name
-    relative = sqrt(error2 / norm2) if norm2 else float("inf")
-    error = relative / _TOLERANCE.get(type_name, _COARSE)
-    fault = None if error <= 1 else f"is off from what PEFT's weights make of it by {relative:.3g} of its size"
-    return TensorCheck(name, "numbers", type_name, touched=True, error=error, kept=kept, fault=fault)
+    first = float(whole(it.gemma.stored["blk.0.ffn_norm.weight"])[tail])
+    worst = max(norm2 / norm2.mean(), key=lambda share: abs(share - 1))
+    lengths.add(np.array([worst, first / undone]), np.ones(2))
+    return lengths.judged("token_embd.weight (lengths)", weights.tensor.type.name, _TOLERANCE)

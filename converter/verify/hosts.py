@@ -5,114 +5,28 @@ their own: a layout that conversion shared would prove its own mistake. The math
 converter/plan/rehost. All of a tensor is compared, the zeros between and behind Gemma's weights too.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from converter.errors import ConverterError
 from converter.read.base_model import BaseModel
-from converter.read.module_paths import EMBEDDING, HEAD
-from converter.verify.gguf_weights import Weights, weights_of
-from converter.verify.reference import Reference, Rows
+from converter.read.gguf_header import read_gguf_header
+from converter.verify.gguf_weights import Weights, weights_in, weights_of
+from converter.verify.host_layouts import HOSTS
+from converter.verify.host_wants import HOST_KEY, HostedGemma, Product, Want, whole
+from converter.verify.host_wide import wide_relations
+from converter.verify.reference import Reference
 from converter.verify.rounding import has_bound, rounding_bound
 from converter.verify.tensors import KEPT_AT_LEAST, KEPT_AT_MOST, Progress, TensorCheck, TensorProof
 
-HOST_KEY: Final = "adapter_to_gguf.host"
-
 # Vectors are rounded twice, once in the base and once scaled.
 _VECTOR_ULPS: Final = 4.0
-
-_LINEAR: Final = {
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-# The Hugging Face norm behind each GGUF norm.
-_NORMS: Final[Mapping[str, Mapping[str, str]]] = {
-    "gemma": {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"},
-    "gemma2": {
-        "attn_norm": "input_layernorm",
-        "post_attention_norm": "post_attention_layernorm",
-        "ffn_norm": "pre_feedforward_layernorm",
-        "post_ffw_norm": "post_feedforward_layernorm",
-    },
-}
-
-# Rows of a tensor as they must be, with the adapter or without it.
-Expected = Callable[[slice, bool], np.ndarray]
-
-
-@dataclass(frozen=True, slots=True)
-class Want:
-    """What one tensor must hold, and the parameters of PEFT's that it serves.
-
-    ``copies`` says that the host leaves them as they are: the base's own bytes will do.
-    """
-
-    rows: Expected
-    parameters: tuple[str, ...] = ()
-    copies: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class HostedGemma:
-    """A hosted file and the PEFT model that it is to serve."""
-
-    model: BaseModel
-    reference: Reference
-    stored: Mapping[str, Weights]
-
-    def number(self, key: str) -> float:
-        """A number of the host's metadata."""
-        architecture = self.model.model_type
-        value = self.model.shards[0].kv.get(f"{architecture}.{key}")
-        if not isinstance(value, int | float):
-            raise ConverterError(f"{self.model.path}: {architecture}.{key} is {value!r}, wanted a number")
-        return value
-
-    @property
-    def of(self) -> str:
-        """The architecture that is hosted."""
-        return str(self.model.shards[0].kv.get(f"{HOST_KEY}.of"))
-
-    @property
-    def hidden(self) -> int:
-        """Gemma's own hidden size."""
-        return self.reference.shape(f"{EMBEDDING}.weight")[1]
-
-    @property
-    def n_layer(self) -> int:
-        """Gemma's own layers."""
-        return sum(name.endswith(".mlp.up_proj.weight") for name in self.reference.names)
-
-    def weight(self, parameter: str, rows: Rows, served: bool) -> np.ndarray:  # noqa: FBT001  which of two weights
-        """Rows of PEFT's parameter, or of the base's; llama.cpp multiplies by a norm, Gemma by 1 + norm."""
-        values = (self.reference.weight if served else self.reference.base_weight)(parameter, rows)
-        return values + 1.0 if values.ndim == 1 else values
-
-    def all(self, parameter: str) -> np.ndarray:
-        """All rows of PEFT's parameter."""
-        return self.weight(parameter, slice(None), served=True)
-
-    def layer(self, layer: int) -> Iterator[tuple[str, str]]:
-        """Each kind of tensor of one of Gemma's layers, with PEFT's parameter behind it."""
-        for kind in (*_LINEAR, *_NORMS[self.of]):
-            yield kind, str(self.named(kind, layer))
-
-    def named(self, kind: str, layer: int) -> str | None:
-        """PEFT's parameter behind a tensor of a layer."""
-        module = {**_LINEAR, **_NORMS[self.of]}.get(kind)
-        return f"model.layers.{layer}.{module}.weight" if module else None
-
-    def plain(self, parameter: str, factor: float = 1.0) -> Want:
-        """The parameter itself, times a factor."""
-        return Want(lambda rows, served: factor * self.weight(parameter, rows, served), (parameter,), factor == 1.0)
+# Of a whole delta: some units in the last place of the factors' type, since B @ A cancels in part.
+_DELTA_TOLERANCE: Final = {"F32": 1e-6, "F16": 4e-3, "BF16": 3e-2}
 
 
 def is_hosted(model: BaseModel) -> bool:
@@ -120,33 +34,76 @@ def is_hosted(model: BaseModel) -> bool:
     return bool(model.shards) and HOST_KEY in model.shards[0].kv
 
 
-def prove_hosted(
-    deployed: BaseModel, base: BaseModel | None, reference: Reference, progress: Progress
-) -> TensorProof:
+def prove_hosted(deployed: BaseModel, base: BaseModel | None, reference: Reference, progress: Progress) -> TensorProof:
     """Compare every tensor of a hosted model with what PEFT's weights make of it.
 
     Raises ConverterError for a host that is not known here.
     """
-    from converter.verify.host_layouts import HOSTS
-    from converter.verify.host_wide import wide_relations
-
-    stored, original = weights_of(deployed), weights_of(base) if base else {}
-    host = str(deployed.shards[0].kv[HOST_KEY])
-    if host not in HOSTS:
-        raise ConverterError(f"{deployed.path}: hosted as {host!r}, which is not known here")
-    gemma = HostedGemma(deployed, reference, stored)
-    wanted = dict(HOSTS[host](gemma))
-    checks = []
+    original = weights_of(base) if base else {}
+    gemma = HostedGemma(deployed, reference, weights_of(deployed))
+    wanted, checks = _wanted(gemma), []
     for done, (name, want) in enumerate(wanted.items()):
         progress(done, len(wanted))
         checks.append(_check(name, want, gemma, original))
-    checks += wide_relations(gemma) if host == "wide" else ()
-    checks += [TensorCheck(name, "nothing", fault=_EXCESS) for name in stored if name not in wanted]
-    checks += [TensorCheck(name, "nothing", fault=f"serves no tensor of {host}") for name in _unserved(wanted, gemma)]
+    checks += wide_relations(gemma) if gemma.host == "wide" else ()
+    checks += [TensorCheck(name, "nothing", fault=_EXCESS) for name in gemma.stored if name not in wanted]
+    checks += [TensorCheck(name, "nothing", fault="has no tensor in the host") for name in _unserved(wanted, gemma)]
+    return TensorProof(tuple(checks))
+
+
+def prove_hosted_lora(lora: Path, model: BaseModel, reference: Reference, progress: Progress) -> TensorProof:
+    """Compare the deltas of a LoRA for a hosted, untied base with PEFT's, and that base with PEFT's base.
+
+    Raises ConverterError for a file that is no LoRA, and for a host that takes none.
+    """
+    header = read_gguf_header(lora)
+    alpha = header.kv.get("adapter.lora.alpha")
+    if not isinstance(alpha, float):
+        raise ConverterError(f"{lora}: is no LoRA GGUF (adapter.lora.alpha is {alpha!r}, wanted a number)")
+    gemma, factors = HostedGemma(model, reference, weights_of(model)), weights_in(header)
+    checks = []
+    wanted = _wanted(gemma)
+    for done, (name, want) in enumerate(wanted.items()):
+        progress(done, len(wanted))
+        checks.append(_check(name, Want(partial(_without_adapter, want)), gemma, {}))
+        if not reference.touched.isdisjoint(want.parameters):
+            checks.append(_compare_delta(name, want, factors, alpha))
+    pairs = {f"{name}.{factor}" for name in wanted for factor in ("lora_a", "lora_b")}
+    checks += [TensorCheck(name, "nothing", fault=_EXCESS) for name in factors if name not in pairs]
     return TensorProof(tuple(checks))
 
 
 _EXCESS: Final = "is in excess; the host has no such tensor"
+
+
+def _wanted(gemma: HostedGemma) -> Mapping[str, Want]:
+    if gemma.host not in HOSTS:
+        raise ConverterError(f"{gemma.model.path}: hosted as {gemma.host!r}, which is not known here")
+    return dict(HOSTS[gemma.host](gemma))
+
+
+def _without_adapter(want: Want, rows: slice, _served: bool) -> np.ndarray:  # noqa: FBT001  as Expected has it
+    return want.rows(rows, False)
+
+
+def _compare_delta(name: str, want: Want, factors: Mapping[str, Weights], alpha: float) -> TensorCheck:
+    """The product of a pair, as llama.cpp multiplies it, with what PEFT's delta becomes in the host."""
+    a, b = factors.get(f"{name}.lora_a"), factors.get(f"{name}.lora_b")
+    if a is None or b is None:
+        return TensorCheck(f"{name} (LoRA)", "nothing", fault="lacks a factor of its delta, or both")
+    scale = alpha / b.tensor.shape[1] if alpha else 1.0  # alpha 0 means no scaling
+    left, right = (a, whole(b).T) if name == "token_embd.weight" else (b, whole(a))
+    product = Product()
+    for rows in left.blocks():
+        found = scale * left.values(rows) @ right
+        wanted = want.rows(rows, True) - want.rows(rows, False)
+        if found.shape != wanted.shape:
+            return TensorCheck(
+                f"{name} (LoRA)", "nothing", fault=f"has rows of {found.shape[1]}, not {wanted.shape[1]}"
+            )
+        product.add(found, wanted)
+    type_name = max(a.tensor.type.name, b.tensor.type.name, key=_DELTA_TOLERANCE.__getitem__)
+    return product.judged(f"{name} (LoRA)", type_name, _DELTA_TOLERANCE)
 
 
 def _unserved(wanted: Mapping[str, Want], gemma: HostedGemma) -> Iterator[str]:
@@ -169,7 +126,7 @@ def _compare(name: str, want: Want, weights: Weights, *, touched: bool) -> Tenso
     type_name, worst, held, norm2 = weights.tensor.type.name, 0.0, 0.0, 0.0
     for rows in weights.blocks():
         stored = weights.values(rows)
-        served = want.rows(rows, True).reshape(len(stored), -1)  # noqa: FBT003  with the adapter
+        served = want.rows(rows, True).reshape(len(stored), -1)
         stored = stored.reshape(len(stored), -1)
         if stored.shape != served.shape:
             fault = f"has rows of {stored.shape[1]}, wanted {served.shape[1]}"
@@ -178,7 +135,7 @@ def _compare(name: str, want: Want, weights: Weights, *, touched: bool) -> Tenso
             bound = rounding_bound(served, type_name) * (_VECTOR_ULPS if len(weights.tensor.shape) == 1 else 1.0)
             worst = float(np.maximum(worst, (np.abs(stored - served) / bound).max()))  # keeps NaN
         if touched:
-            base = want.rows(rows, False).reshape(served.shape)  # noqa: FBT003  without it
+            base = want.rows(rows, False).reshape(served.shape)
             held += float(((stored - base) * (served - base)).sum())
             norm2 += float(((served - base) ** 2).sum())
     error, kept = worst if has_bound(type_name) else None, held / norm2 if norm2 > 0 else None
@@ -191,15 +148,3 @@ def _fault(type_name: str, error: float | None, kept: float | None) -> str | Non
     if kept is not None and not KEPT_AT_LEAST <= kept <= KEPT_AT_MOST:
         return f"holds {kept:.3g} of the adapter's delta in {type_name}, wanted 1"
     return None
-
-
-def constant(value: float, *shape: int) -> Want:
-    """One value everywhere; ``shape`` is that of a row."""
-    return Want(lambda rows, _: np.full((rows.stop - rows.start, *shape), value))
-
-
-def whole(weights: Weights) -> np.ndarray:
-    """A tensor's numbers at once, a vector's as one row."""
-    return weights.values(slice(0, weights.n_rows))
-
-
