@@ -8,7 +8,7 @@ BIN := .venv/bin
 # No step may reach for a model hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help venv demo test check format bench clean
+.PHONY: help venv demo test check variations format bench clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -16,6 +16,7 @@ help:
 	@echo "make demo    check, untie, convert and prove an adapter of a real model (SmolLM2-135M)"
 	@echo "make test    every check and test, real models in real llama.cpp included"
 	@echo "make check   the quick part of it: format, lint, types, imports, unit tests"
+	@echo "make variations  every PEFT variation on every architecture: exact or refused"
 	@echo "make format  put the code in the form that make check wants"
 	@echo "make bench   measure time and memory"
 	@echo "make clean   remove what make made"
@@ -47,7 +48,11 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not llama and not model"
+	$(BIN)/pytest -m "not llama and not model and not variations"
+
+# Every PEFT variation on every tiny model in every deployment; with UPDATE_VARIATIONS=1 it writes docs/variations.md.
+variations: .venv/installed
+	$(BIN)/pytest -m variations tests/variations
 
 format: .venv/installed
 	$(BIN)/ruff format .

@@ -54,19 +54,12 @@ def check_adapter(
             skipped.append(Skipped(rule.code, rule.name, str(reason)))
         else:
             findings.extend(_stamped(rule, problem) for problem in problems)
-    identified_by = tuple(_identified_by(adapter, base, values=values)) if base else ()
-    return Report(
-        adapter.path,
-        str(base.path) if base else None,
-        deployment,
-        tuple(findings),
-        tuple(skipped),
-        identified_by=identified_by,
-    )
+    path, checked_by = (str(base.path), tuple(_base_checked_by(adapter, base, values=values))) if base else (None, ())
+    return Report(adapter.path, path, deployment, tuple(findings), tuple(skipped), base_checked_by=checked_by)
 
 
-def _identified_by(adapter: Adapter, base: BaseModel, *, values: bool) -> Iterator[str]:
-    """What the adapter brings that only the right base agrees with. Rules of the family BM speak where it doesn't."""
+def _base_checked_by(adapter: Adapter, base: BaseModel, *, values: bool) -> Iterator[str]:
+    """What the adapter brings to tell its base from others of the same shapes; where it doesn't agree, rules say so."""
     if base.tensors and recorded_base(adapter.path):
         yield RECORD_NAME
     if values and base.tensors and adapter.base_layers:

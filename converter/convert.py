@@ -10,6 +10,8 @@ from converter.check import check_adapter
 from converter.diagnostics import Deployment, Report
 from converter.digests import adapter_digest, base_digest
 from converter.errors import JUDGED_BAD, ConverterError
+from converter.fingerprint import KEY as FINGERPRINT_KEY
+from converter.fingerprint import fingerprint
 from converter.plan.conversion import plan_conversion
 from converter.plan.conversion_plan import ConversionPlan, NewKeyValue, PlannedFile
 from converter.plan.untied import UNTIED_BASE_NAME
@@ -75,7 +77,7 @@ def write(
 
     targets = _targets(conversion, output)
     _protect_sources(targets, adapter, base)
-    provenance = _provenance(conversion, adapter)
+    provenance = _provenance(conversion, adapter, base)
     # A merge is bound by memory, not by arithmetic: a second BLAS thread only spins, for 4 times the CPU.
     with threadpool_limits(1, "blas"):
         return tuple(_write(_with(file, provenance, base), path, progress) for file, path in targets)
@@ -92,21 +94,22 @@ def _targets(conversion: ConversionPlan, output: Path) -> list[tuple[PlannedFile
 
 
 def _protect_sources(targets: list[tuple[PlannedFile, Path]], adapter: Adapter, base: BaseModel) -> None:
-    own = adapter.origin.adapter if adapter.origin else adapter
-    sources = {tensor.tensor.path for tensor in (*own.tensors, *adapter.tensors)} | {
-        tensor.path for tensor in base.tensors.values()
-    }
-    sources |= {shard.path for shard in base.shards} | {adapter.path / CONFIG_NAME, base.path / "config.json"}
+    adapters = [a for a in (adapter, adapter.initial, adapter.origin and adapter.origin.adapter) if a]
+    sources = {tensor.tensor.path for a in adapters for tensor in a.tensors}
+    sources |= {tensor.path for tensor in base.tensors.values()} | {shard.path for shard in base.shards}
+    sources |= {a.path / CONFIG_NAME for a in adapters} | {base.path / "config.json"}
     for _, path in targets:
         if path.exists() and any(source.exists() and path.samefile(source) for source in sources):
             raise ConverterError(f"{path}: is an input of this conversion; give another name with -o")
 
 
-def _provenance(conversion: ConversionPlan, adapter: Adapter) -> tuple[NewKeyValue, ...]:
+def _provenance(conversion: ConversionPlan, adapter: Adapter, base: BaseModel) -> tuple[NewKeyValue, ...]:
+    found = fingerprint(base)
     return (
         NewKeyValue("adapter_to_gguf.version", __version__),
         NewKeyValue("adapter_to_gguf.adapter.sha256", adapter_digest(adapter)),
         NewKeyValue("adapter_to_gguf.plan.sha256", conversion.digest()),
+        *([NewKeyValue(FINGERPRINT_KEY, found)] if found else ()),
     )
 
 

@@ -163,7 +163,7 @@ class Report:
     """The judgement of one adapter for one deployment.
 
     ``hidden`` is what rules found that the user left out: it doesn't count for the verdict, but it still forbids.
-    ``identified_by`` is what tells the base from another of the same shapes; empty where nothing does.
+    ``base_checked_by`` is what the base was compared by beside its shapes; empty where the adapter brings nothing.
     """
 
     path: Path
@@ -172,7 +172,7 @@ class Report:
     findings: tuple[Finding, ...]
     skipped: tuple[Skipped, ...]
     hidden: tuple[Finding, ...] = ()
-    identified_by: tuple[str, ...] = ()
+    base_checked_by: tuple[str, ...] = ()
 
     @property
     def stopping(self) -> tuple[Finding, ...]:

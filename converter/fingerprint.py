@@ -8,7 +8,6 @@ base and a fine-tune that froze them (every merged LoRA).
 
 import json
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +21,7 @@ RECORD_NAME: Final = "base_fingerprint.json"  # in an adapter's directory, besid
 KEY: Final = "adapter_to_gguf.base.fingerprint"  # in the GGUF made from it
 _SCHEME: Final = "norms-sha256:"  # what is hashed; records of another scheme can't be compared
 _MAX_RECORD_NBYTES: Final = 10_000
+_DTYPES: Final = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +33,29 @@ class RecordedBase:
 
 
 def fingerprint(base: BaseModel) -> str | None:
-    """The base's fingerprint, or None where it has no weights or no known architecture.
+    """The base's fingerprint, or None where it has no norms that llama.cpp would keep as they are.
+
+    That is so without weights, without a known architecture, or where a norm is neither F32, F16 nor BF16.
 
     Raises ConverterError where a file can't be read any more.
     """
     if base.layers:  # the adapter repeats layers: the base is what lies there
         base = read_base_model(base.path)
-    digest, n_norms = sha256(), 0
-    for module, stored, add in _norms(base):
+    norms = _norms(base)
+    if not norms or any(stored.dtype not in _DTYPES for _, stored, _ in norms):
+        return None
+    digest = sha256()
+    for module, stored, add in norms:
         digest.update(f"{module} {stored.n_elements}\n".encode())
         digest.update(_as_gguf_keeps_it(stored, add))
-        n_norms += 1
-    return f"{_SCHEME}{digest.hexdigest()}" if n_norms else None
+    return f"{_SCHEME}{digest.hexdigest()}"
 
 
 def recorded_base(directory: Path) -> RecordedBase | None:
     """What ``base_fingerprint.json`` in an adapter's directory says; None where there is none that can be used."""
-    path = directory / RECORD_NAME
     try:
-        record = json.loads(path.read_bytes()[:_MAX_RECORD_NBYTES])
+        with (directory / RECORD_NAME).open("rb") as file:
+            record = json.loads(file.read(_MAX_RECORD_NBYTES))
     except (OSError, ValueError, RecursionError):
         return None
     found = record.get("fingerprint") if isinstance(record, dict) else None
@@ -60,7 +64,7 @@ def recorded_base(directory: Path) -> RecordedBase | None:
     return RecordedBase(found, str(record.get("of", "")))
 
 
-def _norms(base: BaseModel) -> Iterator[tuple[str, StoredTensor, float]]:
+def _norms(base: BaseModel) -> list[tuple[str, StoredTensor, float]]:
     """The norms in order of their modules: where each one's weight lies, and what GGUF has more than is stored."""
     norms: list[tuple[str, StoredTensor, float]] = []
     for name, stored in base.tensors.items():
@@ -68,7 +72,7 @@ def _norms(base: BaseModel) -> Iterator[tuple[str, StoredTensor, float]]:
         target = base.target(module) if parameter == "weight" and len(stored.shape) == 1 else None
         if target:
             norms.append((target.module, stored, 0.0 if base.format == "gguf" else target.add))
-    yield from sorted(norms, key=lambda norm: norm[0])
+    return sorted(norms, key=lambda norm: norm[0])
 
 
 def _as_gguf_keeps_it(stored: StoredTensor, add: float) -> bytes:
@@ -78,8 +82,6 @@ def _as_gguf_keeps_it(stored: StoredTensor, add: float) -> bytes:
         wide = bytearray(2 * len(raw))
         wide[2::4], wide[3::4] = raw[0::2], raw[1::2]
         raw = bytes(wide)
-    elif stored.dtype not in ("F32", "F16"):
-        raise ConverterError(f"{stored.path}: a norm is stored as {stored.dtype}, wanted F32, F16 or BF16")
     form = f"<{n}e" if stored.dtype == "F16" else f"<{n}f"
     if add:
         raw = struct.pack(form, *(value + add for value in struct.unpack(form, raw)))

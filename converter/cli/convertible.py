@@ -1,35 +1,66 @@
-"""The adapter that is planned: the one at PATH, or its equal that PEFT itself makes of it."""
+"""The adapter that is planned: the one at PATH, with what it began with; or its equal that PEFT itself makes of it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from converter.diagnostics import Deployment
 from converter.errors import ConverterError
-from converter.read.adapter import Adapter
+from converter.read.adapter import Adapter, read_adapter
 from converter.read.base_model import BaseModel
+from converter.read.checkpoint import is_adapter
 from converter.read.peft_methods import peft_method
 
 
 @contextmanager
-def convertible(adapter: Adapter, base: BaseModel, deployment: Deployment, scratch: Path) -> Iterator[Adapter]:
-    """What the plan can convert. A method that PEFT itself has to merge is judged first, and merged below ``scratch``.
+def convertible(
+    adapter: Adapter, base: BaseModel, deployment: Deployment, initial: Path | None, scratch: Path
+) -> Iterator[Adapter]:
+    """What the plan can convert. What PEFT has to compute for it is judged first, and lies below ``scratch``.
 
     Raises Refused where a rule forbids the deployment, ConverterError where PEFT is missing or can't do it.
     """
-    method = peft_method(adapter.config.peft_type) if adapter.config else None
-    if method is None or not method.needs_peft:
+    if initial:
+        yield replace(adapter, initial=_initial_adapter(initial, base, deployment))
+    elif not _needs_peft(adapter):
         yield adapter
-        return
+    else:
+        from converter.convert import judge
+
+        judge(adapter, base, deployment)
+        with _computed(adapter, base, scratch) as computed:
+            yield computed
+
+
+def _initial_adapter(directory: Path, base: BaseModel, deployment: Deployment) -> Adapter:
+    """The adapter as it was before training, judged as one of its own that took nothing out of the base."""
     from converter.convert import judge
 
-    judge(adapter, base, deployment)
+    if not is_adapter(directory):
+        raise ConverterError(f"{directory}: no adapter there; give the one that was saved before training")
+    initial = read_adapter(directory)
+    if initial.config:
+        plain = {**initial.config.raw, "init_lora_weights": True}
+        initial = replace(initial, config=replace(initial.config, raw=plain))
+    judge(initial, base, deployment)
+    return initial
+
+
+def _needs_peft(adapter: Adapter) -> bool:
+    config = adapter.config
+    method = peft_method(config.peft_type) if config else None
+    return method.needs_peft if method else bool(config and config.initialization)
+
+
+def _computed(adapter: Adapter, base: BaseModel, scratch: Path) -> AbstractContextManager[Adapter]:
     try:
         from converter.through_peft.equivalent import equivalent_adapter
+        from converter.through_peft.initial import with_initial
     except ImportError as error:
         raise ConverterError(
-            f"{adapter.path}: is of type {method.name}, which PEFT itself merges, and {error.name} is not installed; "
+            f"{adapter.path}: PEFT itself has to compute what it changes, and {error.name} is not installed; "
             "run pip install 'adapter-to-gguf[train]'"
         ) from error
-    with equivalent_adapter(adapter, base, scratch) as equal:
-        yield equal
+    is_lora = adapter.config is None or adapter.config.is_lora
+    return (with_initial if is_lora else equivalent_adapter)(adapter, base, scratch)

@@ -63,6 +63,11 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
     "auto: gemma3; wide or grok for Gemma 2. native: none, for a patched llama.cpp.",
 )
 @click.option("--modelfile", is_flag=True, help="Write an Ollama Modelfile beside the merged model.")
+@click.option(
+    "--initial-adapter",
+    type=_PATH,
+    help="The adapter as saved before training, where that changed the base (PiSSA, OLoRA, CorDA, LoRA-GA).",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and the ledger, write nothing.")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.version_option(__version__)
@@ -75,6 +80,7 @@ def main(
     outtype: str,
     host: str | None,
     modelfile: bool,
+    initial_adapter: Path | None,
     dry_run: bool,
     style: str,
 ) -> None:
@@ -88,7 +94,8 @@ def main(
             raise ConverterError("--modelfile needs --to model: Ollama doesn't serve LoRA GGUF files")
         given, model = _read(path, base)
         output = output or _default_output(given, deployment)
-        with _refusals_shown(style), convertible(given, model, deployment, output.parent) as adapter:
+        converted = convertible(given, model, deployment, initial_adapter, output.parent)
+        with _refusals_shown(style), converted as adapter:
             conversion = plan(adapter, model, deployment)
             if dry_run:
                 _print_plan(conversion, style)

@@ -1,7 +1,7 @@
 """What an adapter does to each GGUF tensor of its base: the adapter's parts, gathered under the names of GGUF."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from converter.architectures import Target
@@ -42,15 +42,21 @@ def changes_of(adapter: Adapter, base: BaseModel) -> Mapping[str, Changes]:
         change(target, "weight").pairs.append(pair)
         if pair.b_bias:
             change(target, "bias").pairs.append(pair)
-    for pair, target in _with_targets(adapter.initial.pairs if adapter.initial else (), base):
+    for pair, target in _with_targets(_initial_pairs(adapter), base):
         change(target, "weight").initial.append(pair)
     for tensor, target in _with_targets(adapter.saved_modules, base):
         change(target, tensor.role).saved = tensor
-    for tensor, target in _with_targets(adapter.base_layers, base):
+    for tensor, target in _with_targets(_base_layers(adapter, base), base):
         change(target, tensor.role.removeprefix("base_layer.")).own_base = tensor
     for rows, target in _with_targets(_token_rows(adapter, base), base):
         change(target, "weight").token_rows.append(rows)
     return gathered
+
+
+def _initial_pairs(adapter: Adapter) -> tuple[LoraPair, ...]:
+    """What is subtracted from the base. A base layer that was saved with the adapter is what was left of it already."""
+    left = {tensor.module for tensor in adapter.base_layers if tensor.role == "base_layer.weight"}
+    return tuple(pair for pair in adapter.initial.pairs if pair.module not in left) if adapter.initial else ()
 
 
 Part = TypeVar("Part", LoraPair, AdapterTensor, TokenRows)
@@ -60,6 +66,15 @@ def _with_targets(parts: tuple[Part, ...], base: BaseModel) -> Iterator[tuple[Pa
     for part in parts:
         for target in base.targets(part.module):
             yield part, target
+
+
+def _base_layers(adapter: Adapter, base: BaseModel) -> tuple[AdapterTensor, ...]:
+    """The saved base layers; of a tied base the embedding's below its token rows is the head's too."""
+    layers, heads = adapter.base_layers, [layer for layer in adapter.base_layers if layer.module == HEAD]
+    with_rows = {rows.module for rows in _token_rows(adapter, base)}
+    if not base.tied or heads or HEAD not in with_rows:
+        return layers
+    return (*layers, *(replace(layer, module=HEAD) for layer in layers if layer.module == EMBEDDING))
 
 
 def _token_rows(adapter: Adapter, base: BaseModel) -> tuple[TokenRows, ...]:

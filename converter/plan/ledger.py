@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from converter.plan.conversion_plan import Fate, LedgerLine, PlannedFile, StoredRows, keys_of, stored_in
-from converter.read.adapter import Adapter, Origin
+from converter.read.adapter import Adapter, AdapterTensor, Origin
 from converter.read.adapter_config import FIELDS, AdapterConfig, holds_nothing
 from converter.read.module_paths import HEAD
 
@@ -23,7 +23,14 @@ def plan_ledger(adapter: Adapter, files: Iterable[PlannedFile]) -> tuple[LedgerL
         return (*_origin_lines(adapter.origin, used), *_origin_fields(adapter.origin.adapter.config))
     folded = _folded(files)
     lines = [_tensor_line(adapter, key, used.get(key), key in folded) for key in _keys(adapter)]
-    return (*lines, *_config_lines(adapter.config, folds=bool(folded)))
+    fields = _config_lines(adapter.config, folds=bool(folded))
+    return (*lines, *(_with_initial(adapter, line) for line in fields))
+
+
+def _with_initial(adapter: Adapter, line: LedgerLine) -> LedgerLine:
+    if adapter.initial and line.key == "init_lora_weights":
+        return LedgerLine("config", line.key, "applied", "what training began with is subtracted")
+    return line
 
 
 def _origin_lines(origin: Origin, used: Mapping[str, str]) -> Iterator[LedgerLine]:
@@ -63,16 +70,23 @@ def _folded(files: Iterable[PlannedFile]) -> frozenset[str]:
 def _tensor_line(adapter: Adapter, key: str, output: str | None, folded: bool) -> LedgerLine:  # noqa: FBT001  a fact
     if output is not None:
         return LedgerLine("tensor", key, "folded" if folded else "applied", output)
-    tensor = next(tensor for tensor in adapter.tensors if tensor.key == key)
+    reason = _redundancy(adapter, next(tensor for tensor in adapter.tensors if tensor.key == key))
+    if reason is None:
+        raise LedgerGapError(f"{key} is in no line of the ledger; please report this")
+    return LedgerLine("tensor", key, "redundant", reason)
+
+
+def _redundancy(adapter: Adapter, tensor: AdapterTensor) -> str | None:
+    """Why a tensor says nothing that others don't."""
     if tensor.role.startswith("base_layer."):
-        return LedgerLine("tensor", key, "redundant", "the base's own tensor, saved beside its LoRA")
+        return "the base's own tensor, saved beside its LoRA"
     if adapter.is_tied_pair and tensor.module == HEAD:
-        return LedgerLine("tensor", key, "redundant", "the tied pair's one delta, added through embed_tokens")
+        return "the tied pair's one delta, added through embed_tokens"
     if adapter.is_saved_pair and tensor.module == HEAD:
-        return LedgerLine("tensor", key, "redundant", "the saved pair's one tensor, written through embed_tokens")
+        return "the saved pair's one tensor, written through embed_tokens"
     if tensor in adapter.tied_token_rows:
-        return LedgerLine("tensor", key, "redundant", "the tied ends' one set of rows, replaced through embed_tokens")
-    raise LedgerGapError(f"{key} is in no line of the ledger; please report this")
+        return "the tied ends' one set of rows, replaced through embed_tokens"
+    return None
 
 
 _HOW: Final[dict[str, tuple[Fate, str]]] = {

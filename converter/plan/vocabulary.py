@@ -7,6 +7,7 @@ The keys are gguf's (gguf-py/gguf/constants.py); what the values are is llama.cp
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from converter.diagnostics import Deployment
 from converter.plan.conversion_plan import CopiedKeyValue, EditedArray, NewArray, NewKeyValue, PlannedKeyValue
 from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
@@ -40,6 +41,21 @@ def with_vocabulary(
     entries |= _arrays(entries, vocabulary)
     entries |= _settings(tokenizer, vocabulary, base) if tokenizer else {}
     return tuple(entries.values())
+
+
+def vocabulary_notes(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Iterator[str]:
+    """What became of the rows and tokens that the base doesn't have."""
+    vocabulary = vocabulary_of(adapter, base)
+    if vocabulary is None:
+        return
+    if vocabulary.n_trained is not None and vocabulary.n_trained > vocabulary.n_rows:
+        n = vocabulary.n_trained - vocabulary.n_rows
+        yield f"{n} rows beyond the GGUF's vocabulary of {vocabulary.n_rows} tokens are padding and stay behind"
+    if deployment.to == "model" and vocabulary.new_tokens:
+        tokens = ", ".join(f"{token.text!r} ({token.id})" for token in vocabulary.new_tokens)
+        yield f"new tokens: {tokens}"
+    if deployment.to == "model" and vocabulary.n_rows != vocabulary.n_base:
+        yield f"the vocabulary has {vocabulary.n_rows} rows, the base's {vocabulary.n_base}"
 
 
 def _sizes(entries: Mapping[str, PlannedKeyValue], vocabulary: Vocabulary, base: BaseModel) -> dict[str, NewKeyValue]:

@@ -52,6 +52,7 @@ class AdapterTensor:
     role: Role
     tensor: StoredTensor
     path: str  # the module's path as it was saved: what the config's patterns were written for
+    copy_of: str | None = None  # of a copy: the key of the tensor that it repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +323,23 @@ def _tensor_of_method(tensor: AdapterTensor, method: PeftMethod) -> AdapterTenso
     return replace(tensor, module=normal_module(path), path=path, role=role)
 
 
+def _with_copies(tensors: tuple[AdapterTensor, ...], config: AdapterConfig | None) -> tuple[AdapterTensor, ...]:
+    """Mark what PEFT saves twice: a module of modules_to_save when the vocabulary was resized, a tied head's rows."""
+    first = {(t.module, t.role): t.key for t in tensors if ".modules_to_save." not in t.key}
+    one_list = config is not None and isinstance(config.trainable_token_indices, tuple)
+    return tuple(_with_copy(tensor, first, one_list=one_list) for tensor in tensors)
+
+
+def _with_copy(tensor: AdapterTensor, first: Mapping[tuple[str, Role], str], *, one_list: bool) -> AdapterTensor:
+    module = tensor.module
+    if tensor.role == "trainable_tokens_delta" and tensor.module == HEAD and one_list:
+        module = EMBEDDING  # one list of tokens is the embedding's, and a tied head's with it
+    elif tensor.role not in ("weight", "bias") or ".modules_to_save." not in tensor.key:
+        return tensor
+    original = first.get((module, tensor.role))
+    return replace(tensor, role="copy", copy_of=original) if original else tensor
+
+
 def read_adapter(directory: Path) -> Adapter:
     """Read the adapter in ``directory``. A file that is missing or malformed becomes a Fault; nothing is judged here.
 
@@ -334,7 +352,7 @@ def read_adapter(directory: Path) -> Adapter:
         raise ConverterError(f"{error.filename or directory}: can't be read: {error.strerror or error}") from error
     tensors = tuple(_adapter_tensor(header, i) for header in headers for i in range(len(header.entries)))
     faults = (*config_faults, *weight_faults)
-    tensors = _of_method(_with_parameters(tensors, config), config)
+    tensors = _with_copies(_of_method(_with_parameters(tensors, config), config), config)
     return Adapter(directory, config, headers, tensors, faults, index)
 
 

@@ -73,7 +73,7 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "revision": Field("about"),
         "use_qalora": Field("default"),
         "use_bdlora": Field("default"),
-        "init_lora_weights": Field("default", (True, "gaussian", "orthogonal", "eva")),
+        "init_lora_weights": Field("default", (True, "gaussian", "orthogonal", "eva", "mica")),
         "megatron_config": Field("default"),
         "arrow_config": Field("default"),
         "kasa_config": Field("default"),
@@ -133,7 +133,7 @@ class AdapterConfig:
 
     @property
     def unsupported(self) -> tuple[str, ...]:
-        """Fields whose value changes the served weights in a way that is not converted."""
+        """Fields whose value changes the served weights in a way that is not converted, whatever the base is."""
         method = peft_method(self.peft_type)
         if method:
             return tuple(name for name, wanted in method.required.items() if self.raw.get(name, wanted) != wanted)
@@ -141,7 +141,18 @@ class AdapterConfig:
             name
             for name, value in self.raw.items()
             if name in FIELDS and FIELDS[name].fate == "default" and not _is_harmless(name, value)
+            if name != "init_lora_weights" or not self.initialization
         )
+
+    @property
+    def initialization(self) -> str | None:
+        """The initialisation that took its factors' product out of the base before training, if there was one.
+
+        pissa_init, olora_init, corda_init and lora_ga_init in peft/tuners/lora/layer.py.
+        """
+        value = self.raw.get("init_lora_weights")
+        name = value.lower() if isinstance(value, str) and self.is_lora else ""
+        return name if name in ("olora", "corda", "lora_ga") or name.startswith("pissa") else None
 
 
 class UnreadableConfig(Exception):

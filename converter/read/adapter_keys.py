@@ -18,6 +18,8 @@ Role = Literal[
     "base_layer.bias",
     "weight",
     "bias",
+    "original",  # a module as it was before training, which PEFT sometimes saves beside the trained one
+    "copy",  # the same numbers as another tensor of the file
     "tuner",  # one of the tensors that another method than LoRA keeps for a module
     "shared",  # one that such a method keeps for all its modules
     "unknown",
@@ -33,10 +35,11 @@ _SUFFIXES: Final[dict[Role, str]] = {
     "lora_magnitude_vector": rf"lora_magnitude_vector{_NAME}(?:\.weight)?",
     "lora_B.bias": rf"lora_B{_NAME}\.bias",
     "trainable_tokens_delta": rf"token_adapter\.trainable_tokens_delta{_NAME}",
-    "base_layer.weight": r"base_layer\.weight",
+    "base_layer.weight": r"(?:token_adapter\.)?base_layer\.weight",
     "base_layer.bias": r"base_layer\.bias",
     "weight": r"(?:modules_to_save\.(?:\w+\.)?)?weight",
     "bias": r"(?:modules_to_save\.(?:\w+\.)?)?bias",
+    "original": r"original_module\.(?:weight|bias)",
 }
 _ROLES: Final = {role: re.compile(rf"(?P<module>.+?)\.{suffix}") for role, suffix in _SUFFIXES.items()}
 _PEFT_PREFIX: Final = "base_model.model."

@@ -53,7 +53,8 @@ def _tensor_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
 
 
 @cache
-def _data() -> Mapping[str, PeftMethod]:
+def peft_methods() -> Mapping[str, PeftMethod]:
+    """Every method that can be converted, by its peft_type."""
     data = tomllib.loads(Path(__file__).with_name("peft_methods.toml").read_text(encoding="utf-8"))
     common = data["common_fields"]
     return {
@@ -64,4 +65,4 @@ def _data() -> Mapping[str, PeftMethod]:
 
 def peft_method(peft_type: str | None) -> PeftMethod | None:
     """The method of a config's peft_type; None for LoRA, and for what can't be converted at all."""
-    return _data().get(peft_type) if peft_type else None
+    return peft_methods().get(peft_type) if peft_type else None

@@ -33,7 +33,7 @@ def _report_data(report: Report, *, strict: bool) -> dict[str, object]:
     return {
         "path": str(report.path),
         "base": report.base,
-        "identified_by": list(report.identified_by),
+        "base_checked_by": list(report.base_checked_by),
         "deployment": report.deployment.options,
         "passed": report.passed,
         "status": status_of(report, strict=strict),

@@ -109,8 +109,8 @@ def _deployments(report: Report, width: int) -> str:
 
 
 def _identity(report: Report) -> str:
-    known_by = ", ".join(report.identified_by)
-    return f"Base known by: {known_by or 'shapes alone; another model of the same shapes would do as well'}"
+    compared = ", ".join(report.base_checked_by)
+    return f"Base checked by: {compared or 'shapes alone; another model of the same shapes would pass too'}"
 
 
 def _deployment_lines(report: Report, kind: Kind) -> Iterator[str]:

@@ -15,6 +15,7 @@ from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
 from converter.read.model_names import cached_repository, family, is_instructed, millions
 
+_FALLBACKS: Final = ("LLaMA v1", "LLaMA v2")  # what llama.cpp's first converter called every model
 _MARGIN: Final = 1.5  # names round: one model is called 0.5B and 494M
 # What llama.cpp calls the architectures of families.
 _ARCHITECTURES: Final = {
@@ -40,7 +41,7 @@ _ARCHITECTURES: Final = {
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield the two names if what each of them states is clearly not the same."""
     named = adapter.config.base_model_name_or_path if adapter.config else None
-    given = base.name or cached_repository(base.path)
+    given = cached_repository(base.path) if base.name in (None, *_FALLBACKS) else base.name
     if named and given and _differ(named, given):
         yield Problem("base_model_name_or_path", f"is {named!r}, but the base given calls itself {given!r}")
     elif named and not _is_of_type(named, base):

@@ -24,7 +24,7 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         return
     found = fingerprint(base)
     if found is None:
-        raise CannotLookError(f"{base.label} has no weights to compare {RECORD_NAME} with")
+        raise CannotLookError(f"{base.label} has no norms to compare {RECORD_NAME} with")
     if found != recorded.fingerprint:
         yield Problem(RECORD_NAME, f"is of {recorded.of or 'another base'!r}; {base.label} has other norms")
 

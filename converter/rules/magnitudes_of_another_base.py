@@ -15,7 +15,7 @@ from converter.diagnostics import BaseValuesCheck, CannotLookError, Problem, Rul
 from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
 
-_LEAST: Final = 0.3
+_LEAST: Final = 0.2
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:

@@ -8,15 +8,21 @@ What to do: save the adapter again with PEFT's save_pretrained.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 from converter.read.adapter import Adapter, AdapterTensor
+from converter.read.adapter_keys import Role
 from converter.rules.ends import ENDS
+
+
+# Beside the pairs of a LoRA: other methods' tensors, token rows, and a tied head's, which repeat the embedding's.
+_OVER_A_BASE: Final = frozenset[Role]({"tuner", "trainable_tokens_delta", "copy"})
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each base layer that is out of place."""
-    with_lora = {pair.module for pair in adapter.pairs} | {t.module for t in adapter.tensors if t.role == "tuner"}
+    with_lora = {pair.module for pair in adapter.pairs} | {t.module for t in adapter.tensors if t.role in _OVER_A_BASE}
     for tensor in adapter.base_layers:
         if not _is_expected(adapter, tensor):
             yield Problem(tensor.key, f"is {tensor.role} of {tensor.module}, wanted none")

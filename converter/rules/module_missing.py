@@ -1,10 +1,11 @@
 """The config says that a module was trained, the base has it, and the file holds nothing of it.
 
-Why it matters: a part of what was learned is not there: a save from one rank of several, a shard or a layer left out
-when files were put together. PEFT warns and serves the base's own module; convert_lora_to_gguf.py says nothing.
+Why it matters: a part of what was learned is not there, such as a shard or a layer left out when files were put
+together; or the base has more layers than the one that was trained. PEFT warns and serves the base's own module;
+convert_lora_to_gguf.py says nothing.
 
-What to do: save the adapter again from the training run. A module that was left out on purpose belongs in
-exclude_modules, its layer out of layers_to_transform.
+What to do: save the adapter again from the training run, or give the base that it was trained on. A module that was
+left out on purpose belongs in exclude_modules, its layer out of layers_to_transform.
 """
 
 from collections.abc import Iterator

@@ -44,16 +44,12 @@ class Promise:
 
         Raises CannotLookError where only running an unbounded regex would tell.
         """
-        if self._is_excluded(path):
+        excluded = self.config.exclude_modules
+        if _fullmatch(excluded, path) if isinstance(excluded, str) else _ends(path, excluded or ()):
             return False
         if is_expert_parameter(path):
             return _ends(path, self.config.target_parameters)
         return self._is_targeted(path) or _ends(f"{path}.weight", self.config.target_parameters)
-
-    def _is_excluded(self, path: str) -> bool:
-        excluded = self.config.exclude_modules
-        saved = any(f".{name}." in f".{path}." for name in self.config.modules_to_save)
-        return saved or (_fullmatch(excluded, path) if isinstance(excluded, str) else _ends(path, excluded or ()))
 
     def _is_targeted(self, path: str) -> bool:
         targets = self.config.target_modules

@@ -31,7 +31,7 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
 def _gives_rows(adapter: Adapter, base: BaseModel, module: str, vocabulary: Vocabulary) -> bool:
     sources = {module}
     saved = [t for t in adapter.saved_modules if t.module in sources]
-    if base.tied and module not in adapter.modules:
+    if base.tied and not any(t.module == module and t.role != "copy" for t in adapter.tensors):
         # A tied base's head that nothing parts from the embedding follows its rows, but not what it was trained to.
         sources.add(EMBEDDING)
         saved = [t for t in adapter.saved_modules if adapter.is_saved_pair and t.module in sources]

@@ -16,7 +16,7 @@ def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each key that repeats an earlier one in other words; the same words are duplicate-key."""
     first: dict[tuple[str, str], str] = {}
     for tensor in adapter.tensors:
-        if tensor.role in ("unknown", "tuner", "shared"):
+        if tensor.role in ("unknown", "tuner", "shared", "copy", "original"):
             continue
         earlier = first.setdefault((tensor.module, tensor.role), tensor.key)
         if earlier != tensor.key:

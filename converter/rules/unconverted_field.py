@@ -1,12 +1,8 @@
 """A field of adapter_config.json changes the served weights in a way that this version doesn't convert.
 
-Why it matters: left out, the result is another model without a word about it. Measured on tiny models, where
-convert_lora_to_gguf.py gives no message: PiSSA applied to the original base, an effect ratio of 1.67 (worse than no
-adapter); layer_replication with an unchanged layer count, silently wrong; a square Conv1D matrix, silently
-transposed.
+Why it matters: left out, the result is another model without a word about it.
 
-What to do: merge with PEFT (merge_and_unload) and convert the merged model, or train without the field. For PiSSA,
-OLoRA and CorDA save with PEFT's path_initial_model_for_weight_conversion: the result is a plain LoRA, and exact.
+What to do: merge with PEFT (merge_and_unload) and convert the merged model, or train without the field.
 """
 
 import json
@@ -18,7 +14,7 @@ from converter.read.adapter import Adapter
 
 _CONSEQUENCES: Final = {
     "arrow_config": "a router mixes several adapters",
-    "init_lora_weights": "training began by changing the base's own weights",
+    "init_lora_weights": "training began on quantised weights, or in a way this version doesn't know",
     "kasa_config": "singular values scale the delta",
     "megatron_config": "modules are Megatron's parallel ones",
     "monteclora_config": "factors are mixtures of samples",

@@ -50,7 +50,7 @@ def peft_failures(adapter: Adapter) -> Iterator[None]:
             TypeError,
             ValueError,
         ) as error:
-            raise _not_loaded(adapter, f"PEFT can't load it: {error}") from error
+            raise _not_loaded(adapter, f"PEFT can't load it: {' '.join(str(error).split())[:300]}") from error
 
 
 def _not_loaded(adapter: Adapter, why: str) -> ConverterError:
@@ -62,7 +62,7 @@ def _attached(adapter: Adapter, base: BaseModel) -> PeftModel:
     modules = (module for module in matrices_of(base) if not changed or module in changed)
     own = {_parameter(tensor): tensor.tensor for tensor in adapter.base_layers}
     model = PeftModel(shell_of(base, modules, own), _config(adapter, changed), adapter_name=_NAME)
-    state = {_key(tensor): _read(tensor) for tensor in adapter.tensors if tensor.role in ("tuner", "shared")}
+    state = {_key(tensor): read_tensor(tensor) for tensor in adapter.tensors if tensor.role in ("tuner", "shared")}
     _check_keys(adapter, state, get_peft_model_state_dict(model, save_embedding_layers=False))
     set_peft_model_state_dict(model, state, adapter_name=_NAME)
     return model.eval()
@@ -94,7 +94,8 @@ def _key(tensor: AdapterTensor) -> str:
     return f"base_model.model.{tensor.module}{bare_key(tensor.key).removeprefix(tensor.path)}"
 
 
-def _read(tensor: AdapterTensor) -> torch.Tensor:
+def read_tensor(tensor: AdapterTensor) -> torch.Tensor:
+    """The numbers of a tensor."""
     with safe_open(tensor.tensor.path, framework="pt") as file:
         values: torch.Tensor = file.get_tensor(tensor.key)
     return values

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from safetensors.torch import save_file
@@ -16,6 +15,7 @@ from converter.read.base_model import BaseModel
 from converter.read.checkpoint import CONFIG_NAME, INDEX_NAME
 from converter.through_peft.attached import tuner_layers
 from converter.through_peft.merged import Parameters, merged
+from converter.through_peft.scratch import scratch_directory
 
 _PREFIX: Final = "base_model.model."
 
@@ -26,13 +26,9 @@ def equivalent_adapter(adapter: Adapter, base: BaseModel, scratch: Path) -> Iter
 
     Raises ConverterError where PEFT can't load the adapter, or can't merge it into what it computes.
     """
-    try:
-        directory = TemporaryDirectory(prefix=".adapter-to-gguf-", dir=scratch)
-    except OSError as error:
-        raise ConverterError(f"{scratch}: can't be written: {error.strerror or error}") from error
-    with directory as name:
-        _write(adapter, base, Path(name))
-        whole = read_adapter(Path(name))
+    with scratch_directory(scratch) as directory:
+        _write(adapter, base, directory)
+        whole = read_adapter(directory)
         tensors = (*whole.tensors, *adapter.saved_modules)
         yield replace(whole, path=adapter.path, tensors=tensors, origin=_origin(adapter, whole))
 

@@ -17,7 +17,10 @@ _BLOCK_VALUES: Final = 1 << 21
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Logits of one token sequence, each array (n_tokens, n_vocab)."""
+    """Logits of one token sequence, each array (n_tokens, n_vocab).
+
+    ``base`` is llama.cpp's, None where there is none or where it lacks a token of the sequence.
+    """
 
     tokens: tuple[int, ...]
     peft: np.ndarray
@@ -56,7 +59,8 @@ def compare_logits(samples: Iterable[Sample]) -> LogitsComparison:
     """Compare sample by sample; no more than one is held. Vocabularies are compared over their common tokens."""
     with np.errstate(invalid="ignore"):  # of infinite logits; the result is NaN and fails
         parts = [part for sample in samples for part in _compare_sample(sample)]
-    rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    names = dict.fromkeys(name for part in parts for name in part)
+    rows = {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
     return LogitsComparison(
         n_tokens=len(rows["kl"]),
         effect=float(rows["effect"].mean()),
@@ -93,6 +97,8 @@ def _compare_rows(sample: Sample, rows: slice, n_vocab: int, following: np.ndarr
         "surprise_deployed": _surprise(log_deployed, following),
     }
     if sample.base is not None:
+        n_vocab = min(n_vocab, sample.base.shape[1])  # a base may lack new tokens
+        log_base = log_softmax(sample.peft_base[rows, :n_vocab])
         result["floor"] = kl_divergence(log_base, log_softmax(sample.base[rows, :n_vocab]))
     return result
 

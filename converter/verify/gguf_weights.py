@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Final
 
@@ -25,12 +26,12 @@ class Weights:
 
     @property
     def n_rows(self) -> int:
-        """Rows of a matrix, elements of a vector."""
-        return self.tensor.shape[0]
+        """Rows of a matrix, or of all experts' matrices one below the other; elements of a vector."""
+        return prod(self.tensor.shape[:-1]) if len(self.tensor.shape) > 1 else self.tensor.shape[0]
 
     def blocks(self) -> Iterator[slice]:
         """Row ranges that cover the tensor, each small enough for float64."""
-        n_columns = self.tensor.shape[1] if len(self.tensor.shape) > 1 else 1
+        n_columns = self.tensor.shape[-1] if len(self.tensor.shape) > 1 else 1
         step = max(1, _BLOCK_VALUES // n_columns)
         for begin in range(0, self.n_rows, step):
             yield slice(begin, min(begin + step, self.n_rows))
@@ -45,7 +46,8 @@ class Weights:
         """Some rows in float64."""
         stored = self.stored(rows).reshape(rows.stop - rows.start, -1)
         values = dequantize(stored, GGMLQuantizationType(self.tensor.type.id))
-        return values.astype(np.float64).reshape(-1, *self.tensor.shape[1:])
+        n_columns = self.tensor.shape[-1:] if len(self.tensor.shape) > 1 else ()
+        return values.astype(np.float64).reshape(-1, *n_columns)
 
     def is_identical(self, other: "Weights") -> bool:
         """Whether two tensors agree in type, shape and every byte."""

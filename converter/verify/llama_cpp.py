@@ -41,10 +41,15 @@ class LlamaCppFailed(ConverterError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Fields of llama_model_params and llama_context_params that are to differ from llama.cpp's defaults."""
+    """Fields of llama_model_params and llama_context_params that are to differ from llama.cpp's defaults.
+
+    An activated LoRA goes on ``n_tokens_early`` before its invocation tokens: llama-server is one early, since it ends
+    the batch without the LoRA at alora_invocation_start - 1 tokens (tools/server/server-context.cpp); PEFT is not.
+    """
 
     model: MappingProxyType[str, int | bool] = field(default_factory=lambda: MappingProxyType({}))
     context: MappingProxyType[str, int | bool] = field(default_factory=lambda: MappingProxyType({}))
+    n_tokens_early: int = 1
 
 
 DEFAULTS: Final = Settings()
@@ -54,6 +59,7 @@ PROOF: Final = Settings(
     context=MappingProxyType(
         {"type_k": 0, "type_v": 0, "flash_attn_type": 0, "offload_kqv": False, "op_offload": False}
     ),
+    n_tokens_early=0,
 )
 
 
@@ -89,7 +95,10 @@ class LlamaCpp:
         *,
         settings: Settings = PROOF,
     ) -> list[np.ndarray]:
-        """Logits at every position: one float32 array (n_tokens, n_vocab) for each sequence of token ids."""
+        """Logits at every position: one float32 array (n_tokens, n_vocab) for each sequence of token ids.
+
+        A LoRA with invocation tokens is on from their last occurrence, as with llama-server; without them it is off.
+        """
         ids = [[int(token) for token in sequence] for sequence in sequences]
         files = self._ask("logits", model, settings, lora=_text(lora), sequences=ids)
         return [_take_array(Path(file)) for file in files]
@@ -118,6 +127,7 @@ class LlamaCpp:
             "id": next(self._ids),
             "model": str(model.absolute()),
             "settings": {"model": dict(settings.model), "context": dict(settings.context)},
+            "n_tokens_early": settings.n_tokens_early,
             "folder": self._folder.name,
             **more,
         }

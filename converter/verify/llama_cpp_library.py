@@ -8,7 +8,7 @@ API: https://github.com/ggml-org/llama.cpp/blob/master/include/llama.h
 import ctypes
 import importlib.metadata
 import importlib.util
-from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint32, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any, Final
 
@@ -163,6 +163,8 @@ _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "llama_vocab_n_tokens": (c_int32, [c_void_p]),
     "llama_adapter_lora_init": (c_void_p, [c_void_p, c_char_p]),
     "llama_adapter_lora_free": (None, [c_void_p]),
+    "llama_adapter_get_alora_n_invocation_tokens": (c_uint64, [c_void_p]),
+    "llama_adapter_get_alora_invocation_tokens": (POINTER(c_int32), [c_void_p]),
     "llama_set_adapters_lora": (c_int32, [c_void_p, POINTER(c_void_p), c_size_t, POINTER(c_float)]),
     "llama_memory_clear": (None, [c_void_p, c_bool]),
     "llama_decode": (c_int32, [c_void_p, Batch]),

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -25,6 +26,25 @@ _LORA_SCALE: Final = 1.0
 
 class RefusedError(Exception):
     """llama.cpp said no and lives on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A llama_context, the LoRA that it gets, and when: activated LoRAs come with tokens that switch them on."""
+
+    handle: int
+    lora: int | None
+    invocation: tuple[int, ...]
+    n_tokens_early: int
+
+    def activation(self, sequence: Sequence[int]) -> int:
+        """The first position with the LoRA on: at the last occurrence of the invocation tokens; behind all without."""
+        if not self.invocation:
+            return 0
+        n = len(self.invocation)
+        starts = (i for i in reversed(range(len(sequence) - n + 1)) if tuple(sequence[i : i + n]) == self.invocation)
+        start = next(starts, None)
+        return len(sequence) if start is None else max(0, start - self.n_tokens_early)
 
 
 class Engine:
@@ -69,7 +89,9 @@ class Engine:
             for file, sequence in zip(files, sequences, strict=True):
                 shape = (len(sequence), n_vocab)
                 out = np.lib.format.open_memmap(file, "w+", np.float32, shape)
-                self._decode_all(context, sequence, out)
+                self.library.llama_memory_clear(self.library.llama_get_memory(context.handle), True)
+                for begin, end in self._pieces(context, sequence):
+                    self._decode_all(context, sequence[begin:end], out[begin:end])
                 out.flush()
         return files
 
@@ -80,7 +102,10 @@ class Engine:
         tokens = self._tokens(vocab, request["prompt"], parse_special=True)
         new: list[int] = []
         with self._context(request, len(tokens) + request["n_tokens"]) as context:
-            ahead = tokens
+            for begin, end in self._pieces(context, tokens):
+                ahead = tokens[begin:end]
+                if end < len(tokens):
+                    self._decode(context, ahead, n_vocab)
             while len(new) < request["n_tokens"]:
                 best = int(self._decode(context, ahead, n_vocab)[-1].argmax())
                 if self.library.llama_vocab_is_eog(vocab, best):
@@ -112,20 +137,19 @@ class Engine:
         return vocab
 
     @contextmanager
-    def _context(self, request: Mapping[str, Any], n_tokens: int) -> Iterator[int]:
+    def _context(self, request: Mapping[str, Any], n_tokens: int) -> Iterator[Context]:
         # The adapter comes first: a context sizes its graphs by the adapters the model has by then.
         with self._lora(request) as lora:
             params = _set(self.library.llama_context_default_params(), request["settings"]["context"])
             params.n_ctx = params.n_batch = max(n_tokens, 32)
             params.n_threads = params.n_threads_batch = _n_cores()
-            context = self.library.llama_init_from_model(self._load(request), params)
-            if context is None:
+            handle = self.library.llama_init_from_model(self._load(request), params)
+            if handle is None:
                 raise RefusedError("llama.cpp refuses to make a context")
             try:
-                self._attach(context, lora)
-                yield context
+                yield Context(handle, lora, self._invocation(lora), request["n_tokens_early"])
             finally:
-                self.library.llama_free(context)
+                self.library.llama_free(handle)
 
     @contextmanager
     def _lora(self, request: Mapping[str, Any]) -> Iterator[int | None]:
@@ -141,29 +165,40 @@ class Engine:
         finally:
             self.library.llama_adapter_lora_free(lora)
 
-    def _attach(self, context: int, lora: int | None) -> None:
-        if lora is None:
-            return
-        loras, scales = (ctypes.c_void_p * 1)(lora), (ctypes.c_float * 1)(_LORA_SCALE)
-        if self.library.llama_set_adapters_lora(context, loras, 1, scales):
+    def _invocation(self, lora: int | None) -> tuple[int, ...]:
+        """The tokens that switch an activated LoRA on; none of an ordinary one."""
+        n = self.library.llama_adapter_get_alora_n_invocation_tokens(lora) if lora else 0
+        return tuple(self.library.llama_adapter_get_alora_invocation_tokens(lora)[:n]) if n else ()
+
+    def _pieces(self, context: Context, sequence: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """The ranges of a sequence to decode one after the other, with the LoRA off in the first and on in the last."""
+        begin = context.activation(sequence)
+        for piece, loras in (((0, begin), []), ((begin, len(sequence)), [context.lora] if context.lora else [])):
+            if piece[0] < piece[1]:
+                self._attach(context, loras)
+                yield piece
+
+    def _attach(self, context: Context, loras: Sequence[int]) -> None:
+        n = len(loras)
+        pointers, scales = (ctypes.c_void_p * n)(*loras), (ctypes.c_float * n)(*[_LORA_SCALE] * n)
+        if self.library.llama_set_adapters_lora(context.handle, pointers, n, scales):
             raise RefusedError("llama.cpp refuses to attach the LoRA")
 
-    def _decode_all(self, context: int, sequence: Sequence[int], out: np.ndarray) -> None:
-        self.library.llama_memory_clear(self.library.llama_get_memory(context), True)
+    def _decode_all(self, context: Context, sequence: Sequence[int], out: np.ndarray) -> None:
         step = max(1, _LOGITS_BYTES // (out.shape[1] * out.itemsize))
         for begin in range(0, len(sequence), step):
             piece = sequence[begin : begin + step]
             out[begin : begin + len(piece)] = self._decode(context, piece, out.shape[1])
 
-    def _decode(self, context: int, tokens: Sequence[int], n_vocab: int) -> np.ndarray:
+    def _decode(self, context: Context, tokens: Sequence[int], n_vocab: int) -> np.ndarray:
         """Logits at each of ``tokens``; a view that the next decode overwrites."""
         n = len(tokens)
         every = (ctypes.c_int8 * n)(*[1] * n)
         batch = lib.Batch(n_tokens=n, token=(ctypes.c_int32 * n)(*tokens), logits=every)
-        status = self.library.llama_decode(context, batch)
+        status = self.library.llama_decode(context.handle, batch)
         if status:
             raise RefusedError(f"llama_decode gives status {status}")
-        return np.ctypeslib.as_array(self.library.llama_get_logits(context), (n, n_vocab))
+        return np.ctypeslib.as_array(self.library.llama_get_logits(context.handle), (n, n_vocab))
 
     def _tokens(self, vocab: int, text: str, *, parse_special: bool) -> list[int]:
         data = text.encode()

@@ -50,6 +50,20 @@ def sequences_of_tokens(path: Path, n_vocab: int) -> Sequences:
     return tuple(tuple(map(int, line)) for line in lines) or _refuse_empty(path)
 
 
+def invoked(sequences: Sequences, invocation: tuple[int, ...]) -> Sequences:
+    """The sequences with an activated LoRA's tokens in each: in the middle, where one lacks them."""
+    return tuple(sequence if _holds(sequence, invocation) else _with(sequence, invocation) for sequence in sequences)
+
+
+def _holds(sequence: tuple[int, ...], part: tuple[int, ...]) -> bool:
+    return any(sequence[i : i + len(part)] == part for i in range(len(sequence) - len(part) + 1))
+
+
+def _with(sequence: tuple[int, ...], part: tuple[int, ...]) -> tuple[int, ...]:
+    middle = len(sequence) // 2
+    return (*sequence[:middle], *part, *sequence[middle:])
+
+
 def _tokenize(llama: LlamaCpp, model: Path, texts: list[str]) -> Sequences:
     return tuple(tuple(llama.tokenize(model, text)) for text in texts)
 

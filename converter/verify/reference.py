@@ -1,217 +1,207 @@
-"""The reference: unmerged PEFT in float32 on CPU, loaded key by key so that nothing of the adapter is lost.
+"""The reference: unmerged PEFT in float32 on CPU, for logits with and without the adapter, and every weight in float64.
 
-An adapter that parts the two ends of a tied base (a delta on the head or the embedding alone, or one on each)
-is attached to a truly untied base: `lm_head.weight` becomes a Parameter of its own before PEFT sees the model.
-On the tied one, PEFT loads a saved base layer of the head into the embedding too. A pair trained with
-ensure_weight_tying stays on the tied base: on an untied one PEFT gives the head no delta.
-PEFT: peft/tuners/tuners_utils.py and peft/utils/save_and_load.py, version 0.21.
+Parameters have the names of the text model's modules as `converter.read.module_paths` spells them, and `.weight` or
+`.bias` behind: GPT-2's embedding is ``model.embed_tokens.weight``, fused experts are ``....experts.down_proj.weight``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
-from peft.utils.other import ModulesToSaveWrapper
-from safetensors import safe_open
+from peft.tuners.lora.layer import LoraLayer, ParamWrapper
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import nn
-from transformers import PreTrainedModel
 
-from converter.errors import ConverterError
-from converter.read.adapter import Adapter, AdapterTensor
-from converter.read.adapter_keys import Role
-from converter.read.module_paths import EMBEDDING, HEAD
+from converter.read.adapter import Adapter
+from converter.read.module_paths import EMBEDDING, HEAD, normal_module
+from converter.verify.loaded_adapter import load_adapter
+from converter.verify.peft_layers import (
+    NAME,
+    Rows,
+    as_matrix,
+    brings_bias,
+    delta,
+    is_product,
+    merged,
+    own_module,
+    refuse_wrong_merges,
+    saved_module,
+    swapped,
+    to_numpy,
+    wrapper_of,
+)
+from converter.verify.prepared_base import prepare_base
 from converter.verify.reference_base import load_base, quiet
 
-Rows = slice | np.ndarray
 
-_NAME: Final = "default"
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a parameter lies in the model: the module's path, and the parameter's name in it."""
 
-# How PEFT writes a tensor of each role, and where it keeps it once loaded; both below the module's path.
-_SAVED: Final[Mapping[Role, tuple[str, str]]] = {
-    "lora_A": ("lora_A.weight", f"lora_A.{_NAME}.weight"),
-    "lora_B": ("lora_B.weight", f"lora_B.{_NAME}.weight"),
-    "lora_embedding_A": ("lora_embedding_A", f"lora_embedding_A.{_NAME}"),
-    "lora_embedding_B": ("lora_embedding_B", f"lora_embedding_B.{_NAME}"),
-    "base_layer.weight": ("base_layer.weight", "base_layer.weight"),
-    "base_layer.bias": ("base_layer.bias", "base_layer.bias"),
-    "weight": ("weight", f"modules_to_save.{_NAME}.weight"),
-    "bias": ("bias", f"modules_to_save.{_NAME}.bias"),
-}
+    path: str
+    parameter: str
 
 
 class Reference:
-    """A base with an adapter on it: logits with and without, and every weight in float64.
+    """A base with an adapter on it.
 
-    ``names`` are the base's parameters, ``touched`` those that the adapter changes, ``pairs`` the modules with a
-    LoRA. Rows are a slice or an array of indices.
+    ``names`` are the parameters, ``touched`` those that the adapter changes, ``pairs`` the modules whose weight gets
+    scaling * B @ A and nothing else. ``layers`` are the base's own behind replicated ones, if they are.
+    ``n_rows_needed`` is how many rows a served vocabulary must have, ``invocation_tokens`` are aLoRA's.
+    Rows are a slice or an array of indices.
     """
 
     def __init__(self, base_path: Path, adapter: Adapter) -> None:
-        base = load_base(base_path)
-        if _parts_the_ends(base, adapter):
-            _untie(base)
-        self.names = tuple(name for name, _ in base.named_parameters(remove_duplicate=False))
-        self.touched = frozenset(_touched(tensor) for tensor in adapter.tensors)
-        self.pairs = frozenset(pair.module for pair in adapter.pairs)
-        self._overwritten = _to_be_overwritten(base, adapter)
-        self._peft: Any = _attach(base, adapter)  # Any: torch types every attribute of a module as a Tensor too
+        adapter = adapter.origin.adapter if adapter.origin else adapter
+        prepared = prepare_base(load_base(base_path), adapter)
+        self._places = {
+            _name(path): _place(path) for path, _ in prepared.model.named_parameters(remove_duplicate=False)
+        }
+        self._loaded = load_adapter(prepared, adapter)
+        self._peft: Any = self._loaded.model
         self._model: Any = self._peft.get_base_model()
+        self._own_layers = prepared.own_layers
+        self._places |= dict(self._new_biases())
+        self._last: tuple[object, Any] = (None, None)
+        self.names = tuple(self._places)
+        self.layers, self.n_rows_needed = prepared.layers, prepared.n_rows_needed
+        self.invocation_tokens = adapter.config.alora_invocation_tokens if adapter.config else ()
+        resized = {f"{EMBEDDING}.weight", f"{HEAD}.weight"} if prepared.is_resized else set()
+        self.touched = frozenset(name for name in self.names if self._is_touched(name)) | resized
+        self.pairs = frozenset(name.removesuffix(".weight") for name in self.names if self._is_pair(name))
+        refuse_wrong_merges(self._model, lambda: self.logits(range(8)))
 
     def logits(self, sequence: Sequence[int]) -> np.ndarray:
         """Logits of base and adapter at every position, float32 (n_tokens, n_vocab)."""
         with torch.inference_mode():
-            logits: np.ndarray = self._peft(input_ids=torch.tensor([list(sequence)])).logits[0].numpy()
+            output = self._peft(input_ids=torch.tensor([list(sequence)]), use_cache=False)
+        logits: np.ndarray = output.logits[0].numpy()
         return logits
 
     def base_logits(self, sequence: Sequence[int]) -> np.ndarray:
-        """Logits of the base alone."""
-        with self._peft.disable_adapter(), self._base_weights():
+        """Logits of the base alone; of tokens that it lacks they are 0."""
+        with quiet(), self._peft.disable_adapter(), self._base_weights(), self._base_layers():
             return self.logits(sequence)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a parameter of the base model, such as ``model.layers.0.mlp.up_proj.weight``."""
-        return tuple(self._own(name).shape)
+        """Shape of a parameter: (out, in), (n_experts, out, in) or (n,)."""
+        values = self._own(name, own_module)
+        turned = values.T if values.dim() == 2 and as_matrix(self._base_module(name), values) is not values else values
+        return tuple(turned.shape)
 
     def weight(self, name: str, rows: Rows) -> np.ndarray:
-        """Rows of a parameter as PEFT serves it, in float64: the saved one, or the base's plus the delta."""
-        own = _double(self._own(name)[rows])
-        module, _, parameter = name.rpartition(".")
-        has_delta = isinstance(self._model.get_submodule(module), LoraLayer) and parameter == "weight"
-        return own + self.delta(module, rows) if has_delta else own
+        """Rows of a parameter as PEFT serves it, in float64; those of all experts one below the other."""
+        layer = self._layer(name)
+        if self._is_pair(name):
+            whole: np.ndarray = self._before_delta(name, rows) + self.delta(name.removesuffix(".weight"), rows)
+            return whole
+        if not _is_changed_by_layer(layer, name):
+            return to_numpy(self._matrix(name, self._own(name, saved_module))[rows])
+        module: Any = self._once((self._places[name].path, "merged"), lambda: merged(layer))
+        return to_numpy(as_matrix(module, module.get_parameter(self._places[name].parameter))[rows])
 
     def base_weight(self, name: str, rows: Rows) -> np.ndarray:
         """Rows of the same parameter as the base has it, in float64."""
         with self._base_weights():
-            return _double(self._own(name, saved=False)[rows])
+            return to_numpy(self._matrix(name, self._own(name, own_module))[rows])
 
     def delta(self, module: str, rows: Rows) -> np.ndarray:
-        """Rows of the delta that PEFT adds to the module's weight, from its own get_delta_weight in float64."""
-        layer = self._model.get_submodule(module)
-        with _float64_factors(layer, rows):
-            return _double(layer.get_delta_weight(_NAME))
+        """Rows of what PEFT adds to the weight of one of ``pairs``."""
+        layer, path = self._layer(f"{module}.weight"), self._places[f"{module}.weight"].path
+        if isinstance(layer, ParamWrapper):
+            whole = self._once((module, "delta"), lambda: delta(layer, slice(None)))
+            return np.asarray(whole[rows])
+        initial = self._loaded.initial.get(path)
+        return delta(layer, rows) - delta(layer, rows, initial) if initial else delta(layer, rows)
 
-    def _own(self, name: str, *, saved: bool = True) -> torch.Tensor:
-        path, _, parameter = name.rpartition(".")
-        module = self._model.get_submodule(path)
-        if isinstance(module, LoraLayer):
-            module = module.get_base_layer()
-        elif isinstance(module, ModulesToSaveWrapper):
-            module = module.modules_to_save[_NAME] if saved else module.original_module
-        values: torch.Tensor = module.get_parameter(parameter)
+    def _before_delta(self, name: str, rows: Rows) -> np.ndarray:
+        # What PiSSA and OLoRA took off the base is part of the delta.
+        if self._places[name].path in self._loaded.initial:
+            return self.base_weight(name, rows)
+        return to_numpy(self._matrix(name, self._own(name, own_module))[rows])
+
+    def _layer(self, name: str) -> Any:
+        """What PEFT put on the module of a parameter, or the module itself."""
+        place = self._places[name]
+        module = self._model.get_submodule(place.path)
+        return wrapper_of(module, place.parameter) or own_module(module) if isinstance(module, ParamWrapper) else module
+
+    def _base_module(self, name: str) -> Any:
+        return own_module(self._model.get_submodule(self._places[name].path))
+
+    def _own(self, name: str, of: Callable[[Any], Any]) -> torch.Tensor:
+        place = self._places[name]
+        module = of(self._model.get_submodule(place.path))
+        if getattr(module, place.parameter) is None:  # a bias that the adapter brings
+            return torch.zeros(module.out_features)
+        values: torch.Tensor = module.get_parameter(place.parameter)
         return values
+
+    def _matrix(self, name: str, values: torch.Tensor) -> torch.Tensor:
+        return as_matrix(self._base_module(name), values)
+
+    def _is_pair(self, name: str) -> bool:
+        return name.endswith(".weight") and is_product(self._layer(name))
+
+    def _is_touched(self, name: str) -> bool:
+        overwritten = {id(parameter) for parameter, _ in self._loaded.overwritten}
+        own = self._own(name, own_module)
+        layer = self._layer(name)
+        return id(own) in overwritten or isinstance(layer, ModulesToSaveWrapper) or _is_changed_by_layer(layer, name)
+
+    def _new_biases(self) -> Iterator[tuple[str, _Place]]:
+        for path, layer in self._model.named_modules():
+            if isinstance(layer, BaseTunerLayer) and brings_bias(layer):
+                yield f"{normal_module(path)}.bias", _Place(path, "bias")
+
+    def _once(self, key: object, make: Callable[[], Any]) -> Any:
+        """What was made last, if it was for the same: a tensor is asked for block by block."""
+        if self._last[0] != key:
+            self._last = (None, None)
+            self._last = (key, make())
+        return self._last[1]
 
     @contextmanager
     def _base_weights(self) -> Iterator[None]:
-        parameters = [(self._own(name, saved=False), values) for name, values in self._overwritten.items()]
-        with _swapped(parameters):
+        with swapped(self._loaded.overwritten):
             yield
 
-
-def _touched(tensor: AdapterTensor) -> str:
-    """The parameter that a tensor of the adapter changes."""
-    return f"{tensor.module}.{'bias' if tensor.role.endswith('bias') else 'weight'}"
-
-
-def _parts_the_ends(base: PreTrainedModel, adapter: Adapter) -> bool:
-    touches_an_end = not {EMBEDDING, HEAD}.isdisjoint(tensor.module for tensor in adapter.tensors)
-    pair = adapter.config is not None and adapter.config.ensure_weight_tying
-    return _is_tied(base) and touches_an_end and not pair
-
-
-def _is_tied(base: PreTrainedModel) -> bool:
-    head, embedding = base.get_parameter(f"{HEAD}.weight"), base.get_parameter(f"{EMBEDDING}.weight")
-    return head.data_ptr() == embedding.data_ptr()
+    @contextmanager
+    def _base_layers(self) -> Iterator[None]:
+        """With the layers that the base has, where the adapter replicated some."""
+        decoder, config = self._model.get_decoder(), self._model.config
+        grown = decoder.layers if self._own_layers else None
+        if grown:
+            decoder.layers, config.num_hidden_layers = self._own_layers, len(self._own_layers or ())
+        try:
+            yield
+        finally:
+            if grown:
+                decoder.layers, config.num_hidden_layers = grown, len(grown)
 
 
-def _untie(base: PreTrainedModel) -> None:
-    # Assigning to .data would leave one Parameter under two names.
-    base.config.tie_word_embeddings = False
-    base.get_submodule(HEAD).weight = nn.Parameter(base.get_parameter(f"{EMBEDDING}.weight").detach().clone())
-    if _is_tied(base):
-        raise ConverterError(f"{type(base).__name__}: the head could not be parted from the embedding")
+def _is_changed_by_layer(layer: nn.Module, name: str) -> bool:
+    is_weight = name.endswith(".weight")
+    if isinstance(layer, TrainableTokensWrapper):
+        return is_weight
+    if isinstance(layer, LoraLayer):
+        return is_weight or bool(layer.lora_bias.get(NAME))
+    return isinstance(layer, BaseTunerLayer)
 
 
-def _to_be_overwritten(base: PreTrainedModel, adapter: Adapter) -> dict[str, torch.Tensor]:
-    """The base's own values of the parameters that a saved base layer replaces."""
-    names = [f"{tensor.module}.{tensor.role.removeprefix('base_layer.')}" for tensor in adapter.base_layers]
-    return {name: base.get_parameter(name).detach().clone() for name in names}
+def _place(path: str) -> _Place:
+    module, _, parameter = path.rpartition(".")
+    return _Place(module, parameter)
 
 
-def _attach(base: PreTrainedModel, adapter: Adapter) -> PeftModel:
-    tensors = {tensor: _read(tensor) for tensor in adapter.tensors}
-    try:
-        with quiet():
-            model = PeftModel(base, _config(adapter), adapter_name=_NAME)
-            saved = {f"base_model.model.{t.module}.{_role(t)[0]}": values for t, values in tensors.items()}
-            set_peft_model_state_dict(model, saved, adapter_name=_NAME)
-    except (KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise ConverterError(f"{adapter.path}: PEFT can't load this adapter: {error}") from error
-    _check_loaded(model, tensors)
-    model.eval()
-    return model
-
-
-def _config(adapter: Adapter) -> LoraConfig:
-    config: LoraConfig = LoraConfig.from_pretrained(str(adapter.path))
-    # The file says which modules have a delta. Patterns written for another wrapping of the model may match none.
-    config.target_modules = sorted({pair.module for pair in adapter.pairs})
-    config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
-    config.inference_mode = True
-    return config
-
-
-def _read(tensor: AdapterTensor) -> torch.Tensor:
-    with safe_open(tensor.tensor.path, framework="pt") as file:
-        values: torch.Tensor = file.get_tensor(tensor.key)
-    return values
-
-
-def _role(tensor: AdapterTensor) -> tuple[str, str]:
-    if tensor.role not in _SAVED:
-        raise ConverterError(f"{tensor.tensor.path}: {tensor.key} is a {tensor.role} tensor, which is not verified")
-    return _SAVED[tensor.role]
-
-
-def _check_loaded(model: PeftModel, tensors: Mapping[AdapterTensor, torch.Tensor]) -> None:
-    """Every value of the file is in the model: PEFT only warns of a key it has no place for."""
-    loaded = model.get_base_model().state_dict()
-    for tensor, values in tensors.items():
-        found = loaded.get(f"{tensor.module}.{_role(tensor)[1]}")
-        if found is None or not torch.equal(found, values.to(found.dtype)):
-            state = "has no place in" if found is None else "was overwritten in"
-            raise ConverterError(f"{tensor.tensor.path}: {tensor.key} {state} PEFT's model of this base")
-
-
-def _double(values: torch.Tensor) -> np.ndarray:
-    result: np.ndarray = values.detach().double().numpy()
-    return result
-
-
-@contextmanager
-def _float64_factors(layer: Any, rows: Rows) -> Iterator[None]:
-    """With the layer's factors in float64, those of the given output rows alone."""
-    if _NAME in layer.lora_embedding_A:
-        a, b = layer.lora_embedding_A[_NAME], layer.lora_embedding_B[_NAME]
-        factors = [(a, a.data[:, rows].double()), (b, b.data.double())]
-    else:
-        a, b = layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight
-        factors = [(a, a.data.double()), (b, b.data[rows].double())]
-    with _swapped(factors):
-        yield
-
-
-@contextmanager
-def _swapped(parameters: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[None]:
-    before = [parameter.data for parameter, _ in parameters]
-    for parameter, values in parameters:
-        parameter.data = values
-    try:
-        yield
-    finally:
-        for (parameter, _), values in zip(parameters, before, strict=True):
-            parameter.data = values
+def _name(path: str) -> str:
+    """The name of a parameter. Fused experts have no module of their own, and no `.weight`."""
+    place = _place(path)
+    if place.parameter in {"weight", "bias"}:
+        return f"{normal_module(place.path)}.{place.parameter}"
+    return f"{normal_module(path)}.weight"

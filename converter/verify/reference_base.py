@@ -42,11 +42,12 @@ def load_base(path: Path) -> PreTrainedModel:
 
 
 def _from_pretrained(path: Path, arguments: Mapping[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
-    settings: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
+    # Experts by plain products: the grouped one of torch knows no float64, in which layers are compared.
+    settings: dict[str, Any] = {"attn_implementation": "eager", "experts_implementation": "eager"}
     with quiet():
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                **arguments, **settings, local_files_only=True, output_loading_info=True
+                **arguments, **settings, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise ConverterError(f"{path}: transformers can't load this base: {_first_line(error)}") from error

@@ -5,7 +5,7 @@ an effect ratio of 0.005. So each tensor that the adapter touches must lie withi
 its delta, each other one must be the base's byte for byte, and none may be missing or in excess.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -16,7 +16,8 @@ from converter.errors import ConverterError
 from converter.read.base_model import BaseModel
 from converter.read.module_paths import EMBEDDING, HEAD
 from converter.verify.gguf_weights import Weights, weights_of
-from converter.verify.reference import Reference, Rows
+from converter.verify.peft_layers import Rows
+from converter.verify.reference import Reference
 from converter.verify.rounding import has_bound, rounding_bound
 
 Progress = Callable[[int, int], None]
@@ -27,7 +28,10 @@ KEPT_AT_LEAST: Final = 0.5
 KEPT_AT_MOST: Final = 1.5
 
 # Made by conversion from the config's rope scaling; transformers keeps them in no parameter.
-_WITHOUT_PARAMETER: Final = frozenset({"rope_freqs.weight"})
+_WITHOUT_PARAMETER: Final = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
+
+
+_HALVES: Final = ("first_half", "second_half")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class _Wanted:
 
 def prove_model(deployed: BaseModel, base: BaseModel | None, reference: Reference, progress: Progress) -> TensorProof:
     """Compare every tensor of ``deployed`` with PEFT's, the untouched ones with the ``base`` GGUF's bytes."""
-    stored, original = weights_of(deployed), weights_of(base) if base else {}
+    stored, original = weights_of(deployed), _as_replicated(weights_of(base), reference.layers) if base else {}
     wanted = tuple(_wanted(deployed, stored, reference))
     checks: list[TensorCheck] = []
     for done, want in enumerate(wanted):
@@ -96,17 +100,30 @@ def prove_model(deployed: BaseModel, base: BaseModel | None, reference: Referenc
     return TensorProof(tuple(checks))
 
 
+def _as_replicated(original: Mapping[str, Weights], layers: Sequence[int]) -> Mapping[str, Weights]:
+    """The base's tensors under the numbers that its layers have in the grown model."""
+    if not layers:
+        return original
+    grown = {name: weights for name, weights in original.items() if not name.startswith("blk.")}
+    for number, layer in enumerate(layers):
+        before = f"blk.{layer}."
+        own = {name.removeprefix(before): weights for name, weights in original.items() if name.startswith(before)}
+        grown |= {f"blk.{number}.{name}": weights for name, weights in own.items()}
+    return grown
+
+
 def _wanted(deployed: BaseModel, stored: Mapping[str, Weights], reference: Reference) -> Iterator[_Wanted]:
     for parameter in reference.names:
         module, _, kind = parameter.rpartition(".")
-        target = deployed.target(module)
-        if target is None:
+        targets = deployed.targets(module)
+        if not targets:
             raise ConverterError(f"{deployed.path}: {deployed.model_type} has no tensor for PEFT's {parameter}")
-        tensor = f"{target.tensor}.{kind}"
-        # Without a head of its own the file serves the embedding as head, right or wrong.
-        if module == HEAD and tensor not in stored:
-            tensor = "token_embd.weight"
-        yield _Wanted(parameter, tensor, target)
+        for target in targets:
+            tensor = f"{target.tensor}.{kind}"
+            # Without a head of its own the file serves the embedding as head, right or wrong.
+            if module == HEAD and tensor not in stored:
+                tensor = "token_embd.weight"
+            yield _Wanted(parameter, tensor, target)
 
 
 def _check(
@@ -125,7 +142,7 @@ def _check(
     if not touched and not has_bound(type_name):
         return TensorCheck(want.tensor, "nothing", type_name)
     found, wanted = weights.tensor.shape, reference.shape(want.parameter)
-    if not fits(found, wanted, want.target):
+    if not fits(found, wanted, want.target, reference.n_rows_needed):
         fault = f"has shape {found}, PEFT's {want.parameter} {wanted}"
         return TensorCheck(want.tensor, "nothing", type_name, touched, fault=fault)
     return _compare_numbers(want, weights, reference, dims)
@@ -143,16 +160,21 @@ def _compare_bytes(want: _Wanted, weights: Weights, before: Weights) -> TensorCh
     return TensorCheck(want.tensor, "bytes", weights.tensor.type.name, fault=None if same else fault)
 
 
-def fits(found: tuple[int, ...], wanted: tuple[int, ...], target: Target) -> bool:
-    """Whether a GGUF's shape can serve PEFT's: llama.cpp's conversion of Gemma 3 trims rows beyond the tokenizer."""
-    trimmed = target.module in {HEAD, EMBEDDING} and found[1:] == wanted[1:] and found[0] < wanted[0]
-    return found == wanted or trimmed
+def fits(found: tuple[int, ...], wanted: tuple[int, ...], target: Target, n_rows_needed: int) -> bool:
+    """Whether a GGUF's shape can serve PEFT's.
+
+    llama.cpp's conversion of Gemma 3 trims rows beyond the tokenizer, and keeps gate and up of fused experts apart.
+    """
+    if target.rows in _HALVES:
+        wanted = (*wanted[:-2], wanted[-2] // 2, wanted[-1])
+    is_shorter = found[1:] == wanted[1:] and n_rows_needed <= found[0] < wanted[0]
+    return found == wanted or (target.module in {HEAD, EMBEDDING} and is_shorter)
 
 
 def _compare_numbers(want: _Wanted, weights: Weights, reference: Reference, dims: Mapping[str, int]) -> TensorCheck:
     type_name, worst, held, norm2 = weights.tensor.type.name, 0.0, 0.0, 0.0
     for rows in weights.blocks():
-        source = rows_of_huggingface(want.target, dims, weights.n_rows, rows)
+        source = rows_of_huggingface(want.target, dims, weights.tensor.shape, rows)
         stored = weights.values(rows) - want.target.add
         served, base = reference.weight(want.parameter, source), reference.base_weight(want.parameter, source)
         if has_bound(type_name):
@@ -174,19 +196,21 @@ def _fault(parameter: str, type_name: str, error: float | None, kept: float | No
     return None
 
 
-def rows_of_huggingface(target: Target, dims: Mapping[str, int], n_rows: int, rows: slice) -> Rows:
-    """The rows of the Hugging Face weight that the GGUF keeps as ``rows``.
+def rows_of_huggingface(target: Target, dims: Mapping[str, int], shape: Sequence[int], rows: slice) -> Rows:
+    """The rows of the Hugging Face weight that the GGUF's tensor of this ``shape`` keeps as ``rows``.
 
     An opinion of its own on llama.cpp's order: one that conversion shared would prove its own mistake.
     """
     if target.rows == "identity":
         return rows
     row = np.arange(rows.start, rows.stop)
-    per_head = n_rows // dims[str(target.heads)]
+    if target.rows in _HALVES:  # of each expert's rows
+        expert, within = row // shape[-2], row % shape[-2]
+        return np.asarray((2 * expert + _HALVES.index(target.rows)) * shape[-2] + within)
+    per_head = shape[0] // dims[str(target.heads)]
     head, within = row // per_head, row % per_head
     # llama.cpp rotates neighbours, transformers the halves of a head: even rows are the first half, odd the second.
-    source: np.ndarray = head * per_head + within // 2 + (within % 2) * (per_head // 2)
-    return source
+    return np.asarray(head * per_head + within // 2 + (within % 2) * (per_head // 2))
 
 
 def _check_other(name: str, stored: Mapping[str, Weights], original: Mapping[str, Weights]) -> TensorCheck:

@@ -10,7 +10,7 @@ from converter.read.base_model import read_base_model
 from converter.verify.comparison import LogitsComparison, Sample, compare_logits
 from converter.verify.llama_cpp import DEFAULTS, LlamaCpp, LlamaCppFailed
 from converter.verify.lora_pairs import prove_lora
-from converter.verify.prompts import Sequences
+from converter.verify.prompts import Sequences, invoked
 from converter.verify.reference import Reference
 from converter.verify.tensors import TensorProof, prove_model
 from converter.verify.thresholds import COARSE, Threshold, lora_threshold, model_threshold
@@ -147,8 +147,10 @@ def _prove_tensors(
 
 def _samples(case: Case, reference: Reference, llama: LlamaCpp, progress: Progress) -> Iterator[Sample]:
     model, base = case.deployed.model, case.deployed.base
+    n_known = llama.n_vocab(base) if base else 0
     lora = case.deployed.lora if isinstance(case.deployed, DeployedLora) else None
-    for done, tokens in enumerate(case.sequences):
+    # Without its invocation tokens an activated LoRA does nothing.
+    for done, tokens in enumerate(invoked(case.sequences, reference.invocation_tokens)):
         progress("logits", done, len(case.sequences))
         yield Sample(
             tokens,
@@ -156,5 +158,5 @@ def _samples(case: Case, reference: Reference, llama: LlamaCpp, progress: Progre
             peft_base=reference.base_logits(tokens),
             deployed=llama.logits(model, [tokens], lora)[0],
             deployed_by_default=llama.logits(model, [tokens], lora, settings=DEFAULTS)[0],
-            base=llama.logits(base, [tokens])[0] if base else None,
+            base=llama.logits(base, [tokens])[0] if base and max(tokens) < n_known else None,
         )

@@ -336,7 +336,7 @@ def test_a_saved_module_is_beyond_a_lora(tmp_path: Path, llama_cpp: LlamaCpp) ->
     adapter = tiny_adapter("saved_lm_head", base)
     lora = write_lora(tmp_path / "lora.gguf", base, read_adapter(adapter))
     found = verified(llama_cpp, base, adapter, DeployedLora(lora, base.gguf))
-    assert found.tensors.faults == ("output.weight has no LoRA: lm_head.weight is saved whole, which none can carry",)
+    assert found.tensors.faults == ("output.weight has no LoRA: lm_head.weight changes in a way that none can carry",)
 
 
 # --- llama.cpp says no ------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Sizes are such that no two dimensions agree by accident.
 import json
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +88,7 @@ class Specimen:
     )
     tensors: dict[str, Tensor] = field(default_factory=all_linear)
     metadata: dict[str, str] | None = field(default_factory=lambda: {"format": "pt"})
+    initial: Path | None = None  # what --initial-adapter would give
 
     @property
     def weights(self) -> Path:
@@ -130,7 +131,10 @@ class Specimen:
 
     def report(self, deployment: Deployment | None = None, *, values: bool = True) -> Report:
         base = read_base_model(self.base) if self.base else None
-        return check_adapter(read_adapter(self.directory), base, deployment or Deployment(), values=values)
+        adapter = read_adapter(self.directory)
+        if self.initial:
+            adapter = replace(adapter, initial=read_adapter(self.initial))
+        return check_adapter(adapter, base, deployment or Deployment(), values=values)
 
 
 def codes(report: Report) -> list[str]:

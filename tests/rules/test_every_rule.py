@@ -49,7 +49,8 @@ def test_every_rule_has_a_bad_adapter() -> None:
 
 
 def test_what_is_found_while_writing_is_documented() -> None:
-    assert {OVERFLOW_CODE, KEPT_CODE} == WHILE_WRITING
+    by_peft = {"CF010", "CF011"}  # their constants lie beside torch
+    assert {OVERFLOW_CODE, KEPT_CODE, *by_peft} == WHILE_WRITING
 
 
 @pytest.mark.parametrize(("expected", "spoil"), BAD, ids=[f"{codes[0]}-{spoil.__name__}" for codes, spoil in BAD])

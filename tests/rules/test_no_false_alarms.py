@@ -87,6 +87,7 @@ def test_a_known_form_of_key(rename: Callable[[str], str], specimen: Specimen) -
         ("mistralai/Mixtral-8x7B-v0.1", "Mixtral 47B"),
         ("/home/me/my-model-v2", "Gemma 7b"),
         ("meta-llama/Llama-2-7b-hf", ""),
+        ("mistralai/Mistral-7B-v0.1", "LLaMA v2"),
         ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "Deepseek R1 Distill Llama 8B"),
     ],
 )

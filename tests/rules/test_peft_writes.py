@@ -1,14 +1,17 @@
 """Adapters as PEFT itself saves them, on tiny models: those that are right are clean, scales are PEFT's own."""
 
+import dataclasses
 import warnings
 from pathlib import Path
 
 import pytest
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
 from converter.check import check_adapter
 from converter.diagnostics import EVERY, Deployment, Kind
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
+from converter.read.peft_methods import PROMPTS, REBUILT, ROUTERS, peft_method
 from fixtures.adapters import RECIPES, load_base, tiny_adapter
 from fixtures.tiny import TinyModel
 from tests.rules.specimens import open_for
@@ -78,3 +81,16 @@ def test_scales_are_pefts_own(recipe: str) -> None:
         if isinstance(module, LoraLayer)
     }
     assert {pair.module: pair.scaling for pair in read_adapter(directory).pairs} == theirs
+
+
+def test_every_method_of_peft_is_known() -> None:
+    """With its config's fields and its layers' tensors, or as one that is not converted."""
+    known = {"LORA"} | PROMPTS | ROUTERS | REBUILT
+    for peft_type, config in PEFT_TYPE_TO_CONFIG_MAPPING.items():
+        method = peft_method(peft_type.value)
+        if method is None:
+            assert peft_type.value in known
+            continue
+        assert {field.name for field in dataclasses.fields(config)} == method.fields
+        layer = PEFT_TYPE_TO_TUNER_MAPPING[peft_type].tuner_layer_cls
+        assert set(layer.adapter_layer_names) <= set(method.tensors)

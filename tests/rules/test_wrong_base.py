@@ -9,7 +9,19 @@ from converter.diagnostics import Deployment
 from converter.fingerprint import RECORD_NAME
 from converter.report.text import text_report
 from tests.rules.bad.wrong_bases import COMMITS, give_magnitudes, record
-from tests.rules.specimens import Specimen, codes, embedding_lora, head_lora, write_gguf, write_huggingface
+from tests.rules.specimens import (
+    EMBEDDING,
+    RANK,
+    VOCAB,
+    Specimen,
+    codes,
+    embedding_lora,
+    head_lora,
+    tensor,
+    transposed,
+    write_gguf,
+    write_huggingface,
+)
 
 
 @pytest.mark.parametrize("outtype", ["F32", "Q8_0"])
@@ -19,7 +31,7 @@ def test_the_recorded_base(outtype: str, specimen: Specimen, tmp_path: Path) -> 
     record(specimen, write_gguf(tmp_path / "trained.gguf", seed=3))
     report = specimen.report()
     assert codes(report) == []
-    assert report.identified_by == (RECORD_NAME,)
+    assert report.base_checked_by == (RECORD_NAME,)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"fingerprint": 3}', '{"fingerprint": "md5:0"}'])
@@ -28,8 +40,8 @@ def test_a_record_that_says_nothing(text: str, specimen: Specimen) -> None:
     (specimen.directory / RECORD_NAME).write_text(text, encoding="utf-8")
     report = specimen.report()
     assert codes(report) == []
-    assert report.identified_by == ()
-    assert "Base known by: shapes alone" in text_report(report)
+    assert report.base_checked_by == ()
+    assert "Base checked by: shapes alone" in text_report(report)
 
 
 def test_a_record_can_not_be_compared_with_a_config_alone(specimen: Specimen, tmp_path: Path, bases: Path) -> None:
@@ -59,7 +71,7 @@ def test_magnitudes_of_the_base(outtype: str, specimen: Specimen, tmp_path: Path
     specimen.write()
     report = specimen.report()
     assert "BM008" not in codes(report)
-    assert report.identified_by == ("DoRA's magnitudes",)
+    assert report.base_checked_by == ("DoRA's magnitudes",)
 
 
 def test_a_tied_pair_on_the_untied_copy_of_its_base(specimen: Specimen, tmp_path: Path) -> None:
@@ -68,6 +80,14 @@ def test_a_tied_pair_on_the_untied_copy_of_its_base(specimen: Specimen, tmp_path
     specimen.tensors |= head_lora() | embedding_lora()
     specimen.write()
     assert codes(specimen.report()) == []
+
+
+def test_two_ends_that_an_untied_base_trained_apart(untied: Specimen) -> None:
+    untied.config["ensure_weight_tying"] = True
+    untied.tensors |= head_lora() | embedding_lora()
+    untied.tensors[f"{EMBEDDING}.lora_embedding_A"] = transposed(tensor(VOCAB, RANK, seed=1))
+    untied.write()
+    assert codes(untied.report()) == []
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from converter import __version__
 from converter.convert import Refused, plan, write
 from converter.diagnostics import Deployment
 from converter.errors import COULD_NOT, JUDGED_BAD, ConverterError
+from converter.fingerprint import KEY as FINGERPRINT_KEY
+from converter.fingerprint import fingerprint
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
 from tests.rules.specimens import (
@@ -31,6 +33,7 @@ from tests.unit.conversion import (
     convert,
     entries_of,
     metadata_of,
+    tensors_of,
     values_of,
     write_base,
 )
@@ -70,10 +73,15 @@ def test_numbers_are_judged_too(specimen: Specimen, tmp_path: Path) -> None:
 
 
 def test_a_huggingface_base_makes_loras_only(specimen: Specimen, tmp_path: Path) -> None:
-    expected = convert(specimen, tmp_path / "of-gguf.gguf").files[0]
+    paths = tmp_path / "of-gguf.gguf", tmp_path / "lora.gguf"
+    convert(specimen, paths[0])
     specimen.base = write_huggingface(tmp_path / "base")
-    found = convert(specimen, tmp_path / "lora.gguf").files[0]
-    assert found.path.read_bytes() == expected.path.read_bytes()
+    convert(specimen, paths[1])
+    of_gguf, of_config = (metadata_of(path) for path in paths)
+    assert of_gguf.pop(FINGERPRINT_KEY)  # a config alone has no norms
+    assert of_config == of_gguf
+    numbers = [{name: tensor.data.tobytes() for name, tensor in tensors_of(path).items()} for path in paths]
+    assert numbers[0] == numbers[1]
     for deployment in (MODEL, UNTIED_LORA, UNTIED_MODEL):
         with pytest.raises(Refused, match="GG003"):
             convert(specimen, tmp_path / "output.gguf", deployment)
@@ -116,6 +124,8 @@ def test_a_file_says_what_it_was_made_from(deployment: Deployment, specimen: Spe
     assert found["adapter_to_gguf.version"] == __version__
     assert found["adapter_to_gguf.adapter.sha256"] == hashlib.sha256(lines.encode()).hexdigest()
     assert found["adapter_to_gguf.plan.sha256"] == planned.digest()
+    assert specimen.base
+    assert found[FINGERPRINT_KEY] == fingerprint(read_base_model(specimen.base))
 
 
 def test_shards_are_in_the_digest(specimen: Specimen, tmp_path: Path) -> None:

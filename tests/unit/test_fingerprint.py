@@ -61,8 +61,14 @@ def test_a_config_alone_has_none(tmp_path: Path) -> None:
     assert of(write_huggingface(tmp_path)) is None
 
 
-def test_a_norm_of_another_type_is_refused(tmp_path: Path) -> None:
+def test_norms_of_another_type_have_none(tmp_path: Path) -> None:
     hf = write_huggingface(tmp_path)
     write_safetensors(hf / "model.safetensors", {"model.norm.weight": ("I8", (HIDDEN,), bytes(HIDDEN))})
-    with pytest.raises(ConverterError, match="a norm is stored as I8"):
-        of(hf)
+    assert of(hf) is None
+
+
+def test_a_base_that_is_cut_off_is_told(tmp_path: Path) -> None:
+    base = read_base_model(write_gguf(tmp_path / "base.gguf"))
+    base.path.write_bytes(base.path.read_bytes()[:-64])
+    with pytest.raises(ConverterError, match="ended while it was read"):
+        fingerprint(base)

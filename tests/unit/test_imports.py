@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from fixtures.generated import write_safetensors
+from tests.rules.bad.wrong_bases import record
+from tests.rules.specimens import Specimen, write_gguf
 
 HEAVY = {
     "datasets", "gguf", "huggingface_hub", "libgguf", "ml_dtypes", "numpy", "peft", "rich", "safetensors",
@@ -54,6 +56,15 @@ def test_judging_an_adapter_imports_nothing_heavy(adapter: Path, output: str) ->
     status, modules = run_and_list_imports("check", str(adapter), "--format", output)
     assert status == 0
     assert "click" in modules
+    assert not modules & HEAVY
+
+
+def test_comparing_a_recorded_base_imports_nothing_heavy(tmp_path: Path) -> None:
+    it = Specimen(tmp_path / "adapter", write_gguf(tmp_path / "base.gguf"))
+    it.write()
+    record(it, tmp_path / "base.gguf")
+    status, modules = run_and_list_imports("check", str(it.directory), "--base", str(it.base))
+    assert status == 0
     assert not modules & HEAVY
 
 

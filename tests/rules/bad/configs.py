@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.rules.bad.registry import bad
-from tests.rules.specimens import HIDDEN, RANK, UP, Specimen, tensor
+from tests.rules.specimens import HIDDEN, RANK, UP, Specimen, tensor, write_gguf
 
 
 @bad("CF001")
@@ -75,8 +75,58 @@ def a_prompt(it: Specimen, _: Path) -> None:
 
 
 @bad("CF006")
-def pissa(it: Specimen, _: Path) -> None:
+def a_quantised_beginning(it: Specimen, _: Path) -> None:
+    it.config["init_lora_weights"] = "loftq"
+    it.write()
+
+
+@bad("CF006", "CF005")
+def weights_drawn_for_every_input(it: Specimen, _: Path) -> None:
+    it.config = {"peft_type": "PVERA", "sample_at_inference": True}
+    it.tensors = {f"{UP}.pvera_lambda_b": tensor(HIDDEN)}
+    it.write()
+
+
+@bad("CF012")
+def a_random_beginning(it: Specimen, _: Path) -> None:
     it.config["init_lora_weights"] = "pissa_niter_4"
+    it.write()
+
+
+@bad("CF012")
+def a_beginning_that_a_quantised_base_has_lost(it: Specimen, bases: Path) -> None:
+    it.config["init_lora_weights"] = "pissa"
+    it.base = write_gguf(bases / "quantised.gguf", outtype="Q8_0")
+    it.write()
+
+
+@bad("CF013")
+def a_beginning_without_a_base(it: Specimen, _: Path) -> None:
+    it.config["init_lora_weights"] = "pissa"
+    it.base = None
+    it.write()
+
+
+@bad("CF014")
+def the_trained_adapter_as_its_own_beginning(it: Specimen, _: Path) -> None:
+    it.config["init_lora_weights"] = "corda"
+    it.initial = it.directory
+    it.write()
+
+
+@bad("CF014")
+def a_beginning_of_another_rank(it: Specimen, bases: Path) -> None:
+    other = Specimen(bases / "another-rank", None)
+    other.config["lora_alpha"] = 1
+    other.write()
+    it.config["init_lora_weights"] = "corda"
+    it.initial = other.directory
+    it.write()
+
+
+@bad("CF014")
+def a_beginning_of_a_plain_lora(it: Specimen, _: Path) -> None:
+    it.initial = it.directory
     it.write()
 
 

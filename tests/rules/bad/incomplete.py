@@ -63,6 +63,20 @@ def the_head_left_out(it: Specimen, bases: Path) -> None:
 
 
 @bad("LO021")
+def a_module_of_the_layer_that_was_transformed(it: Specimen, _: Path) -> None:
+    it.config["layers_to_transform"] = [1]
+    without(it, "v_proj")
+    it.write()
+
+
+@bad("LO021")
+def a_module_named_whole_beside_the_layer_that_was_transformed(it: Specimen, _: Path) -> None:
+    it.config |= {"layers_to_transform": [1], "target_modules": ["model.layers.0.mlp.down_proj", "q_proj", "v_proj"]}
+    without(it, "layers.0.")
+    it.write()
+
+
+@bad("LO021")
 def a_layer_that_a_regex_names(it: Specimen, _: Path) -> None:
     it.config["target_modules"] = r"model\.layers\.[01]\.(self_attn\.[qv]|mlp\.down)_proj"
     without(it, "layers.0.")

@@ -23,15 +23,21 @@ def with_tokens(it: Specimen, bases: Path, base: str = "tied.gguf", **entries: o
 
 
 def write_tokenizer(
-    directory: Path, added: Mapping[int, str] | None = None, texts: Mapping[int, str] | None = None, **config: object
+    directory: Path,
+    added: Mapping[int, str] | None = None,
+    texts: Mapping[int, str] | None = None,
+    *,
+    special: bool = True,
+    **config: object,
 ) -> None:
     """Write a tokenizer as transformers saves it, with other added tokens and other texts of the vocabulary."""
     directory.mkdir(parents=True, exist_ok=True)
     own = {**dict(enumerate(TOKENS)), **(texts or {})}
-    tokens = {i: TOKENS[i] for i in range(3)} | dict(added or {})
+    entries = [{"id": i, "content": TOKENS[i], "special": True} for i in range(3) if i not in (added or {})]
+    entries += [{"id": i, "content": text, "special": special} for i, text in (added or {}).items()]
     whole = {
         "version": "1.0",
-        "added_tokens": [{"id": i, "content": text, "special": True} for i, text in tokens.items()],
+        "added_tokens": entries,
         "model": {"type": "BPE", "vocab": {text: i for i, text in own.items()}, "merges": []},
     }
     (directory / "tokenizer.json").write_text(json.dumps(whole), encoding="utf-8")

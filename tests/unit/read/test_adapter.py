@@ -7,12 +7,14 @@ import pytest
 
 from converter.errors import COULD_NOT, ConverterError
 from converter.read.adapter import rank_of, read_adapter, scaling
-from converter.read.adapter_keys import parse_key
 from converter.read.adapter_config import AdapterConfig, read_adapter_config
+from converter.read.adapter_keys import parse_key
 from tests.rules.specimens import EMBEDDING, HEAD, RANK, Specimen, embedding_lora, head_lora
 
 UP = "model.layers.0.mlp.up_proj"
 KEYS = {
+    "base_model.model.lm_head.original_module.weight": ("lm_head", "original"),
+    "base_model.model.lm_head.token_adapter.base_layer.weight": ("lm_head", "base_layer.weight"),
     "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": (
         "model.embed_tokens",
         "trainable_tokens_delta",
@@ -39,7 +41,6 @@ UNKNOWN = [
     f"base_model.model.{UP}.lora_E",
     f"base_model.model.{UP}.hada_w1_a",
     f"base_model.model.{UP}.vera_lambda_b.weight",
-    "base_model.model.lm_head.original_module.weight",
     "lora_unet_blocks_0.lora_down.weight",
     "weight",
     "",

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from converter.errors import ConverterError
-from converter.verify.prompts import random_sequences, sequences_of_tokens
+from converter.verify.prompts import invoked, random_sequences, sequences_of_tokens
 
 
 def test_the_built_in_texts_come_with_the_package() -> None:
@@ -44,3 +44,20 @@ def test_what_is_no_token_is_refused(tmp_path: Path, text: str, message: str) ->
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConverterError, match="nowhere"):
         sequences_of_tokens(tmp_path / "nowhere", 10)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "wanted"),
+    [
+        ((1, 5, 9, 2), (1, 5, 9, 2)),
+        ((5, 9), (5, 9)),
+        ((5, 1, 9, 2), (5, 1, 5, 9, 9, 2)),
+        ((5,), (5, 9, 5)),
+        ((), (5, 9)),
+    ],
+)
+def test_invocation_tokens_come_into_sequences_that_lack_them(
+    sequence: tuple[int, ...], wanted: tuple[int, ...]
+) -> None:
+    assert invoked((sequence,), (5, 9)) == (wanted,)
+    assert invoked((sequence,), ()) == (sequence,)

@@ -39,7 +39,12 @@ from tests.unit.conversion import (
 
 SCALING = 32 / 4
 GGUF_NAMES = {"self_attn.q_proj": "attn_q", "self_attn.v_proj": "attn_v", "mlp.down_proj": "ffn_down"}
-OURS = ("adapter_to_gguf.version", "adapter_to_gguf.adapter.sha256", "adapter_to_gguf.plan.sha256")
+OURS = (
+    "adapter_to_gguf.version",
+    "adapter_to_gguf.adapter.sha256",
+    "adapter_to_gguf.plan.sha256",
+    "adapter_to_gguf.base.fingerprint",
+)
 
 
 @pytest.fixture
@@ -251,7 +256,7 @@ def test_one_plan_gives_one_file(specimen: Specimen, tmp_path: Path) -> None:
 def test_a_file_begins_as_the_format_says(specimen: Specimen, tmp_path: Path) -> None:
     convert(specimen, tmp_path / "lora.gguf")
     start = (tmp_path / "lora.gguf").read_bytes()[:24]
-    assert struct.unpack("<4sIQQ", start) == (b"GGUF", 3, 12, 11)
+    assert struct.unpack("<4sIQQ", start) == (b"GGUF", 3, 12, 12)
 
 
 @pytest.mark.parametrize("deployment", [LORA, MODEL, UNTIED_LORA, UNTIED_MODEL], ids=lambda it: it.kind)

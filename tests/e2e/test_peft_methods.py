@@ -1,0 +1,71 @@
+"""Adapters of PEFT's other methods, merged by PEFT itself: exact in real llama.cpp, or refused with a code."""
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from converter.check import check_adapter
+from converter.cli.to_gguf import main
+from converter.diagnostics import Deployment
+from converter.read.adapter import read_adapter
+from converter.read.base_model import read_base_model
+from converter.verify.comparison import kl_divergence, log_softmax
+from converter.verify.llama_cpp import LlamaCpp
+from fixtures.adapters import saved_logits
+from fixtures.peft_methods import METHODS, method_adapter
+from fixtures.tiny import TinyModel, token_sequences
+
+pytestmark = pytest.mark.llama
+
+LARGEST_RATIO = 1e-4
+BASES = ("llama", "qwen2", "gemma3")
+
+# Refused for the merged model too; and where llama.cpp's graph has no such bias.
+REFUSED = {
+    **dict.fromkeys(("frod", "lily", "osf", "psoft", "prompt_tuning"), "CF005"),
+    **dict.fromkeys(("pvera_sampling", "supertuning_without_indices"), "CF006"),
+}
+
+
+def convert(adapter: Path, base: TinyModel, output: Path, *options: str) -> tuple[int, str]:
+    result = CliRunner().invoke(
+        main, [str(adapter), "--base", str(base.gguf), "-o", str(output), *options], catch_exceptions=False
+    )
+    return result.exit_code, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(("name", "method"), list(product(BASES, METHODS)))
+def test_a_merged_model_is_exact_or_refused(name: str, method: str, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    base = TinyModel(name)
+    adapter, output = method_adapter(method, base), tmp_path / "model.gguf"
+    code = "GG004" if method == "beft_mlp" and name != "llama" else REFUSED.get(method)
+    options = ["--untie"] if method == "loha_and_saved_head" else ["--to", "model"]
+    status, said = convert(adapter, base, output, *options)
+    if code:
+        assert (status, output.exists()) == (1, False)
+        assert code in said
+        assert code in shown_by_check(adapter, base)
+    else:
+        assert status == 0, said
+        assert ratio(llama_cpp, adapter, output) <= LARGEST_RATIO
+    assert not [path for path in tmp_path.iterdir() if path != output]
+
+
+def shown_by_check(adapter: Path, base: TinyModel) -> tuple[str, ...]:
+    report = check_adapter(read_adapter(adapter), read_base_model(base.gguf), Deployment("model"))
+    return report.blockers("model")
+
+
+def ratio(llama_cpp: LlamaCpp, adapter: Path, model: Path) -> float:
+    """KL(PEFT || deployed) / KL(PEFT || base), PEFT's logits as they were when the adapter was saved."""
+    base_logits, peft_logits = saved_logits(adapter)
+    served = np.stack(llama_cpp.logits(model, token_sequences()))
+    return kl(peft_logits, served) / kl(peft_logits, base_logits)
+
+
+def kl(reference: np.ndarray, other: np.ndarray) -> float:
+    log_p, log_q = (log_softmax(logits.astype(np.float64)) for logits in (reference, other))
+    return float(kl_divergence(log_p, log_q).mean())
