@@ -26,9 +26,8 @@ def plan_conversion(adapter: Adapter, base: BaseModel, deployment: Deployment, m
     """
     if base.architecture is None:
         raise ConverterError(f"{base.path}: architecture {base.model_type!r} is not supported")
-    hosted = _hosted(
-        _files(adapter, as_trained(base, adapter), deployment), as_trained(base, adapter), deployment, measure
-    )
+    trained = as_trained(base, adapter)
+    hosted = _hosted(_files(adapter, trained, deployment), trained, deployment, measure)
     ledger = plan_ledger(adapter, hosted.files)
     notes = (*_notes(adapter, base), *hosted.notes)
     return ConversionPlan(deployment, base.architecture.name, hosted.files, ledger, notes)

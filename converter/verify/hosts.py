@@ -99,7 +99,7 @@ def _compare_delta(name: str, want: Want, factors: Mapping[str, Weights], alpha:
         wanted = want.rows(rows, True) - want.rows(rows, False)
         if found.shape != wanted.shape:
             return TensorCheck(
-                f"{name} (LoRA)", "nothing", fault=f"has rows of {found.shape[1]}, not {wanted.shape[1]}"
+                f"{name} (LoRA)", "nothing", fault=f"has shape {found.shape}, not {wanted.shape}"
             )
         product.add(found, wanted)
     type_name = max(a.tensor.type.name, b.tensor.type.name, key=_DELTA_TOLERANCE.__getitem__)

@@ -106,9 +106,11 @@ def _part(layout: Layout, name: TensorName) -> Layout:
 
 
 def relaid(tensor: PlannedTensor, layout: Layout, outtype: str | None) -> PlannedTensor:
-    """A tensor in its layout: a plain copy where nothing changes."""
+    """A tensor in its layout: a plain copy where nothing changes. A norm or a bias has rows alone."""
     n_rows, n_columns = _as_matrix(tensor.shape)
-    rows, columns = layout.rows or padded(n_rows, n_rows), layout.columns or padded(n_columns, n_columns)
+    rows, columns = layout.rows or padded(n_rows, n_rows), padded(n_columns, n_columns)
+    if len(tensor.shape) > 1:
+        columns = layout.columns or columns
     if rows.is_identity and columns.is_identity and layout.factor == 1.0:
         return tensor
     shape = (rows.n, columns.n) if len(tensor.shape) > 1 else (rows.n,)
