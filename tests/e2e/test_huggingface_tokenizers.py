@@ -73,7 +73,7 @@ def test_a_real_tokenizer(model: RealModel, llama_cpp: LlamaCpp, tmp_path: Path)
     assert not _differing(model.hf, gguf, llama_cpp)
     ours, theirs = _metadata(gguf), _metadata(model.packaged_gguf)
     for key in ("model", "tokens", "bos_token_id", "eos_token_id", "padding_token_id", "add_bos_token"):
-        assert ours[f"tokenizer.ggml.{key}"] == theirs[f"tokenizer.ggml.{key}"], key
+        assert _with_spaces(ours[f"tokenizer.ggml.{key}"]) == _with_spaces(theirs[f"tokenizer.ggml.{key}"]), key
     assert ours.get("tokenizer.chat_template") == theirs.get("tokenizer.chat_template")
 
 
@@ -124,3 +124,8 @@ def _differing(directory: Path, gguf: Path, llama_cpp: LlamaCpp) -> list[str]:
 
 def _metadata(gguf: Path) -> dict[str, object]:
     return {key: field.contents() for key, field in GGUFReader(gguf).fields.items()}
+
+
+def _with_spaces(value: object) -> object:
+    """Tokens of spaces alone are added ones in Gemma's own tokenizer, and none in the fixture's, made of the GGUF."""
+    return [token.replace("▁", " ") for token in value] if isinstance(value, list) else value

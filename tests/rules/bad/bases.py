@@ -61,9 +61,3 @@ def any_adapter_of_an_untied_gemma(it: Specimen, bases: Path) -> None:
 def a_lora_on_a_norm(it: Specimen, _: Path) -> None:
     it.tensors |= lora(f"{PREFIX}.model.layers.0.input_layernorm", HIDDEN, 1)
     it.write()
-
-
-@bad("GG003")
-def a_base_that_is_no_gguf(it: Specimen, _: Path) -> None:
-    it.base = write_huggingface(it.directory.with_name("base"))
-    it.write()
