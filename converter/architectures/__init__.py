@@ -13,7 +13,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
-NAMES: Final = ("gemma", "gemma2", "gemma3", "gpt2", "llama", "phi3", "qwen2", "qwen3", "qwen3moe")
+NAMES: Final = (
+    "cohere2",
+    "command-r",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gpt2",
+    "granite",
+    "llama",
+    "olmo2",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3moe",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
+)
 
 RowOrder = Literal["identity", "interleave_rope", "first_half", "second_half"]
 
@@ -59,7 +76,8 @@ class Architecture:
     ``optional_metadata`` of one that is left out where the config has none. ``fixed`` has the values of fields that
     llama.cpp's graph takes for granted. ``rope`` are the types of rope scaling it has, ``partial_rope`` says whether
     it can leave a part of each head unrotated. ``window_pattern``: the last of so many layers attends globally.
-    ``ignores_window``: its graph has no sliding window. ``scale_by_width_at``: with so many layers the attention's
+    ``ignores_window``: its graph has no sliding window. ``rope_pattern``: the last of so many layers doesn't rotate.
+    ``scale_by_width_at``: with so many layers the attention's
     scale comes from hidden / heads instead of head_dim.
     """
 
@@ -78,6 +96,7 @@ class Architecture:
     partial_rope: bool
     window_pattern: int | None
     ignores_window: bool
+    rope_pattern: int | None
     scale_by_width_at: int | None
 
     def setting(self, config: Mapping[str, object], field: str) -> Any:
@@ -163,6 +182,7 @@ def _load(name: str) -> Architecture:
         data.get("partial_rope", False),
         data.get("window_pattern"),
         data.get("ignores_window", False),
+        data.get("rope_pattern"),
         data.get("scale_by_width_at"),
     )
 

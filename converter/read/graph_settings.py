@@ -22,6 +22,7 @@ def unread_settings(base: BaseModel) -> Iterator[tuple[str, object, str]]:
             yield field, architecture.setting(config, field), "a number"
     yield from _scale(base, architecture)
     yield from _windows(base, architecture)
+    yield from _unrotated(base, architecture)
 
 
 def _scale(base: BaseModel, architecture: Architecture) -> Iterator[tuple[str, object, str]]:
@@ -46,6 +47,15 @@ def _windows(base: BaseModel, architecture: Architecture) -> Iterator[tuple[str,
     is_global = [(i + 1) % every == 0 for i in range(n_layer)]
     if isinstance(types, list) and [kind == _GLOBAL for kind in types] != is_global:
         yield "layer_types", types, f"full_attention in each {every}th layer only"
+
+
+def _unrotated(base: BaseModel, architecture: Architecture) -> Iterator[tuple[str, object, str]]:
+    """Layers that don't rotate are told by a list of 0 and 1, or by every how many of them doesn't."""
+    every, layers = architecture.rope_pattern, base.config.get("no_rope_layers")
+    if every and base.config.get("no_rope_layer_interval") not in (None, every):
+        yield "no_rope_layer_interval", base.config["no_rope_layer_interval"], str(every)
+    if every and layers and layers != [int((i + 1) % every != 0) for i in range(base.dims["n_layer"])]:
+        yield "no_rope_layers", layers, f"0 in each {every}th layer only"
 
 
 def ignored_window(base: BaseModel) -> int | None:

@@ -32,18 +32,22 @@ from converter.verify.comparison import kl_divergence, log_softmax
 from converter.verify.llama_cpp import LlamaCpp
 from converter.write.gguf_file import write_gguf
 from fixtures.adapters import BASES, load_base, tiny_adapter
-from fixtures.tiny import CONFIGS, N_VOCAB, TinyModel, token_sequences
+from fixtures.tiny import CONFIGS, MORE, N_VOCAB, TIED_FOR_GOOD, UNTIED_FOR_GOOD, TinyModel, token_sequences
 from fixtures.trained_tokenizers import write_byte_level
 
 pytestmark = pytest.mark.llama
 
 Array = npt.NDArray[np.float32]
-TIED_FOR_GOOD = ("gemma", "gemma2")
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Measured, with a margin: ggml rounds activations to the weights' type, and its GELU is a table of F16 values.
 FLOORS = {"F32": 1e-11, "F16": 1e-5, "BF16": 1e-3}
 GELU_FLOOR = 2e-6
-MODELS = [TinyModel(name, tied) for name, tied in product(CONFIGS, (True, False)) if tied or name not in TIED_FOR_GOOD]
+NAMES = (*CONFIGS, *MORE)
+MODELS = [
+    TinyModel(name, tied)
+    for name, tied in product(NAMES, (True, False))
+    if name not in (UNTIED_FOR_GOOD if tied else TIED_FOR_GOOD)
+]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=str)
@@ -55,21 +59,21 @@ def test_every_tensor_is_that_of_the_tests_own_gguf(model: TinyModel, tmp_path: 
         np.testing.assert_array_equal(values, theirs[name][1], err_msg=name)
 
 
-@pytest.mark.parametrize(("name", "dtype"), list(product(CONFIGS, DTYPES)))
+@pytest.mark.parametrize(("name", "dtype"), list(product(NAMES, DTYPES)))
 def test_the_logits_are_those_of_transformers(name: str, dtype: str, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
-    directory = _directory(TinyModel(name), tmp_path, dtype)
+    directory = _directory(TinyModel(name, tied=name not in UNTIED_FOR_GOOD), tmp_path, dtype)
     gguf = _gguf(directory, tmp_path)
     matrices = {kind for kind, values in _tensors(gguf).values() if values.ndim > 1}
     assert dtype in matrices
     assert matrices <= {dtype, "F32"}
-    floor = FLOORS[dtype] + (GELU_FLOOR if name.startswith(("gemma", "gpt2")) else 0.0)
+    floor = FLOORS[dtype] + (GELU_FLOOR if name.startswith(("gemma", "gpt2", "starcoder2")) else 0.0)
     assert _kl(_transformers(directory), _llama_cpp(llama_cpp, gguf)) < floor
 
 
 @pytest.mark.parametrize(("name", "recipe"), [*product(CONFIGS, ["plain"]), *product(BASES, ["lm_head", "tied_pair"])])
 def test_an_adapter_over_it_is_the_adapter_over_the_gguf(name: str, recipe: str, tmp_path: Path) -> None:
     """Merges over a GGUF base are held to PEFT elsewhere: over a directory they have to be the same, bit for bit."""
-    model = TinyModel(name)
+    model = TinyModel(name, tied=name not in UNTIED_FOR_GOOD)
     adapter = read_adapter(tiny_adapter(recipe, model))
     deployment = Deployment("model", untie=recipe == "lm_head", outtype="f32", **_native(name, recipe))
     outputs = []
@@ -104,17 +108,19 @@ ROPES: Mapping[str, Mapping[str, object]] = {
     ("name", "rope"),
     [
         *product(("llama", "mistral"), ROPES),
+        *product(("granite",), ("linear", "yarn", "llama3")),
+        *product(("smollm3", "starcoder2", "olmo2", "stablelm"), ("linear", "yarn")),
         *product(("qwen2", "qwen3", "qwen3moe", "gemma", "gemma2"), ("linear", "yarn", "yarn-attention")),
         ("gemma3", "linear"),
     ],
 )
 def test_rope_scaling(name: str, rope: str, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
-    directory = _directory(TinyModel(name), tmp_path)
+    directory = _directory(TinyModel(name, tied=name not in UNTIED_FOR_GOOD), tmp_path)
     plain = _transformers(directory)
     _edit_config(directory, _old_rope if rope == "old-names" else _new_rope, ROPES[rope])
     scaled = _transformers(directory)
     assert _kl(plain, scaled) > 1e-3  # the scaling is felt
-    floor = 1e-10 + (GELU_FLOOR if name.startswith("gemma") else 0.0)
+    floor = 1e-10 + (GELU_FLOOR if name.startswith(("gemma", "starcoder2")) else 0.0)
     assert _kl(scaled, _llama_cpp(llama_cpp, _gguf(directory, tmp_path))) < floor
 
 
