@@ -11,7 +11,8 @@ from converter.errors import ConverterError
 from converter.read.base_model import BaseModel
 from converter.read.module_paths import EMBEDDING
 from converter.verify.gguf_weights import Weights
-from converter.verify.reference import Reference, Rows
+from converter.verify.peft_layers import Rows
+from converter.verify.reference import Reference
 from converter.verify.tensors import TensorCheck
 
 HOST_KEY: Final = "adapter_to_gguf.host"

@@ -193,11 +193,11 @@ def _head(it: _Wide) -> TensorCheck:
 def _lengths(it: _Wide) -> TensorCheck:
     """All rows are as long, and the first norm's weight undoes that length: both as shares of it."""
     weights, tail, lengths = it.gemma.stored["token_embd.weight"], it.width - _TAIL, Product()
-    rows = whole(weights)
-    norm2, gate = (rows**2).sum(axis=1), whole(it.gemma.stored["blk.0.ffn_gate.weight"])[0, tail]
+    norm2 = np.concatenate([(weights.values(block) ** 2).sum(axis=1) for block in weights.blocks()])
     undone = sqrt(norm2.mean() + it.gemma.number("attention.layer_norm_rms_epsilon"))
     if not it.is_gemma2:
-        undone /= sqrt(gate * rows[0, tail] * sqrt(it.width))
+        gate, constant = whole(it.gemma.stored["blk.0.ffn_gate.weight"])[0, tail], weights.values(slice(0, 1))[0, tail]
+        undone /= sqrt(gate * constant * sqrt(it.width))
     first = float(whole(it.gemma.stored["blk.0.ffn_norm.weight"])[tail])
     worst = max(norm2 / norm2.mean(), key=lambda share: abs(share - 1))
     lengths.add(np.array([worst, first / undone]), np.ones(2))

@@ -4,11 +4,13 @@ The tiny models are shaped like the real ones: one key head (or half as many as 
 size, soft caps, a window of 8 tokens and sequences of 32. grok's attention is global: it is held to its window.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -26,7 +28,8 @@ from converter.verify.llama_cpp import PROOF, LlamaCpp, LlamaCppFailed, Settings
 from converter.write.gguf_file import write_gguf
 from converter.write.head_basis import measure_head
 from fixtures.adapters import saved_logits, tiny_adapter
-from fixtures.tiny import HOSTED, WINDOW, TinyModel, token_sequences
+from fixtures.tiny import HOSTED, N_VOCAB, WINDOW, TinyModel, token_sequences
+from fixtures.trained_tokenizers import write_byte_level
 from tests.e2e.requantised import requantised
 
 pytestmark = pytest.mark.llama
@@ -103,6 +106,22 @@ def test_a_lora_follows_its_host(name: str, host: str, recipe: str, llama_cpp: L
     conversion = _plan(base, adapter, Deployment("lora", True, None, host))
     untied, lora = write(conversion, read_adapter(adapter), read_base_model(base.gguf), tmp_path / "lora")
     assert _ratio(llama_cpp, adapter, untied.path, host, lora=lora.path) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("case", "to"),
+    [(case, to) for case, to in product(CASES, ("model", "lora")) if (case[1], to) != ("wide", "lora")],
+)
+def test_a_huggingface_base_is_hosted(
+    case: tuple[str, str], to: Literal["lora", "model"], llama_cpp: LlamaCpp, tmp_path: Path
+) -> None:
+    name, host = case
+    shutil.copytree(TinyModel(name).hf, tmp_path / "base")
+    base = read_base_model(write_byte_level("gpt-2", tmp_path / "base", N_VOCAB))
+    directory = tiny_adapter("embed_and_head", TinyModel(name))
+    adapter = read_adapter(directory)
+    model, *lora = write(plan(adapter, base, Deployment(to, True, None, host)), adapter, base, tmp_path / "out.gguf")
+    assert _ratio(llama_cpp, directory, model.path, host, lora=lora[0].path if lora else None) <= 1e-4
 
 
 @pytest.mark.parametrize("recipe", ["lm_head", "saved_lm_head"])
