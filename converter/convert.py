@@ -19,6 +19,7 @@ from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
 from converter.read.checkpoint import CONFIG_NAME
 from converter.read.gguf_header import read_gguf_header
+from converter.read.tokenizer import TOKENIZER_FILES
 from converter.write.blocks import DeltaKept
 from converter.write.gguf_file import Progress, gguf_nbytes, write_gguf
 from converter.write.whole_file import whole_file
@@ -97,7 +98,8 @@ def _protect_sources(targets: list[tuple[PlannedFile, Path]], adapter: Adapter, 
     adapters = [a for a in (adapter, adapter.initial, adapter.origin and adapter.origin.adapter) if a]
     sources = {tensor.tensor.path for a in adapters for tensor in a.tensors}
     sources |= {tensor.path for tensor in base.tensors.values()} | {shard.path for shard in base.shards}
-    sources |= {a.path / CONFIG_NAME for a in adapters} | {base.path / "config.json"}
+    sources |= {a.path / name for a in adapters for name in (CONFIG_NAME, *TOKENIZER_FILES)}
+    sources.add(base.path / "config.json")
     for _, path in targets:
         if path.exists() and any(source.exists() and path.samefile(source) for source in sources):
             raise ConverterError(f"{path}: is an input of this conversion; give another name with -o")

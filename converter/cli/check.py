@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Literal
@@ -12,10 +12,11 @@ import click
 from converter import __version__
 from converter.check import check_adapter, without
 from converter.cli.bases import find_base
+from converter.cli.initial_adapter import HELP, read_initial_adapter
 from converter.cli.width import report_width
 from converter.diagnostics import Deployment, Report
 from converter.errors import COULD_NOT, NOTHING_LOOKED_AT, ConverterError
-from converter.read.adapter import read_adapter
+from converter.read.adapter import Adapter, read_adapter
 from converter.read.base_model import BaseModel, read_base_model
 from converter.read.checkpoint import find_adapters
 from converter.report.documentation import explanation, rule_named
@@ -42,6 +43,7 @@ class Request:
     deployment: Deployment
     values: bool
     left_out: frozenset[str]
+    initial: Adapter | None
 
 
 def _explain(context: click.Context, _parameter: click.Parameter, code: str | None) -> None:
@@ -71,6 +73,7 @@ def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) 
 )
 @click.option("--to", type=click.Choice(["lora", "model"]), help="What it is to become, as for adapter-to-gguf.")
 @click.option("--untie", is_flag=True, help="The head is to become a tensor of its own, as for adapter-to-gguf.")
+@click.option("--initial-adapter", type=click.Path(path_type=Path), help=HELP)
 @click.option("--values", is_flag=True, help="Read the numbers too: NaN, zero deltas, foreign base layers.")
 @click.option("--format", "style", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
 @click.option("--select", callback=_prefixes, default="", metavar="CODES", help="Apply only rules with these prefixes.")
@@ -90,6 +93,7 @@ def main(
     base: Path | None,
     to: Literal["lora", "model"] | None,
     untie: bool,
+    initial_adapter: Path | None,
     values: bool,
     style: str,
     select: tuple[str, ...],
@@ -99,11 +103,14 @@ def main(
     _escape_what_a_console_lacks()
     deployment = Deployment(to or ("model" if untie else "lora"), untie)
     try:
-        request = Request(read_base_model(base) if base else None, deployment, values, _left_out(select, ignore))
+        model = read_base_model(base) if base else None
+        initial = read_initial_adapter(initial_adapter) if initial_adapter else None
     except ConverterError as error:
         outcomes: tuple[Outcome, ...] = tuple(Unread(path, error.status, str(error)) for path in paths)
     else:
+        request = Request(model, deployment, values, _left_out(select, ignore), initial)
         outcomes = tuple(outcome for path in paths for outcome in _judged(path, request))
+        outcomes += (_judge(initial, replace(request, initial=None)),) if initial else ()
     _print(outcomes, style, strict=strict)
     sys.exit(status_of_all(outcomes, strict=strict))
 
@@ -133,16 +140,20 @@ def _judged(path: Path, request: Request) -> Iterator[Outcome]:
         why = "holds no adapter (no adapter_config.json)" if path.exists() else "no such file or directory"
         yield Unread(path, NOTHING_LOOKED_AT, why)
     for directory in adapters:
-        yield _judge(directory, request)
+        try:
+            adapter = read_adapter(directory)
+        except ConverterError as error:
+            yield Unread(directory, error.status, str(error))
+        else:
+            yield _judge(replace(adapter, initial=request.initial), request)
 
 
-def _judge(directory: Path, request: Request) -> Report | Unread:
+def _judge(adapter: Adapter, request: Request) -> Report | Unread:
     try:
-        adapter = read_adapter(directory)
         base = request.base or find_base(None, adapter)
         report = check_adapter(adapter, base, request.deployment, values=request.values)
     except ConverterError as error:
-        return Unread(directory, error.status, str(error))
+        return Unread(adapter.path, error.status, str(error))
     return without(report, request.left_out)
 
 

@@ -5,11 +5,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from converter.cli.initial_adapter import read_initial_adapter
 from converter.diagnostics import Deployment
 from converter.errors import ConverterError
-from converter.read.adapter import Adapter, read_adapter
+from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
-from converter.read.checkpoint import is_adapter
 from converter.read.peft_methods import peft_method
 
 
@@ -21,30 +21,18 @@ def convertible(
 
     Raises Refused where a rule forbids the deployment, ConverterError where PEFT is missing or can't do it.
     """
+    from converter.convert import judge
+
     if initial:
-        yield replace(adapter, initial=_initial_adapter(initial, base, deployment))
+        first = read_initial_adapter(initial)
+        judge(first, base, deployment)
+        yield replace(adapter, initial=first)
     elif not _needs_peft(adapter):
         yield adapter
     else:
-        from converter.convert import judge
-
         judge(adapter, base, deployment)
         with _computed(adapter, base, scratch) as computed:
             yield computed
-
-
-def _initial_adapter(directory: Path, base: BaseModel, deployment: Deployment) -> Adapter:
-    """The adapter as it was before training, judged as one of its own that took nothing out of the base."""
-    from converter.convert import judge
-
-    if not is_adapter(directory):
-        raise ConverterError(f"{directory}: no adapter there; give the one that was saved before training")
-    initial = read_adapter(directory)
-    if initial.config:
-        plain = {**initial.config.raw, "init_lora_weights": True}
-        initial = replace(initial, config=replace(initial.config, raw=plain))
-    judge(initial, base, deployment)
-    return initial
 
 
 def _needs_peft(adapter: Adapter) -> bool:

@@ -14,6 +14,7 @@ from converter import __version__
 from converter.cli.bases import find_base
 from converter.cli.convertible import convertible
 from converter.cli.ending import one_clear_line
+from converter.cli.initial_adapter import HELP as INITIAL_HELP
 from converter.cli.width import report_width
 from converter.diagnostics import HOSTS, Deployment
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
@@ -63,11 +64,7 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
     "auto: gemma3; wide or grok for Gemma 2. native: none, for a patched llama.cpp.",
 )
 @click.option("--modelfile", is_flag=True, help="Write an Ollama Modelfile beside the merged model.")
-@click.option(
-    "--initial-adapter",
-    type=_PATH,
-    help="The adapter as saved before training, where that changed the base (PiSSA, OLoRA, CorDA, LoRA-GA).",
-)
+@click.option("--initial-adapter", type=_PATH, help=INITIAL_HELP)
 @click.option("--dry-run", is_flag=True, help="Print the plan and the ledger, write nothing.")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.version_option(__version__)

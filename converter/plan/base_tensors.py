@@ -5,7 +5,7 @@ turned round and experts are stacked. Matrices keep their type, and where nothin
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from converter.dtypes import F16, F32, GGML_BY_NAME, GgmlType
 from converter.plan.conversion_plan import (
@@ -41,6 +41,18 @@ class BaseTensor:
         """The tensor as it is, under ``name``."""
         source = self.copy or (Stacked(self.matrices) if len(self.shape) > 2 else self.matrices[0])
         return PlannedTensor(name, self.shape, self.type, source)
+
+    def first_rows(self, n: int) -> "BaseTensor":
+        """A matrix of at most ``n`` rows; a row is a whole number of blocks."""
+        shape = (min(n, self.shape[0]), *self.shape[1:])
+        matrices = tuple(replace(m, tensor=_cut(m.tensor, n)) for m in self.matrices if isinstance(m, StoredRows))
+        copy = replace(self.copy, tensor=_cut(self.copy.tensor, n)) if self.copy else None
+        return replace(self, shape=shape, matrices=matrices, copy=copy)
+
+
+def _cut(tensor: StoredTensor, n: int) -> StoredTensor:
+    n_rows = min(n, tensor.shape[0])
+    return replace(tensor, shape=(n_rows, *tensor.shape[1:]), nbytes=tensor.nbytes // tensor.shape[0] * n_rows)
 
 
 def base_tensors(base: BaseModel) -> Iterator[BaseTensor]:

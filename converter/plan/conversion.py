@@ -11,6 +11,7 @@ from converter.plan.merged import plan_merged
 from converter.plan.rehost.hosting import Hosted, hosted_lora, hosted_model
 from converter.plan.rehost.wide import Measure
 from converter.plan.untied import LORA_NAME, plan_untied_base
+from converter.plan.vocabulary import vocabulary_notes
 from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
 from converter.read.graph_settings import ignored_window
@@ -29,12 +30,13 @@ def plan_conversion(adapter: Adapter, base: BaseModel, deployment: Deployment, m
     trained = as_trained(base, adapter)
     hosted = _hosted(_files(adapter, trained, deployment), trained, deployment, measure)
     ledger = plan_ledger(adapter, hosted.files)
-    notes = (*_notes(adapter, base), *hosted.notes)
+    notes = (*_notes(adapter, base, deployment), *hosted.notes)
     return ConversionPlan(deployment, base.architecture.name, hosted.files, ledger, notes)
 
 
-def _notes(adapter: Adapter, base: BaseModel) -> Iterator[str]:
+def _notes(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Iterator[str]:
     """What whoever serves the output has to know."""
+    yield from vocabulary_notes(adapter, base, deployment)
     if adapter.config and adapter.config.alora_invocation_tokens:
         yield (
             "an aLoRA: llama-server applies it from its invocation tokens on, once they are in the prompt; "

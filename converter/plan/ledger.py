@@ -84,9 +84,9 @@ def _redundancy(adapter: Adapter, tensor: AdapterTensor) -> str | None:
         return "the tied pair's one delta, added through embed_tokens"
     if adapter.is_saved_pair and tensor.module == HEAD:
         return "the saved pair's one tensor, written through embed_tokens"
-    if tensor in adapter.tied_token_rows:
-        return "the tied ends' one set of rows, replaced through embed_tokens"
-    return None
+    if tensor.copy_of:
+        return f"the same as {tensor.copy_of}"
+    return "the module before its training, saved beside it" if tensor.role == "original" else None
 
 
 _HOW: Final[dict[str, tuple[Fate, str]]] = {

@@ -29,6 +29,7 @@ from converter.plan.outtypes import merged_type
 from converter.plan.vocabulary import with_vocabulary
 from converter.read.adapter import Adapter, AdapterTensor, LoraPair
 from converter.read.base_model import BaseModel
+from converter.read.module_paths import HEAD
 from converter.read.vocabulary import vocabulary_of
 from converter.transforms import IDENTITY, Order, order_of
 
@@ -49,8 +50,8 @@ class _Merging:
         self.outtype = outtype
         self.vocabulary = vocabulary_of(adapter, base)
         self.changes = dict(changes_of(adapter, base))
-        if base.tied and adapter.is_saved_pair and "output.weight" not in self.changes:
-            self.changes["output.weight"] = self.changes["token_embd.weight"]
+        if base.tied and "output.weight" not in self.changes:
+            self.changes |= _head_of_tied(adapter, base, self.changes.get("token_embd.weight"))
 
     def planned(self, *, untie: bool) -> Iterator[PlannedTensor]:
         names = set()
@@ -67,11 +68,13 @@ class _Merging:
 
     def _tensor(self, name: str, tensor: BaseTensor) -> PlannedTensor:
         changes, shape = self.changes.get(name), self._shape(name, tensor.shape)
-        if not changes and shape == tensor.shape:
+        if shape != tensor.shape:
+            tensor = tensor.first_rows(shape[0])
+        if not changes:
             return tensor.planned(name)
         # llama.cpp adds biases and multiplies by norms in F32 only.
         ggml_type = merged_type(self.outtype, tensor.type.name, name, shape[-1]) if len(shape) > 1 else F32
-        return PlannedTensor(name, shape, ggml_type, self._source(changes, tensor) if changes else tensor.matrices[0])
+        return PlannedTensor(name, shape, ggml_type, self._source(changes, tensor))
 
     def _shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The tensor's shape; of an end, with the rows of the served vocabulary."""
@@ -107,6 +110,18 @@ class _Merging:
         magnitude = _magnitude(change, order) if parameter == "weight" else None
         replaced = tuple(ReplacedRows(StoredRows(r.tensor.key, r.tensor.tensor), r.indices) for r in change.token_rows)
         return Merged(base, deltas, magnitude, replaced) if deltas or replaced else base
+
+
+def _head_of_tied(adapter: Adapter, base: BaseModel, embedding: Changes | None) -> dict[str, Changes]:
+    """What a tied base's head without tensors of its own is: a saved pair's one, or as a resized embedding began."""
+    target = base.target(HEAD)
+    if not embedding or not target:
+        return {}
+    if adapter.is_saved_pair:
+        return {"output.weight": embedding}
+    began = embedding[None].own_base
+    is_resized = began is not None and began.tensor.shape != base.shape(HEAD)
+    return {"output.weight": {None: Change(target, own_base=began)}} if is_resized else {}
 
 
 def _huggingface_rows(own: AdapterTensor, change: Change, order: Order) -> Rows:

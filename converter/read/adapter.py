@@ -186,14 +186,6 @@ class Adapter:
         )
 
     @property
-    def tied_token_rows(self) -> tuple[AdapterTensor, ...]:
-        """The embedding's token rows saved once more, as those of the head that is tied to it (TRAINABLE_TOKENS)."""
-        if self.config is None or self.config.is_lora:
-            return ()
-        read = {rows.tensor.key for rows in self.token_rows}
-        return tuple(t for t in self.tensors if t.role == "trainable_tokens_delta" and t.key not in read)
-
-    @property
     def saved_modules(self) -> tuple[AdapterTensor, ...]:
         """Whole parameters that replace the base's (modules_to_save and its like)."""
         return tuple(tensor for tensor in self.tensors if tensor.role in ("weight", "bias"))

@@ -223,7 +223,7 @@ def _typed(path: Path, raw: dict[str, object], duplicates: tuple[str, ...]) -> A
         target_parameters=read("target_parameters", _names, ()),
         modules_to_save=read("modules_to_save", _names, ()),
         trainable_token_indices=read("trainable_token_indices", _token_indices, no_tokens)
-        or _indices_by_module(raw, read("token_indices", _indices, ())),
+        or _indices_of_targets(raw.get("target_modules"), read("token_indices", _indices, ())),
         layer_replication=read("layer_replication", _layer_ranges, ()),
         alora_invocation_tokens=read("alora_invocation_tokens", _indices, ()),
         malformed=tuple(malformed),
@@ -298,13 +298,11 @@ def _token_indices(value: object) -> TokenIndices:
     return {name: _indices(item) for name, item in value.items()} if isinstance(value, dict) else _indices(value)
 
 
-def _indices_by_module(raw: Mapping[str, object], indices: tuple[int, ...]) -> TokenIndices:
-    """TRAINABLE_TOKENS trains the same rows of each module it targets; without any, of the embedding."""
-    targets = raw.get("target_modules")
-    names = (
-        [name for name in targets if isinstance(name, str)] if isinstance(targets, list) else ["embed_tokens", "wte"]
-    )
-    return dict.fromkeys(names, indices) if indices else ()
+def _indices_of_targets(targets: object, indices: tuple[int, ...]) -> TokenIndices:
+    """TRAINABLE_TOKENS trains the same rows of each module it targets: of the embedding, where it says nothing else."""
+    if indices and isinstance(targets, list) and any(str(name).endswith("lm_head") for name in targets):
+        return dict.fromkeys(map(str, targets), indices)
+    return indices
 
 
 def _layer_ranges(value: object) -> tuple[tuple[int, int], ...]:

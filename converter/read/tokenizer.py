@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-_FILES: Final = (
+TOKENIZER_FILES: Final = (
     "tokenizer.json",
     "tokenizer_config.json",
     "added_tokens.json",
@@ -59,7 +59,7 @@ class Tokenizer:
 
 def read_tokenizer(directory: Path) -> Tokenizer | None:
     """Read the tokenizer in ``directory``; None where none of its files is there."""
-    paths = [directory / name for name in _FILES if (directory / name).is_file()]
+    paths = [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
     # Several rules ask, and a large one takes half a second. A file that has changed is read again.
     return _read(directory, tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
 

@@ -15,7 +15,7 @@ from converter.read.adapter import Adapter
 
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield the initialisation."""
-    name = adapter.config.initialization if adapter.config else None
+    name = adapter.config.initialization if adapter.config and not adapter.initial else None
     if name:
         yield Problem("init_lora_weights", f"is {name}: the adapter belongs to a base that its training changed first")
 

@@ -16,12 +16,9 @@ from converter.read.module_paths import EMBEDDING, HEAD
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
-    """Yield each factor of the head that is not the embedding's partner factor, transposed; and rows that differ."""
-    from converter.values.numbers import are_equal, are_transposes
+    """Yield each factor of the head that is not the embedding's partner factor, transposed."""
+    from converter.values.numbers import are_transposes
 
-    for rows in adapter.tied_token_rows:
-        if not any(are_equal(rows.tensor, own.tensor.tensor) for own in adapter.token_rows):
-            yield Problem(rows.key, "are other rows than the embedding's, which the config names alone")
     if not base.tied or not adapter.is_tied_pair:
         return
     pairs = {pair.module: pair for pair in adapter.pairs}

@@ -25,11 +25,9 @@ def check(adapter: Adapter) -> Iterator[Problem]:
     if adapter.config is None:
         return
     with_rows = {rows.module for rows in adapter.token_rows}
-    is_lora, tied_rows = adapter.config.is_lora, adapter.tied_token_rows
+    is_lora = adapter.config.is_lora
     for tensor in adapter.tensors:
         field = _FIELDS.get(tensor.role)
-        if tensor in tied_rows:
-            continue
         if field and is_lora and not adapter.config.raw.get(field):
             yield Problem(tensor.key, f"is in the file, but {field} is not set in adapter_config.json")
         elif tensor.role == "trainable_tokens_delta" and tensor.module not in with_rows:

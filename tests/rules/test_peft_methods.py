@@ -72,7 +72,7 @@ def test_trained_norms_are_saved_norms(specimen: Specimen) -> None:
     assert open_for(specimen.report()) == set(MODEL)
 
 
-@pytest.mark.parametrize(("seed", "expected"), [(1, ["HD012"]), (2, ["HD006", "HD012"])])
+@pytest.mark.parametrize(("seed", "expected"), [(1, ["HD012"]), (2, ["HD012", "LO017"])])
 def test_trained_tokens_are_token_rows(seed: int, expected: list[str], specimen: Specimen) -> None:
     """On a tied base PEFT saves them twice, and what differs is no copy."""
     specimen.config = {"peft_type": "TRAINABLE_TOKENS", "token_indices": [3, 5], "target_modules": ["embed_tokens"]}

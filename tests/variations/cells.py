@@ -46,7 +46,7 @@ class Saved:
 
     @property
     def options(self) -> list[str]:
-        """What the commands are to be told beside the deployment."""
+        """What both commands are to be told beside the deployment."""
         initial = self.truth.initial
         return ["--base", str(self.truth.gguf), *(["--initial-adapter", str(initial)] if initial else [])]
 

@@ -31,16 +31,19 @@ of each architecture and runs the result in real llama.cpp. There are two outcom
   `adapter-check` shows the same code, and [rules.md](rules.md) says why and what to do.
 - A dash: the architecture can't have this variation; below the table it says why.
 
-Rows of one variation with the same outcomes stand together. All bases have tied ends, but for *llama untied*. The last
-two columns are what convert_lora_to_gguf.py (llama.cpp 0c1e57098) and PEFT's merge_and_unload (0.21.2) do of it, where
-that was measured.
+All bases have tied ends, but for *llama untied*. llama.cpp never reads a head of its own for Gemma 1 and 2: what
+`--untie` makes elsewhere is refused there with [GG001], and rows don't repeat it. Deployments that else fare alike
+share a row, with the largest of their ratios. The last two columns are what convert_lora_to_gguf.py (llama.cpp
+0c1e57098) and PEFT's merge_and_unload (0.21.2) do of it, where that was measured.
 """
 
 
 def render(outcomes: _Found) -> str:
     """The page."""
     sections = [_section(title, variations, outcomes) for title, variations in GROUPS.items()]
-    return "\n".join([_INTRO, *sections])
+    page = "\n".join([_INTRO, *sections])
+    codes = sorted(set(re.findall(r"\[([A-Z]{2}\d{3})\]", page)))
+    return "\n".join([page, *(f"[{code}]: rules.md#{code.lower()}" for code in codes), ""])
 
 
 def without_numbers(page: str) -> str:
@@ -61,18 +64,20 @@ def _line(cells: Sequence[str]) -> str:
 
 def _rows(variation: Variation, outcomes: _Found) -> Iterator[_Row]:
     """A row for each set of deployments that fare alike."""
-    by_pattern: dict[_Row, list[Kind]] = {}
+    by_pattern: dict[tuple[str, ...], list[Kind]] = {}
     for kind in KINDS:
-        pattern = tuple(
-            without_numbers(f"| {_cell(variation, column, outcomes.get((variation.name, column, kind)))} |")
-            for column in BASES
-        )
+        pattern = tuple(_class(outcomes.get((variation.name, column, kind))) for column in BASES)
         by_pattern.setdefault(pattern, []).append(kind)
     for n, kinds in enumerate(by_pattern.values()):
         cells = tuple(_worst(variation, column, kinds, outcomes) for column in BASES)
         deployments = "all" if len(kinds) == len(KINDS) else ", ".join(f"`{OPTIONS[kind]}`" for kind in kinds)
         first = (variation.name, deployments, *cells, variation.today, variation.merge)
         yield first if n == 0 else ("", deployments, *cells, "", "")
+
+
+def _class(outcome: Outcome) -> str:
+    """What makes deployments differ; GG001 stands for what the row says elsewhere."""
+    return outcome if isinstance(outcome, str) and outcome != "GG001" else "exact"
 
 
 def _worst(variation: Variation, column: str, kinds: list[Kind], outcomes: _Found) -> str:
@@ -88,9 +93,9 @@ def _cell(variation: Variation, column: str, outcome: Outcome) -> str:
         case None:
             return "not run"
         case str(code):
-            return f"[{code}](rules.md#{code.lower()})"
+            return f"[{code}]"
         case number:
-            return f"{number:.0e}" if number else "0"
+            return f"{number:.0e}" if number > 0 else "0"
 
 
 def _reasons(variations: tuple[Variation, ...]) -> Iterator[str]:

@@ -145,3 +145,16 @@ def test_a_gemma_2b_shaped_adapter_costs_little(tmp_path: Path) -> None:
     assert {status for status, _, _ in figures} == {JUDGED_BAD}
     assert min(seconds for _, seconds, _ in figures) <= 0.3
     assert min(kilobytes for _, _, kilobytes in figures) <= 40_000
+
+
+def test_what_training_began_with_is_judged_too(tmp_path: Path) -> None:
+    it = Specimen(tmp_path / "pissa", write_gguf(tmp_path / "base.gguf"))
+    it.config["init_lora_weights"] = "pissa_niter_4"
+    it.write()
+    options = [str(it.directory), "--base", str(it.base), "--values", "--format", "json"]
+    without = json.loads(check(*options).stdout)
+    assert [finding["code"] for finding in without["adapters"][0]["findings"]] == ["CF012"]
+    itself = check(*options, "--initial-adapter", str(it.directory))
+    found = json.loads(itself.stdout)["adapters"]
+    assert [[finding["code"] for finding in one["findings"]] for one in found] == [["CF014"] * 6, []]
+    assert check(*options, "--initial-adapter", str(tmp_path / "nothing")).exit_code == COULD_NOT
