@@ -77,7 +77,7 @@ def _grok(gemma: HostedGemma) -> Wants:
             yield f"blk.{layer}.{name}.weight", mapped(gemma, parameter, rows, columns, factor)
         for kind in ("ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"):
             tensor = gemma.stored.get(f"blk.{layer}.{kind}.weight")
-            yield f"blk.{layer}.{kind}.weight", constant(0.0, *(tensor.tensor.shape[1:] if tensor else ()))
+            yield f"blk.{layer}.{kind}.weight", constant(0.0, *(tensor.tensor.shape[-1:] if tensor else ()))
 
 
 def _heads(gemma: HostedGemma) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """The numbers behind a plan's rows: read, put in order, scaled."""
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,10 +61,8 @@ def stored_values(source: Rows, begin: int, end: int) -> Array:
 def doubles(source: Rows, begin: int, end: int) -> Doubles:
     """Rows ``begin`` to ``end`` of a source in float64, shape (end - begin, n_columns); 1 column for a vector."""
     match source:
-        case Zeros(shape):
-            return np.zeros((end - begin, *shape[1:])).reshape(end - begin, -1)
-        case Filled(shape, value):
-            return np.full((end - begin, shape[1] if len(shape) > 1 else 1), value)
+        case Zeros(shape) | Filled(shape):
+            return np.full((end - begin, prod(shape[1:])), source.value if isinstance(source, Filled) else 0.0)
         case Given(shape, data):
             return np.frombuffer(data).reshape(shape)[begin:end]
         case JoinedRows(parts):

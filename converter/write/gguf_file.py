@@ -72,18 +72,25 @@ def _key_value(entry: PlannedKeyValue) -> bytes:
             return _copied(entry)
         case EditedArray():
             return _edited(entry)
-        case NewKeyValue(key, str(text)):
-            return _string(key) + struct.pack("<I", STRING) + _string(text)
         case NewArray():
             return _array(entry)
-        case NewKeyValue(key, bool(flag)):
-            return _string(key) + struct.pack("<I?", BOOL, flag)
-        case NewKeyValue(key, int(number)):
-            return _string(key) + struct.pack("<II", UINT32, number)
-        case NewKeyValue(key, tuple(numbers)):
-            return _string(key) + struct.pack(f"<IIQ{len(numbers)}I", ARRAY, UINT32, len(numbers), *numbers)
-        case NewKeyValue(key, number):
-            return _string(key) + struct.pack("<If", FLOAT32, number)
+        case NewKeyValue(key, value):
+            return _string(key) + _new_value(value)
+
+
+def _new_value(value: str | float | tuple[int, ...]) -> bytes:
+    """A value's type, and the value."""
+    match value:
+        case str(text):
+            return struct.pack("<I", STRING) + _string(text)
+        case bool(flag):
+            return struct.pack("<I?", BOOL, flag)
+        case int(number):
+            return struct.pack("<II", UINT32, number)
+        case tuple(numbers):
+            return struct.pack(f"<IIQ{len(numbers)}I", ARRAY, UINT32, len(numbers), *numbers)
+        case number:
+            return struct.pack("<If", FLOAT32, number)
 
 
 def _array(entry: NewArray) -> bytes:
