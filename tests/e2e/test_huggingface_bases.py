@@ -34,6 +34,7 @@ from converter.write.gguf_file import write_gguf
 from fixtures.adapters import BASES, load_base, tiny_adapter
 from fixtures.tiny import CONFIGS, MORE, N_VOCAB, TIED_FOR_GOOD, UNTIED_FOR_GOOD, TinyModel, token_sequences
 from fixtures.trained_tokenizers import write_byte_level
+from tests.e2e.test_new_tokens import Story
 
 pytestmark = pytest.mark.llama
 
@@ -185,6 +186,37 @@ def test_untied_and_hot_swappable(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     other = write(plan(adapter, over_gguf, deployment), adapter, over_gguf, tmp_path / "of-gguf")
     wanted = np.stack(llama_cpp.logits(other[0].path, token_sequences(), lora=other[1].path))
     np.testing.assert_array_equal(np.stack(llama_cpp.logits(untied, token_sequences(), lora=lora)), wanted)
+
+
+def test_new_tokens_over_a_directory(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    """The base's tokenizer, grown by the adapter's, gives the ids of transformers, and the logits of PEFT."""
+    story = Story(tmp_path, "qwen2")
+    story.base = tmp_path / "base"
+    shutil.copytree(TinyModel("qwen2").hf, story.base)
+    story.tokenizer.save_pretrained(story.base)
+    story.add_tokens()
+    story.resize()
+    story.train()
+    kv = read_base_model(story.check(llama_cpp)).shards[0].kv
+    assert kv["tokenizer.ggml.eos_token_id"] == N_VOCAB + 1
+    assert kv["qwen2.vocab_size"] == N_VOCAB + 2
+
+
+def test_longrope(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    """llama.cpp takes the long factors in a context beyond the original one, transformers in a text beyond it."""
+    factors = {"short_factor": [1.0 + 0.1 * i for i in range(8)], "long_factor": [1.0 + 0.9 * i for i in range(8)]}
+    for original, longer in ((512, 1024), (16, 512)):
+        directory = _directory(TinyModel("phi3"), tmp_path / str(original))
+        plain = _transformers(directory)
+        _edit_config(
+            directory, dict.update, {"max_position_embeddings": longer, "original_max_position_embeddings": original}
+        )
+        _edit_config(
+            directory, _new_rope, {"rope_type": "longrope", **factors, "original_max_position_embeddings": original}
+        )
+        scaled = _transformers(directory)
+        assert _kl(plain, scaled) > 1e-3
+        assert _kl(scaled, _llama_cpp(llama_cpp, _gguf(directory, tmp_path))) < 1e-10
 
 
 def _directory(model: TinyModel, tmp_path: Path, dtype: str = "F32") -> Path:
