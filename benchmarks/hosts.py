@@ -51,8 +51,8 @@ def _prepared(scratch: Path) -> tuple[Path, Path]:
 
 
 def _fits(host: str, base: Path, adapter: Path, output: Path) -> bool:
-    command: list[Path | str] = [BIN / "adapter-to-gguf", adapter, "--base", base, "--untie", "--host", host, "-o", output]
-    cost = run(command, 0)
+    untie: list[Path | str] = [BIN / "adapter-to-gguf", adapter, "--base", base, "--untie", "--host", host]
+    cost = run([*untie, "-o", output], 0)
     copy = run([shutil.which("cp") or "cp", output, output.with_suffix(".copy")], 0)
     gigabytes = output.stat().st_size / 1e9
     print(
