@@ -61,7 +61,8 @@ def _changed(file: PlannedFile) -> list[PlannedTensor]:
 
 
 def _is_plain_copy(name: str, source: object) -> bool:
-    return isinstance(source, CopiedBytes) and source.key == name
+    # A Hugging Face base has names of its own, and only one tensor is copied to another's place.
+    return isinstance(source, CopiedBytes) and (source.key == name or name != "output.weight")
 
 
 def _source_text(source: Source) -> str:
