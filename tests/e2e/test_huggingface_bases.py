@@ -28,11 +28,14 @@ from converter.plan.conversion_plan import PlannedFile
 from converter.plan.metadata import base_key_values
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
+from converter.read.gguf_header import GgufTensor, read_gguf_header
 from converter.verify.comparison import kl_divergence, log_softmax
 from converter.verify.llama_cpp import LlamaCpp
 from converter.write.gguf_file import write_gguf
 from fixtures.adapters import BASES, load_base, tiny_adapter
+from fixtures.real import GEMMA3, SMOLLM2, RealModel
 from fixtures.tiny import CONFIGS, MORE, N_VOCAB, TIED_FOR_GOOD, UNTIED_FOR_GOOD, TinyModel, token_sequences
+from fixtures.train import TEXTS, trained_adapter
 from fixtures.trained_tokenizers import write_byte_level
 from tests.e2e.test_new_tokens import Story
 
@@ -186,6 +189,30 @@ def test_untied_and_hot_swappable(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     other = write(plan(adapter, over_gguf, deployment), adapter, over_gguf, tmp_path / "of-gguf")
     wanted = np.stack(llama_cpp.logits(other[0].path, token_sequences(), lora=other[1].path))
     np.testing.assert_array_equal(np.stack(llama_cpp.logits(untied, token_sequences(), lora=lora)), wanted)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("model", [SMOLLM2, GEMMA3], ids=str)
+def test_a_real_model(model: RealModel, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    """The directory and the GGUF that hold the same numbers become the same model, tokens included."""
+    adapter = read_adapter(trained_adapter("lm_head", model))
+    outputs = []
+    for path in (model.hf, model.bf16_gguf):
+        base = read_base_model(path)
+        output = tmp_path / f"{base.format}.gguf"
+        outputs += write(plan(adapter, base, Deployment("model", untie=True)), adapter, base, output)
+    ours, theirs = (read_gguf_header(output.path) for output in outputs)
+    assert ours.by_name.keys() == theirs.by_name.keys()
+    for name, tensor in ours.by_name.items():
+        other = theirs.by_name[name]
+        assert (tensor.shape, tensor.type) == (other.shape, other.type)
+        assert np.array_equal(_bytes(ours.path, tensor), _bytes(theirs.path, other)), name
+    tokens = [llama_cpp.tokenize(output.path, TEXTS[0]) for output in outputs]
+    assert tokens[0] == tokens[1]
+
+
+def _bytes(path: Path, tensor: GgufTensor) -> npt.NDArray[np.uint8]:
+    return np.memmap(path, np.uint8, "r", tensor.offset, (tensor.nbytes,))
 
 
 def test_new_tokens_over_a_directory(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
