@@ -54,7 +54,14 @@ def _files(adapter: Adapter, base: BaseModel, deployment: Deployment) -> tuple[P
         case "untie-lora":
             return (plan_untied_base(base), plan_lora(adapter, base, deployment.outtype, LORA_NAME))
         case "model" | "untie-model":
-            return (plan_merged(adapter, base, deployment.outtype, untie=deployment.untie),)
+            return (plan_merged(adapter, base, deployment.outtype, untie=_unties(adapter, base, deployment)),)
+
+
+def _unties(adapter: Adapter, base: BaseModel, deployment: Deployment) -> bool:
+    """Whether the head gets a tensor of its own: not for a pair trained as one where that would need a host."""
+    free = base.architecture is not None and base.architecture.reads_output
+    is_pair = adapter.is_tied_pair or adapter.is_saved_pair
+    return deployment.untie and (free or not is_pair or deployment.host not in (None, "auto"))
 
 
 def _hosted(files: tuple[PlannedFile, ...], base: BaseModel, deployment: Deployment, measure: Measure) -> Hosted:

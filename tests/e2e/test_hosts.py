@@ -91,9 +91,9 @@ def test_the_host_follows_the_head(name: str, recipe: str, host: str, llama_cpp:
     assert _ratio(llama_cpp, adapter, file, host) <= 1e-4
 
 
-@pytest.mark.parametrize("name", HOSTS)
-def test_ends_that_stay_one_need_no_host(name: str, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
-    adapter = tiny_adapter("plain", TinyModel(name))
+@pytest.mark.parametrize(("name", "recipe"), list(product(HOSTS, ("plain", "tied_pair"))))
+def test_ends_that_stay_one_need_no_host(name: str, recipe: str, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    adapter = tiny_adapter(recipe, TinyModel(name))
     file = _written(TinyModel(name), adapter, Deployment("model", untie=True), tmp_path)
     assert read_gguf_header(file).kv["general.architecture"] == name
     assert _ratio(llama_cpp, adapter, file, "native") <= 1e-4

@@ -64,9 +64,9 @@ def hosted_model(file: PlannedFile, base: BaseModel, host: str, outtype: str | N
 
 
 def _is_tied(file: PlannedFile) -> bool:
-    """Whether both ends are one tensor of the base, byte for byte."""
+    """Whether the model has one end, or two that are one tensor of the base, byte for byte."""
     ends = [tensor.source for tensor in file.tensors if tensor.name in ("output.weight", "token_embd.weight")]
-    return isinstance(ends[0], CopiedBytes) and ends[0] == ends[-1]
+    return len(ends) == 1 or (isinstance(ends[0], CopiedBytes) and ends[0] == ends[1])
 
 
 def _without_head(file: PlannedFile) -> PlannedFile:
