@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from converter.check import check_adapter
-from converter.convert import plan, write
+from converter.convert import Written, plan, write
 from converter.diagnostics import Deployment
 from converter.plan.base_tensors import base_tensors
 from converter.plan.conversion_plan import PlannedFile
@@ -196,7 +196,7 @@ def test_untied_and_hot_swappable(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
 def test_a_real_model(model: RealModel, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     """The directory and the GGUF that hold the same numbers become the same model, tokens included."""
     adapter = read_adapter(trained_adapter("lm_head", model))
-    outputs = []
+    outputs: list[Written] = []
     for path in (model.hf, model.bf16_gguf):
         base = read_base_model(path)
         output = tmp_path / f"{base.format}.gguf"
