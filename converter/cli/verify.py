@@ -114,8 +114,19 @@ def _verify(
     with LlamaCpp() as llama, _progress() as progress:
         if deployed.base:
             refuse_broken_base(llama, deployed.base)
-        sequences = _sequences(llama, deployed.base or deployed.model, prompts, tokens)
+        sequences = _sequences(llama, _tokenizing(llama, deployed), prompts, tokens)
         return verify(Case(adapter, base, deployed, sequences), llama, progress)
+
+
+def _tokenizing(llama: "LlamaCpp", deployed: "Deployed") -> Path:
+    """The deployed model, which may know new tokens; its base where llama.cpp can't load it, as the proof will tell."""
+    from converter.verify.llama_cpp import LlamaCppFailed
+
+    try:
+        llama.n_vocab(deployed.model)
+    except LlamaCppFailed:
+        return deployed.base or deployed.model
+    return deployed.model
 
 
 def _sequences(llama: "LlamaCpp", model: Path, prompts: Path | None, tokens: Path | None) -> "Sequences":

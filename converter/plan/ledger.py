@@ -40,10 +40,11 @@ def _origin_lines(origin: Origin, used: Mapping[str, str]) -> Iterator[LedgerLin
         for key in keys if merged in used else ():
             outputs[key].append(used[merged])
     for key, names in outputs.items():
-        if not names:
-            raise LedgerGapError(f"{key} is in no line of the ledger; please report this")
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield LedgerLine("tensor", key, "applied", f"merged by PEFT into {names[0]}{more}")
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            yield LedgerLine("tensor", key, "applied", f"merged by PEFT into {names[0]}{more}")
+        else:
+            yield _redundant(origin.adapter, key)
 
 
 def _origin_fields(config: AdapterConfig | None) -> Iterator[LedgerLine]:
@@ -70,6 +71,10 @@ def _folded(files: Iterable[PlannedFile]) -> frozenset[str]:
 def _tensor_line(adapter: Adapter, key: str, output: str | None, folded: bool) -> LedgerLine:  # noqa: FBT001  a fact
     if output is not None:
         return LedgerLine("tensor", key, "folded" if folded else "applied", output)
+    return _redundant(adapter, key)
+
+
+def _redundant(adapter: Adapter, key: str) -> LedgerLine:
     reason = _redundancy(adapter, next(tensor for tensor in adapter.tensors if tensor.key == key))
     if reason is None:
         raise LedgerGapError(f"{key} is in no line of the ledger; please report this")

@@ -15,7 +15,6 @@ from converter.read.adapter import Adapter, AdapterTensor
 from converter.read.adapter_keys import Role
 from converter.rules.ends import ENDS
 
-
 # Beside the pairs of a LoRA: other methods' tensors, token rows, and a tied head's, which repeat the embedding's.
 _OVER_A_BASE: Final = frozenset[Role]({"tuner", "trainable_tokens_delta", "copy"})
 

@@ -21,6 +21,8 @@ from converter.through_peft.shell import matrices_of, shell_of
 
 NOT_LOADED_CODE: Final = "CF011"
 _NAME: Final = "default"
+# What PEFT's layers raise at configs and shapes they weren't made for.
+FAILURES: Final = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 def tuner_layers(adapter: Adapter, base: BaseModel) -> Iterator[tuple[str, BaseTunerLayer]]:
@@ -34,23 +36,27 @@ def tuner_layers(adapter: Adapter, base: BaseModel) -> Iterator[tuple[str, BaseT
 
 @contextmanager
 def peft_failures(adapter: Adapter) -> Iterator[None]:
-    """PEFT without its warnings; what it can't do is the adapter's fault."""
+    """PEFT without its warnings; what it can't load is the adapter's fault."""
+    try:
+        with quiet():
+            yield
+    except ImportError as error:
+        raise ConverterError(f"{adapter.path}: PEFT lacks a package for this adapter: {error}") from error
+    except FAILURES as error:
+        raise _not_loaded(adapter, f"PEFT can't load it: {one_line(error)}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of PEFT and torch: what they warn of is judged here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            yield
-        except ImportError as error:
-            raise ConverterError(f"{adapter.path}: PEFT lacks a package for this adapter: {error}") from error
-        except (
-            AttributeError,
-            IndexError,
-            KeyError,
-            NotImplementedError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
-            raise _not_loaded(adapter, f"PEFT can't load it: {' '.join(str(error).split())[:300]}") from error
+        yield
+
+
+def one_line(error: Exception) -> str:
+    """The beginning of an error's message."""
+    return " ".join(str(error).split())[:300]
 
 
 def _not_loaded(adapter: Adapter, why: str) -> ConverterError:

@@ -1,6 +1,7 @@
 """One layer merged by PEFT: in float64, on a copy, and only if the merge does what the layer does unmerged."""
 
 import copy
+from math import inf
 from typing import Any, Final
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from converter.errors import JUDGED_BAD, ConverterError
 from converter.read.adapter import Adapter
+from converter.through_peft.attached import FAILURES, one_line, quiet
 
 MERGE_DIFFERS_CODE: Final = "CF010"
 # Of the delta: PEFT computes some methods in float32 (C3A 1.3e-7, DEFT 1.5e-6), most come to 1e-13 and less.
@@ -24,6 +26,18 @@ def merged(adapter: Adapter, module: str, layer: BaseTunerLayer) -> Parameters:
 
     Raises ConverterError where PEFT can't merge, or merges into something else than the unmerged layer computes.
     """
+    try:
+        with quiet():
+            parameters, off = _merged_copy(layer)
+    except FAILURES as error:
+        raise _refused(adapter, module, f"PEFT can't merge it: {one_line(error)}") from error
+    if off:
+        raise _refused(adapter, module, f"PEFT's merge is off from its layer by {off:.3g} of the delta")
+    return parameters
+
+
+def _merged_copy(layer: BaseTunerLayer) -> tuple[Parameters, float]:
+    """The merged parameters, and how far off from the unmerged layer they are, of the delta; 0 where that is allowed."""
     double: Any = copy.deepcopy(layer)  # a mixin: what it is mixed into makes it a module
     double.double().eval()
     inner = double.get_base_layer()
@@ -31,19 +45,11 @@ def merged(adapter: Adapter, module: str, layer: BaseTunerLayer) -> Parameters:
     with torch.no_grad():
         plain, wanted = inner(samples), double(samples)
         had_bias = _give_bias(inner)
-        _merge(adapter, module, double)
+        double.merge()
         found = inner(samples)
-    off, delta = (found - wanted).norm(), (wanted - plain).norm()
-    if not off <= _MOST_OFF * delta + _ROUNDING * wanted.norm():  # NaN is a difference too
-        raise _refused(adapter, module, f"PEFT's merge is off from its layer by {off / delta:.3g} of the delta")
-    return _parameters(inner, had_bias=had_bias)
-
-
-def _merge(adapter: Adapter, module: str, layer: BaseTunerLayer) -> None:
-    try:
-        layer.merge()
-    except (NotImplementedError, RuntimeError, ValueError) as error:
-        raise _refused(adapter, module, f"PEFT can't merge it: {error}") from error
+    off, delta = float((found - wanted).norm()), float((wanted - plain).norm())
+    is_allowed = off <= _MOST_OFF * delta + _ROUNDING * float(wanted.norm())  # NaN is not
+    return _parameters(inner, had_bias=had_bias), 0.0 if is_allowed else off / delta if delta else inf
 
 
 def _refused(adapter: Adapter, module: str, why: str) -> ConverterError:

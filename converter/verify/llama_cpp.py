@@ -103,9 +103,9 @@ class LlamaCpp:
         files = self._ask("logits", model, settings, lora=_text(lora), sequences=ids)
         return [_take_array(Path(file)) for file in files]
 
-    def tokenize(self, model: Path, text: str) -> list[int]:
-        """Token ids of ``text`` by the model's own tokenizer."""
-        tokens: list[int] = self._ask("tokenize", model, PROOF, text=text)
+    def tokenize(self, model: Path, text: str, *, parse_special: bool = False) -> list[int]:
+        """Token ids of ``text`` by the model's own tokenizer; with ``parse_special`` control tokens in it count."""
+        tokens: list[int] = self._ask("tokenize", model, PROOF, text=text, parse_special=parse_special)
         return tokens
 
     def n_vocab(self, model: Path) -> int:

@@ -78,7 +78,7 @@ class Engine:
 
     def tokenize(self, request: Mapping[str, Any]) -> list[int]:
         """Token ids of ``text``, with the specials (BOS) that the model's own metadata asks for."""
-        return self._tokens(self._vocab(request), request["text"], parse_special=False)
+        return self._tokens(self._vocab(request), request["text"], parse_special=request["parse_special"])
 
     def logits(self, request: Mapping[str, Any]) -> list[str]:
         """Logits at every position of every sequence: one file each, in order."""

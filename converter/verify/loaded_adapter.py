@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from converter.errors import ConverterError
 from converter.read.adapter import Adapter, AdapterTensor
-from converter.read.adapter_keys import bare_key, parse_key
+from converter.read.adapter_keys import Role, bare_key, parse_key
 from converter.verify.peft_layers import NAME, Factors, delta, factors, is_product
 from converter.verify.prepared_base import PreparedBase, read_values
 from converter.verify.reference_base import quiet
@@ -33,6 +33,17 @@ _OF_EXPERT: Final = re.compile(r"(?P<experts>.+\.experts)\.(?P<expert>\d+)\.(?P<
 _HARMLESS: Final = (True, False, None, "gaussian", "orthogonal", "eva")
 # Those that change it the same way every time; pissa_niter_4 draws random numbers.
 _INITIALIZED: Final = ("pissa", "olora")
+
+# Keys of state dicts saved by hand may have the adapter's name in them.
+_SUFFIXES: Final[Mapping[Role, str]] = {
+    "lora_A": "lora_A.weight",
+    "lora_B": "lora_B.weight",
+    "lora_B.bias": "lora_B.bias",
+    "lora_embedding_A": "lora_embedding_A",
+    "lora_embedding_B": "lora_embedding_B",
+    "lora_magnitude_vector": "lora_magnitude_vector",
+    "trainable_tokens_delta": "token_adapter.trainable_tokens_delta",
+}
 
 Saved = dict[AdapterTensor, torch.Tensor]
 Change = tuple[torch.Tensor, torch.Tensor]
@@ -133,18 +144,16 @@ def _load(model: Any, prepared: PreparedBase, adapter: Adapter) -> Saved:
 
 def _key(model: Any, prepared: PreparedBase, tensor: AdapterTensor) -> str:
     """The key under which PEFT saves such a tensor of this model, whatever wrapped the model that it was saved from."""
+    bare = bare_key(tensor.key)
     path, role = parse_key(tensor.key)
-    if role == "unknown":  # another method's; what all its modules share lies beside the model
-        bare = bare_key(tensor.key)
-        return bare if bare.startswith("base_model.") else _PREFIX + prepared.path(bare)
-    module = prepared.path(path)
-    suffix = role if "embedding" in role or "magnitude" in role or "." in role else f"{role}.weight"
-    if role == "trainable_tokens_delta":
-        suffix = f"token_adapter.{role}"
-    elif role in {"weight", "bias"}:
-        is_tuned = isinstance(_submodule(model, module), BaseTunerLayer)
-        suffix = f"base_layer.{role}" if is_tuned else role
-    return f"{_PREFIX}{module}.{suffix}"
+    if bare.startswith("base_model."):  # what all modules of another method share lies beside the model
+        return bare
+    if role in {"weight", "bias"}:
+        is_tuned = isinstance(_submodule(model, prepared.path(path)), BaseTunerLayer)
+        return f"{_PREFIX}{prepared.path(path)}.{'base_layer.' if is_tuned else ''}{role}"
+    if role in _SUFFIXES:
+        return f"{_PREFIX}{prepared.path(path)}.{_SUFFIXES[role]}"
+    return _PREFIX + prepared.path(bare)
 
 
 def _submodule(model: Any, path: str) -> nn.Module | None:
@@ -162,16 +171,17 @@ def _check_loaded(model: Any, prepared: PreparedBase, saved: Saved) -> None:
     """
     with quiet():
         of_adapter = get_peft_model_state_dict(model, save_embedding_layers=False)
-    found, keys = {**model.state_dict(), **of_adapter}, {_key(model, prepared, tensor): tensor for tensor in saved}
-    for key, tensor in keys.items():
-        loaded, values = found.get(key), saved[tensor]
+    found, keys = {**model.state_dict(), **of_adapter}, {tensor: _key(model, prepared, tensor) for tensor in saved}
+    for tensor, values in saved.items():
+        # Of a tied head's rows, which are the embedding's, PEFT only knows the loaded key.
+        loaded = found.get(keys[tensor], found.get(f"{keys[tensor]}.{NAME}"))
         if loaded is None and _OF_EXPERT.match(bare_key(tensor.key)):
             loaded = _factor_of_expert(model, prepared, tensor)
         if loaded is None or not _are_equal(loaded, values):
             state = "has no place in" if loaded is None else "was overwritten in"
             raise ConverterError(f"{tensor.tensor.path}: {tensor.key} {state} PEFT's model of this base")
     joined = any(_OF_EXPERT.match(bare_key(tensor.key)) for tensor in saved)
-    lacking = sorted(key for key in of_adapter.keys() - keys.keys() if not key.endswith(".bias"))
+    lacking = sorted(key for key in of_adapter.keys() - set(keys.values()) if not key.endswith(".bias"))
     if lacking and not joined:
         raise ConverterError(f"PEFT's model of this adapter has {lacking[0]}, which the file lacks")
 

@@ -7,8 +7,8 @@ Which base gives back the logits of training, of a tied one:
 - LoRA on one end or on both, or an end in modules_to_save: a truly untied one. On the tied one, PEFT loads a saved base
   layer of the head into the embedding too.
 - ensure_weight_tying: the tied one. On an untied one PEFT gives the head neither delta nor saved weight.
-- trainable_token_indices of the embedding: the tied one. PEFT puts its rows into the head too, if the base is tied.
-  Rows of the head's own are saved of an untied base, or beside others of the embedding: each end has its own.
+- trainable_token_indices: the tied one. PEFT puts the embedding's rows into the head too, if the base is tied. Where
+  they name the head and the file has its rows, each end has its own.
 - ends that PEFT saved for their new rows alone: the tied one, unless they differ.
 """
 
@@ -30,6 +30,7 @@ from converter.read.module_paths import EMBEDDING, HEAD, normal_module
 from converter.read.tokenizer import read_tokenizer
 
 _WHOLE: Final[frozenset[Role]] = frozenset({"weight", "base_layer.weight"})
+_DELTAS: Final[frozenset[Role]] = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "tuner"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,25 +96,25 @@ def _parts_the_ends(adapter: Adapter) -> bool:
     config = adapter.config
     if config is None or config.ensure_weight_tying:
         return False
-    at_ends = [tensor for tensor in _at_ends(adapter) if not _is_tied_rows(tensor, config)]
-    named = any(t.role != "weight" or t.path.endswith(config.modules_to_save) for t in at_ends)
-    return named or _differ([tensor for tensor in at_ends if tensor.role == "weight"])
+    return any(_is_of_one_end(tensor, config) for tensor in _at_ends(adapter)) or _saved_ends_differ(adapter)
 
 
-def _is_tied_rows(tensor: AdapterTensor, config: AdapterConfig) -> bool:
-    # Where such rows are the whole adapter, PEFT saves a tied head's too, which are the embedding's.
-    at_both = tensor.module == EMBEDDING or config.peft_type == "TRAINABLE_TOKENS"
-    return tensor.role == "trainable_tokens_delta" and at_both
+def _is_of_one_end(tensor: AdapterTensor, config: AdapterConfig) -> bool:
+    if tensor.role == "trainable_tokens_delta":
+        return tensor.module == HEAD and isinstance(config.trainable_token_indices, Mapping)
+    is_named = tensor.role in {"weight", "copy"} and tensor.path.endswith(config.modules_to_save)
+    return is_named or tensor.role in _DELTAS
 
 
 def _at_ends(adapter: Adapter) -> Iterator[AdapterTensor]:
     return (tensor for tensor in adapter.tensors if tensor.module in {EMBEDDING, HEAD})
 
 
-def _differ(saved: list[AdapterTensor]) -> bool:
+def _saved_ends_differ(adapter: Adapter) -> bool:
+    saved = {tensor.module: tensor for tensor in _at_ends(adapter) if tensor.role in _WHOLE}
     if len(saved) < 2:
         return False
-    first, second = map(read_values, saved)
+    first, second = map(read_values, saved.values())
     return not torch.equal(first, second)
 
 

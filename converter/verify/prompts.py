@@ -33,11 +33,11 @@ def random_sequences(n_vocab: int) -> Sequences:
 
 
 def sequences_of_prompts(llama: LlamaCpp, model: Path, path: Path) -> Sequences:
-    """The texts of a prompt file in the model's own tokens."""
+    """The texts of a prompt file in the model's own tokens; control tokens in them count."""
     lines = [line for line in _read(path).splitlines() if line.strip()]
     if not llama.tokenizes(model):
         raise ConverterError(f"{model}: has no tokenizer (tokenizer.ggml.model is no_vocab); give ids with --tokens")
-    return _tokenize(llama, model, lines) or _refuse_empty(path)
+    return _tokenize(llama, model, lines, parse_special=True) or _refuse_empty(path)
 
 
 def sequences_of_tokens(path: Path, n_vocab: int) -> Sequences:
@@ -64,8 +64,8 @@ def _with(sequence: tuple[int, ...], part: tuple[int, ...]) -> tuple[int, ...]:
     return (*sequence[:middle], *part, *sequence[middle:])
 
 
-def _tokenize(llama: LlamaCpp, model: Path, texts: list[str]) -> Sequences:
-    return tuple(tuple(llama.tokenize(model, text)) for text in texts)
+def _tokenize(llama: LlamaCpp, model: Path, texts: list[str], *, parse_special: bool = False) -> Sequences:
+    return tuple(tuple(llama.tokenize(model, text, parse_special=parse_special)) for text in texts)
 
 
 def _read(path: Path) -> str:

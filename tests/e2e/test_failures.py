@@ -198,7 +198,7 @@ FULL = "can't be written: No space left on device; nothing was left behind"
 FULL_DISKS = {
     "filled while writing": (FILLED, "200k", FULL, ["model.gguf.filler"]),
     "filled, with a temporary file": (f"{WITHOUT_NAMELESS}\n{FILLED}", "200k", FULL, ["model.gguf.filler"]),
-    "too small from the start": (COMMAND, "40k", "needs 63,328 bytes, 40,960 are free there; nothing was written", []),
+    "too small from the start": (COMMAND, "40k", "needs 63,456 bytes, 40,960 are free there; nothing was written", []),
 }
 
 

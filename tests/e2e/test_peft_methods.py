@@ -1,5 +1,6 @@
 """Adapters of PEFT's other methods, merged by PEFT itself: exact in real llama.cpp, or refused with a code."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -9,11 +10,16 @@ from click.testing import CliRunner
 
 from converter.check import check_adapter
 from converter.cli.to_gguf import main
+from converter.convert import plan, write
 from converter.diagnostics import Deployment
+from converter.plan.conversion_plan import PlannedTensor
+from converter.plan.copied import copied_tensor
 from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
+from converter.read.base_model import BaseModel, read_base_model
+from converter.through_peft.equivalent import equivalent_adapter
 from converter.verify.comparison import kl_divergence, log_softmax
 from converter.verify.llama_cpp import LlamaCpp
+from converter.verify.verification import Case, DeployedModel, Verification, verify
 from fixtures.adapters import saved_logits
 from fixtures.peft_methods import METHODS, method_adapter
 from fixtures.tiny import TinyModel, token_sequences
@@ -52,6 +58,42 @@ def test_a_merged_model_is_exact_or_refused(name: str, method: str, llama_cpp: L
         assert status == 0, said
         assert ratio(llama_cpp, adapter, output) <= LARGEST_RATIO
     assert not [path for path in tmp_path.iterdir() if path != output]
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [("llama", "loha"), ("qwen2", "ia3"), ("gemma3", "oft"), ("llama", "beft")]
+)
+def test_both_proofs_hold(name: str, method: str, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    base = TinyModel(name)
+    assert convert(method_adapter(method, base), base, tmp_path / "model.gguf", "--to", "model")[0] == 0
+    assert not list(verified(llama_cpp, base, method, tmp_path / "model.gguf").failures)
+
+
+def test_one_module_that_was_not_merged_is_found_out(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    """The control: one tensor is the base's."""
+    base = TinyModel("llama")
+    adapter, model = read_adapter(method_adapter("loha", base)), read_base_model(base.gguf)
+    with equivalent_adapter(adapter, model, tmp_path) as equal:
+        conversion = plan(equal, model, Deployment("model"))
+        tensors = tuple(as_in_the_base(tensor, model) for tensor in conversion.files[0].tensors)
+        assert tensors != conversion.files[0].tensors
+        spoilt = replace(conversion, files=(replace(conversion.files[0], tensors=tensors),))
+        write(spoilt, equal, model, tmp_path / "model.gguf")
+    assert verified(llama_cpp, base, "loha", tmp_path / "model.gguf").tensors.faults
+
+
+def as_in_the_base(tensor: PlannedTensor, base: BaseModel) -> PlannedTensor:
+    if tensor.name != "blk.1.attn_k.weight":
+        return tensor
+    shard = base.shards[0]
+    return copied_tensor(tensor.name, shard.by_name[tensor.name], shard.path)
+
+
+def verified(llama_cpp: LlamaCpp, base: TinyModel, method: str, model: Path) -> Verification:
+    deployed = DeployedModel(model, base.gguf)
+    return verify(
+        Case(read_adapter(method_adapter(method, base)), base.hf, deployed, token_sequences(2, 24)), llama_cpp
+    )
 
 
 def shown_by_check(adapter: Path, base: TinyModel) -> tuple[str, ...]:

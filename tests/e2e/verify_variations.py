@@ -80,6 +80,14 @@ CASES: Mapping[str, tuple[str, Variation]] = {
             save_embedding_layers=False,
         ),
     ),
+    "new rows by index, and the ends": (
+        "gemma3",
+        Variation("v", _lora(trainable_token_indices=list(range(320, 328))), prepare=edits.add_eight_tokens),
+    ),
+    "new rows of saved ends": (
+        "llama",
+        Variation("v", _lora(modules_to_save=["embed_tokens", "lm_head"]), prepare=edits.add_eight_tokens),
+    ),
     "fused experts": ("qwen3moe", Variation("v", _lora(*ATTENTION, target_parameters=EXPERTS))),
     "single experts": (
         "qwen3moe",
@@ -101,6 +109,7 @@ CASES: Mapping[str, tuple[str, Variation]] = {
     "IA3": ("qwen2", _of("IA3", feedforward_modules=["down_proj"])),
     "AdaLoRA": ("llama", _of("AdaLora", total_step=10)),
     "VeRA, whose matrices lie beside the modules": ("llama", _of("Vera", target_modules=["q_proj", "v_proj"])),
+    "rows alone": ("llama", _of("TrainableTokens", target_modules=["embed_tokens"], token_indices=TOKENS)),
     "norms alone": ("llama", _of("LNTuning", target_modules=["input_layernorm", "post_attention_layernorm", "norm"])),
 }
 

@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from converter.cli import to_gguf
+from converter.errors import COULD_NOT
 from fixtures.generated import write_safetensors
 from tests.rules.bad.wrong_bases import record
-from tests.rules.specimens import Specimen, write_gguf
+from tests.rules.specimens import FFN, UP, Specimen, tensor, write_gguf
 
 HEAVY = {
     "datasets", "gguf", "huggingface_hub", "libgguf", "ml_dtypes", "numpy", "peft", "rich", "safetensors",
@@ -73,3 +76,32 @@ def test_help_imports_nothing_heavy(module: str) -> None:
     status, modules = run_and_list_imports(module, "--help")
     assert status == 0
     assert not modules & HEAVY
+
+
+TORCH = {"peft", "safetensors", "torch", "transformers"}
+
+
+@pytest.mark.parametrize("to", ["lora", "model"])
+def test_converting_a_lora_imports_no_torch(to: str, tmp_path: Path) -> None:
+    it = Specimen(tmp_path / "adapter", write_gguf(tmp_path / "base.gguf"))
+    it.write()
+    output = str(tmp_path / "out.gguf")
+    status, modules = run_and_list_imports(
+        "to_gguf", str(it.directory), "--base", str(it.base), "--to", to, "-o", output
+    )
+    assert (status, Path(output).exists()) == (0, True)
+    assert not modules & TORCH
+
+
+def test_what_peft_has_to_compute_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    it = Specimen(tmp_path / "adapter", write_gguf(tmp_path / "base.gguf"))
+    it.config = {"peft_type": "IA3", "target_modules": ["down_proj"], "feedforward_modules": ["down_proj"]}
+    it.tensors = {f"{UP}.ia3_l": tensor(1, FFN)}
+    it.write()
+    for name in [name for name in sys.modules if name.startswith("converter.through_peft")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    options = [str(it.directory), "--base", str(it.base), "--to", "model", "-o", str(tmp_path / "out.gguf")]
+    result = CliRunner().invoke(to_gguf.main, options, catch_exceptions=False)
+    assert result.exit_code == COULD_NOT
+    assert "peft is not installed; run pip install 'adapter-to-gguf[train]'" in result.stderr

@@ -211,6 +211,17 @@ def more_rows_than_tokens(it: Specimen, _: Path) -> None:
     it.write()
 
 
+@bad("LO017", "HD004")
+def a_copy_that_differs(it: Specimen, _: Path) -> None:
+    it.config["modules_to_save"] = ["embed_tokens"]
+    it.tensors |= {
+        f"{EMBEDDING}.weight": tensor(VOCAB, HIDDEN),
+        f"{EMBEDDING}.modules_to_save.weight": tensor(VOCAB, HIDDEN, seed=1),
+        f"{EMBEDDING}.original_module.weight": tensor(VOCAB, HIDDEN, seed=2),
+    }
+    it.write()
+
+
 @bad("GG004", "LO007")
 def a_bias_that_gemma_has_not(it: Specimen, bases: Path) -> None:
     it.base = bases / "gemma.gguf"

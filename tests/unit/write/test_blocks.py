@@ -214,7 +214,7 @@ def expected_rows(source: Rows) -> np.ndarray:
         case Given():
             return np.array(source.rows())
         case JoinedRows(parts):
-            return np.vstack(list(map(expected, parts)))
+            return np.vstack(list(map(expected_rows, parts)))
         case JoinedColumns(parts):
             return np.hstack(list(map(expected, parts)))
 
