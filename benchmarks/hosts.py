@@ -15,6 +15,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter
 
 from benchmarks.bench import BIN, run
+from converter.verify.llama_cpp import LlamaCpp
 from fixtures.generated import GEMMA_2B, GEMMA_2B_LAYER, write_gemma_2b_head_adapter
 
 HOSTS = ("gemma3", "spark2_5", "wide")
@@ -55,14 +56,22 @@ def _fits(host: str, base: Path, adapter: Path, output: Path) -> bool:
     cost = run([*untie, "-o", output], 0)
     copy = run([shutil.which("cp") or "cp", output, output.with_suffix(".copy")], 0)
     gigabytes = output.stat().st_size / 1e9
+    runs = _decodes(output)
     print(
         f"{host:<9} {gigabytes:.2f} GB  CPU {cost.cpu:.1f} s, {cost.cpu / gigabytes:.2f} s/GB of {CPU_PER_GB:.1f}  "
-        f"{cost.memory:.0f} MB of {MEMORY_MB:.0f}  cp {copy.cpu:.1f} s",
+        f"{cost.memory:.0f} MB of {MEMORY_MB:.0f}  cp {copy.cpu:.1f} s  {'decodes' if runs else 'DOES NOT DECODE'}",
         flush=True,
     )
     output.unlink()
     output.with_suffix(".copy").unlink()
-    return cost.cpu / gigabytes <= CPU_PER_GB and cost.memory <= MEMORY_MB
+    return runs and cost.cpu / gigabytes <= CPU_PER_GB and cost.memory <= MEMORY_MB
+
+
+def _decodes(model: Path) -> bool:
+    """Whether llama.cpp loads the model and its logits are numbers."""
+    with LlamaCpp() as llama:
+        (logits,) = llama.logits(model, [[2, 1000, 2000, 3000]])
+    return logits.shape == (4, N_VOCAB) and bool(np.isfinite(logits).all())
 
 
 def write_base(directory: Path) -> Path:
