@@ -88,14 +88,14 @@ def _prepared(scratch: Path) -> list[Path]:
 
 
 def _measured(case: Case) -> tuple[str, Cost, Cost, Cost | None]:
-    cost = _median([_run(case.command, case.status) for _ in range(N_RUNS)])
+    cost = _median([run(case.command, case.status) for _ in range(N_RUNS)])
     if case.output is None:
         return case.name, cost, case.limit, None
     copy: list[Path | str] = [shutil.which("cp") or "cp", case.output, case.output.with_suffix(".copy")]
-    return case.name, cost, case.limit, _median([_run(copy, 0) for _ in range(N_RUNS)])
+    return case.name, cost, case.limit, _median([run(copy, 0) for _ in range(N_RUNS)])
 
 
-def _run(command: Sequence[str | Path], status: int) -> Cost:
+def run(command: Sequence[str | Path], status: int) -> Cost:
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, wait_status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(wait_status)

@@ -55,7 +55,9 @@ def plan(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Conversio
     Raises Refused where a rule forbids it, ConverterError where a file can't be read or a type doesn't fit.
     """
     judge(adapter, base, deployment)
-    return plan_conversion(adapter, base, deployment)
+    from converter.write.head_basis import measure_head
+
+    return plan_conversion(adapter, base, deployment, measure_head)
 
 
 def judge(adapter: Adapter, base: BaseModel, deployment: Deployment) -> None:

@@ -17,15 +17,22 @@ MODEL: Final = frozenset[Kind]({"model", "untie-model"})
 TIED: Final = frozenset[Kind]({"lora", "model"})
 UNTIED: Final = frozenset[Kind]({"untie-lora", "untie-model"})
 EVERY: Final = LORA | MODEL
+WHOLE_BASE: Final = MODEL | frozenset[Kind]({"untie-lora"})  # what is written from all of the base's weights
+
+HOSTS: Final = ("auto", "gemma3", "spark2_5", "wide", "grok", "native")
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What the adapter is to become: the intent that decides which findings matter."""
+    """What the adapter is to become: the intent that decides which findings matter.
+
+    ``host`` runs an untied head that llama.cpp's own graph wouldn't read; None and auto leave the choice to the plan.
+    """
 
     to: Literal["lora", "model"] = "lora"
     untie: bool = False
     outtype: str | None = None
+    host: str | None = None
 
     @property
     def kind(self) -> Kind:
@@ -37,7 +44,8 @@ class Deployment:
     @property
     def options(self) -> str:
         """The deployment as the command line spells it."""
-        return OPTIONS[self.kind]
+        host = "" if self.host in (None, "auto") else f" --host {self.host}"
+        return OPTIONS[self.kind] + host
 
 
 OPTIONS: Final[dict[Kind, str]] = {

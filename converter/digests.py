@@ -18,9 +18,18 @@ def adapter_digest(adapter: Adapter) -> str:
 
 
 def base_digest(base: BaseModel) -> str:
-    """SHA-256 of a GGUF base: of the file itself, or of the lines of its split files as for an adapter."""
-    paths = [shard.path for shard in base.shards]
+    """SHA-256 of a base: of a single file itself, of several files of the lines as for an adapter.
+
+    A Hugging Face directory's are its weights, its config and its tokenizer.
+    """
+    paths = [shard.path for shard in base.shards] or _huggingface_files(base)
     return _file_digest(paths[0]) if len(paths) == 1 else _digest_of(paths)
+
+
+def _huggingface_files(base: BaseModel) -> list[Path]:
+    names = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    others = (base.path / name for name in names)
+    return [*{tensor.path for tensor in base.tensors.values()}, *(path for path in others if path.is_file())]
 
 
 def _digest_of(paths: Iterable[Path]) -> str:

@@ -13,7 +13,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
-NAMES: Final = ("gemma", "gemma2", "gemma3", "gpt2", "llama", "phi3", "qwen2", "qwen3", "qwen3moe")
+NAMES: Final = (
+    "cohere2",
+    "command-r",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gpt2",
+    "granite",
+    "llama",
+    "olmo2",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3moe",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
+)
 
 RowOrder = Literal["identity", "interleave_rope", "first_half", "second_half"]
 
@@ -25,7 +42,8 @@ class Target:
     ``shape`` names the dimensions of PEFT's delta, output rows first. ``rows`` is GGUF's row order, over ``heads``
     heads. ``add`` is added to the stored Hugging Face weight (Gemma's norms are kept as w - 1 there). ``transposed``
     says that Hugging Face stores the weight as (in, out), ``expert`` which slab of the tensor the module is, ``bias``
-    that llama.cpp adds ``<tensor>.bias``, and ``lora`` that it honours a LoRA on the tensor.
+    that llama.cpp adds ``<tensor>.bias``, and ``lora`` that it honours a LoRA on the tensor. ``f32`` says that
+    llama.cpp's converter never makes the matrix smaller than F32.
     """
 
     module: str
@@ -38,6 +56,7 @@ class Target:
     bias: bool = False
     expert: int | None = None
     lora: bool = True
+    f32: bool = False
 
     @property
     def is_whole_tensor(self) -> bool:
@@ -52,6 +71,14 @@ class Architecture:
     ``modules`` are the targets of each module, with ``{i}`` for the layer and ``{e}`` for the expert.
     ``alternates`` says that a layer's number decides between local and global attention. ``config_fields`` names the
     config's fields behind a dimension, the first one present counts, where they aren't the usual.
+
+    Of a Hugging Face base: ``metadata`` names the config's field behind a GGUF key (without ``NAME.``),
+    ``optional_metadata`` of one that is left out where the config has none. ``fixed`` has the values of fields that
+    llama.cpp's graph takes for granted. ``rope`` are the types of rope scaling it has, ``partial_rope`` says whether
+    it can leave a part of each head unrotated. ``window_pattern``: the last of so many layers attends globally.
+    ``ignores_window``: its graph has no sliding window. ``rope_pattern``: the last of so many layers doesn't rotate.
+    ``scale_by_width_at``: with so many layers the attention's
+    scale comes from hidden / heads instead of head_dim.
     """
 
     name: str
@@ -61,7 +88,20 @@ class Architecture:
     alternates: bool
     modules: Mapping[str, tuple[Target, ...]]
     config_fields: Mapping[str, Sequence[str]]
-    config_defaults: Mapping[str, int]
+    config_defaults: Mapping[str, Any]
+    metadata: Mapping[str, str]
+    optional_metadata: Mapping[str, str]
+    fixed: Mapping[str, Sequence[Any]]
+    rope: Sequence[str]
+    partial_rope: bool
+    window_pattern: int | None
+    ignores_window: bool
+    rope_pattern: int | None
+    scale_by_width_at: int | None
+
+    def setting(self, config: Mapping[str, object], field: str) -> Any:
+        """The value of a config's field; where it says nothing, what the config class takes."""
+        return config[field] if field in config else self.config_defaults.get(field)
 
     def targets(self, module: str) -> tuple[Target, ...]:
         """The targets of a module such as ``model.layers.3.mlp.up_proj``; none where llama.cpp has no such tensor."""
@@ -135,6 +175,15 @@ def _load(name: str) -> Architecture:
         {module: tuple(_targets(module, rows)) for module, rows in data["modules"].items()},
         data.get("config_fields", {}),
         data["config_defaults"],
+        data["metadata"],
+        data.get("optional_metadata", {}),
+        data.get("fixed", {}),
+        data.get("rope", ()),
+        data.get("partial_rope", False),
+        data.get("window_pattern"),
+        data.get("ignores_window", False),
+        data.get("rope_pattern"),
+        data.get("scale_by_width_at"),
     )
 
 

@@ -16,7 +16,7 @@ from converter.cli.convertible import convertible
 from converter.cli.ending import one_clear_line
 from converter.cli.initial_adapter import HELP as INITIAL_HELP
 from converter.cli.width import report_width
-from converter.diagnostics import Deployment
+from converter.diagnostics import HOSTS, Deployment
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.plan.outtypes import OUTTYPES
 from converter.read.adapter import Adapter, read_adapter
@@ -57,6 +57,12 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
     show_default=True,
     help="Type of the touched tensors. auto: F32 stays, F16 and BF16 become F16, quantised becomes Q8_0.",
 )
+@click.option(
+    "--host",
+    type=click.Choice(HOSTS),
+    help="With --untie, of Gemma 1 and 2, whose own graph in llama.cpp reads no head: the graph that runs them. "
+    "auto: gemma3; wide or grok for Gemma 2. native: none, for a patched llama.cpp.",
+)
 @click.option("--modelfile", is_flag=True, help="Write an Ollama Modelfile beside the merged model.")
 @click.option("--initial-adapter", type=_PATH, help=INITIAL_HELP)
 @click.option("--dry-run", is_flag=True, help="Print the plan and the ledger, write nothing.")
@@ -69,13 +75,16 @@ def main(
     untie: bool,
     output: Path | None,
     outtype: str,
+    host: str | None,
     modelfile: bool,
     initial_adapter: Path | None,
     dry_run: bool,
     style: str,
 ) -> None:
-    deployment = Deployment(to or ("model" if untie else "lora"), untie, outtype)
+    deployment = Deployment(to or ("model" if untie else "lora"), untie, outtype, host)
     with one_clear_line(COMMAND):
+        if host and not untie:
+            raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
         from converter.convert import plan
 
         if modelfile and deployment.to == "lora":

@@ -4,18 +4,19 @@ A plan is plain data. ``--dry-run`` prints it, tests compare it, and the same pl
 """
 
 import json
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from converter.diagnostics import Deployment
 from converter.dtypes import GgmlType
 from converter.read.gguf_header import DEFAULT_ALIGNMENT, GgufArray, KeyValue
 from converter.read.stored import StoredTensor
-from converter.transforms import IDENTITY, InterleaveRope, Order, RowRange
+from converter.transforms import IDENTITY, Order, RowRange
 
 # --- Sources of rows --------------------------------------------------------------------------------------------------
 
@@ -67,7 +68,34 @@ class JoinedColumns:
     parts: "tuple[Rows, ...]"
 
 
-Rows = StoredRows | StoredColumns | Zeros | JoinedRows | JoinedColumns
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A vector or matrix of one value."""
+
+    shape: tuple[int, ...]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A small matrix that was computed for the plan: float64 values, row by row."""
+
+    shape: tuple[int, int]
+    data: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, rows: Iterable[Iterable[float]]) -> "Given":
+        """The matrix of these rows."""
+        table = [array("d", row) for row in rows]
+        return cls((len(table), len(table[0])), b"".join(row.tobytes() for row in table))
+
+    def rows(self) -> list[list[float]]:
+        """The matrix as numbers."""
+        values = array("d", self.data).tolist()
+        return [values[begin : begin + self.shape[1]] for begin in range(0, len(values), self.shape[1])]
+
+
+Rows = StoredRows | StoredColumns | Zeros | JoinedRows | JoinedColumns | Filled | Given
 
 # --- Sources that are computed ----------------------------------------------------------------------------------------
 
@@ -121,6 +149,57 @@ class Stacked:
 
 
 @dataclass(frozen=True, slots=True)
+class Product:
+    """left @ diag(columns) @ matrix, of which ``left`` has few rows."""
+
+    left: Given
+    columns: "Merged | Rows | None"
+    matrix: "Merged | Rows"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a matrix, times ``factor``, and the place (row, column) of its first element in the whole.
+
+    ``rows`` and ``columns`` (begin, end) say which part; a vector is one column.
+    """
+
+    matrix: Merged | Rows | Product
+    at: tuple[int, int]
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Pieces laid out in a matrix of zeros, or in a vector."""
+
+    shape: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+
+
+WIDE_TAIL: Final = 32  # columns behind the head's own part: a block of Q8_0
+
+
+@dataclass(frozen=True, slots=True)
+class WideEmbedding:
+    """An embedding whose rows go on: [factor * E, B @ mixing, 0, then constant, filler, |factor * E| and zeros].
+
+    B are the left sides of ``head``, times their scalings. The filler gives every row the squared norm ``norm2``; why
+    is told in plan/rehost/wide.py.
+    """
+
+    shape: tuple[int, int]
+    embedding: Merged | Rows
+    head: tuple[Delta, ...]
+    mixing: Given
+    factor: float
+    constant: float
+    norm2: float
+
+
+@dataclass(frozen=True, slots=True)
 class CopiedBytes:
     """A tensor of the base, byte for byte."""
 
@@ -128,7 +207,7 @@ class CopiedBytes:
     tensor: StoredTensor
 
 
-Source = CopiedBytes | Rows | Merged | Stacked
+Source = CopiedBytes | Rows | Merged | Stacked | Placed | WideEmbedding
 
 # --- The plan ---------------------------------------------------------------------------------------------------------
 
@@ -177,13 +256,22 @@ class EditedArray:
 
 @dataclass(frozen=True, slots=True)
 class NewKeyValue:
-    """A metadata entry of ours: a string, a uint32, a float32, or an array of uint32."""
+    """A metadata entry of ours: a string, a bool, a uint32, a float32, or an array of bools or uint32."""
 
     key: str
     value: str | int | float | tuple[int, ...]
 
 
-PlannedKeyValue = CopiedKeyValue | EditedArray | NewKeyValue
+@dataclass(frozen=True, slots=True)
+class NewArray:
+    """A vocabulary's array, whose elements are of a type of GGUF's (STRING, INT32, FLOAT32)."""
+
+    key: str
+    element_type: int
+    values: tuple[str | int | float, ...]
+
+
+PlannedKeyValue = CopiedKeyValue | EditedArray | NewKeyValue | NewArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,116 +323,56 @@ class ConversionPlan:
 
     def as_data(self) -> dict[str, object]:
         """The plan for JSON: no paths, so that it is the same on every machine."""
+        from converter.plan.plan_data import file_data
+
         return {
             "deployment": self.deployment.options,
             "architecture": self.architecture,
-            "files": [_file_data(file) for file in self.files],
+            "files": [file_data(file) for file in self.files],
             "ledger": [{"kind": x.kind, "key": x.key, "fate": x.fate, "how": x.how} for x in self.ledger],
             "notes": list(self.notes),
         }
 
 
-def _file_data(file: PlannedFile) -> dict[str, object]:
-    return {
-        "name": file.name,
-        "nbytes": file.nbytes,
-        "alignment": file.alignment,
-        "key_values": [_key_value_data(entry) for entry in file.key_values],
-        "tensors": [
-            {"name": t.name, "shape": list(t.shape), "type": t.type.name, "source": _source_data(t.source)}
-            for t in file.tensors
-        ],
-    }
-
-
-def _key_value_data(entry: PlannedKeyValue) -> dict[str, object]:
-    match entry:
-        case CopiedKeyValue():
-            return {"copy": entry.key}
-        case EditedArray(_, key, _, n, changes):
-            return {"edit": key, "n": n, "changes": [list(change) for change in changes]}
-        case NewKeyValue(key, value):
-            return {"key": key, "value": value}
-
-
-def _source_data(source: Source) -> dict[str, object]:
-    match source:
-        case CopiedBytes(key):
-            return {"copy": key}
-        case Merged():
-            return _merged_data(source)
-        case Stacked(parts):
-            return {"experts": [_source_data(part) for part in parts]}
-        case rows:
-            return _rows_data(rows)
-
-
-def _merged_data(source: Merged) -> dict[str, object]:
-    data: dict[str, object] = {"merge": _source_data(source.base)}
-    if source.deltas:
-        data["deltas"] = [_delta_data(delta) for delta in source.deltas]
-    if source.magnitude:
-        data["magnitudes"] = {"of": source.magnitude.of, **_rows_data(source.magnitude.values)}
-    if source.replaced:
-        data["replaced"] = [{"indices": list(r.indices), **_rows_data(r.rows)} for r in source.replaced]
-    return data
-
-
-def _delta_data(delta: Delta) -> dict[str, object]:
-    right = {"right": _rows_data(delta.right)} if delta.right else {}
-    return {"left": _rows_data(delta.left), **right, "scaling": delta.scaling}
-
-
-def _rows_data(rows: Rows) -> dict[str, object]:
-    match rows:
-        case Zeros(shape):
-            return {"zeros": list(shape)}
-        case StoredColumns(key):
-            return {"columns": key}
-        case JoinedRows(parts):
-            return {"below": [_rows_data(part) for part in parts]}
-        case JoinedColumns(parts):
-            return {"beside": [_rows_data(part) for part in parts]}
-        case StoredRows(key, _, order, scale, add, every):
-            facts = {
-                "order": _order_text(order),
-                "scale": scale if scale != 1.0 else None,
-                "add": add or None,
-                "every": list(every) if every else None,
-            }
-            return {"rows": key} | {name: fact for name, fact in facts.items() if fact is not None}
-
-
-def _order_text(order: Order) -> str | None:
-    match order:
-        case InterleaveRope(n_head):
-            return f"interleave_rope over {n_head} heads"
-        case RowRange(begin, n_rows):
-            return f"rows {begin} to {begin + n_rows}"
-        case _:
-            return None
-
-
 def keys_of(source: Source) -> Iterator[str]:
     """The keys of every tensor a source reads."""
     match source:
-        case Zeros():
+        case Zeros() | Filled() | Given():
             return
         case JoinedRows(parts) | JoinedColumns(parts) | Stacked(parts):
             for part in parts:
                 yield from keys_of(part)
         case Merged():
             yield from _merged_keys(source)
+        case Placed(pieces=pieces):
+            for piece in pieces:
+                yield from _piece_keys(piece)
+        case WideEmbedding(embedding=embedding, head=head):
+            yield from keys_of(embedding)
+            yield from _delta_keys(head)
         case _:
             yield source.key
 
 
-def _merged_keys(source: Merged) -> Iterator[str]:
-    yield from keys_of(source.base)
-    for delta in source.deltas:
+def _piece_keys(piece: Piece) -> Iterator[str]:
+    match piece.matrix:
+        case Product(_, columns, matrix):
+            yield from keys_of(columns) if columns else ()
+            yield from keys_of(matrix)
+        case matrix:
+            yield from keys_of(matrix)
+
+
+def _delta_keys(deltas: tuple[Delta, ...]) -> Iterator[str]:
+    for delta in deltas:
         yield from keys_of(delta.left)
         if delta.right:
             yield from keys_of(delta.right)
+
+
+def _merged_keys(source: Merged) -> Iterator[str]:
+    yield from keys_of(source.base)
+    yield from _delta_keys(source.deltas)
     if source.magnitude:
         yield from keys_of(source.magnitude.values)
     for replaced in source.replaced:
@@ -359,6 +387,10 @@ def stored_in(source: Source) -> Iterator[StoredRows | StoredColumns]:
         case JoinedRows(parts) | JoinedColumns(parts) | Stacked(parts):
             for part in parts:
                 yield from stored_in(part)
+        case Placed(pieces=pieces):
+            for piece in pieces:
+                if not isinstance(piece.matrix, Product):
+                    yield from stored_in(piece.matrix)
         case _:
             return
 
@@ -366,7 +398,7 @@ def stored_in(source: Source) -> Iterator[StoredRows | StoredColumns]:
 def shape_of(rows: Rows) -> tuple[int, ...]:
     """(n_rows, n_columns) of a matrix, (n_rows,) of a vector."""
     match rows:
-        case Zeros(shape):
+        case Zeros(shape) | Filled(shape) | Given(shape):
             return shape
         case StoredColumns(_, tensor):
             return tensor.shape[::-1]
@@ -380,6 +412,19 @@ def shape_of(rows: Rows) -> tuple[int, ...]:
             n_rows = order.n_rows if isinstance(order, RowRange) else tensor.shape[0]
             columns = (len(range(every[0], tensor.shape[1], every[1])),) if every else tensor.shape[1:]
             return (n_rows, *columns)
+
+
+def has_delta(source: Source | Product) -> bool:
+    """Whether something is merged in a source, so that it can be measured what rounding keeps of it."""
+    match source:
+        case Merged() | Stacked() | WideEmbedding():
+            return True
+        case Placed(pieces=pieces):
+            return any(has_delta(piece.matrix) for piece in pieces)
+        case Product(matrix=matrix):
+            return has_delta(matrix)
+        case _:
+            return False
 
 
 def n_elements(tensor: PlannedTensor) -> int:

@@ -1,4 +1,4 @@
-"""Plans one merged GGUF from a GGUF base: tensors without a change copied byte for byte, the others merged.
+"""Plans one merged GGUF: the base's tensors without a change as they are, the others merged.
 
 With a head of its own (``--untie``, or an untied base) output.weight is the head's base plus the head's delta. On a
 tied base without ``--untie`` only what both ends have in common may move the shared tensor, and it is added once,
@@ -6,9 +6,9 @@ through embed_tokens.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from converter.dtypes import F32
+from converter.plan.base_tensors import BaseTensor, base_tensors
 from converter.plan.changes import Change, Changes, changes_of
 from converter.plan.conversion_plan import (
     Delta,
@@ -24,23 +24,22 @@ from converter.plan.conversion_plan import (
     StoredRows,
     Zeros,
 )
-from converter.plan.copied import copied_key_values, copied_tensor, first_rows, stored
+from converter.plan.metadata import alignment_of, base_key_values
 from converter.plan.outtypes import merged_type
 from converter.plan.vocabulary import with_vocabulary
 from converter.read.adapter import Adapter, AdapterTensor, LoraPair
 from converter.read.base_model import BaseModel
-from converter.read.gguf_header import GgufTensor
 from converter.read.module_paths import HEAD
 from converter.read.vocabulary import vocabulary_of
 from converter.transforms import IDENTITY, Order, order_of
 
 
 def plan_merged(adapter: Adapter, base: BaseModel, outtype: str | None, *, untie: bool) -> PlannedFile:
-    """Plan the merged model of a judged adapter over a GGUF base. Raises ConverterError for an unfit ``outtype``."""
+    """Plan the merged model of a judged adapter over its base. Raises ConverterError for an unfit ``outtype``."""
     merging = _Merging(adapter, base, outtype)
     tensors = tuple(merging.planned(untie=untie and base.tied))
-    key_values = with_vocabulary(copied_key_values(base), adapter, base)
-    return PlannedFile(tensors, key_values, alignment=base.shards[0].alignment)
+    key_values = with_vocabulary(base_key_values(base, tensors), adapter, base)
+    return PlannedFile(tensors, key_values, alignment=alignment_of(base))
 
 
 class _Merging:
@@ -56,28 +55,26 @@ class _Merging:
 
     def planned(self, *, untie: bool) -> Iterator[PlannedTensor]:
         names = set()
-        for shard in self.base.shards:
-            for tensor in shard.tensors:
-                names.add(tensor.name)
-                yield self._tensor(tensor.name, tensor, shard.path)
-                if untie and tensor.name == "token_embd.weight":
-                    # The embedding before any delta of its own, plus what the head has.
-                    yield self._tensor("output.weight", tensor, shard.path)
+        for tensor in base_tensors(self.base):
+            names.add(tensor.name)
+            yield self._tensor(tensor.name, tensor)
+            if untie and tensor.name == "token_embd.weight":
+                # The embedding before any delta of its own, plus what the head has.
+                yield self._tensor("output.weight", tensor)
         for name, changes in self.changes.items():
             # Of a tied base the head's change is the embedding's, or a tensor of its own by now.
             if name not in names and name != "output.weight":
                 yield self._new_bias(name, changes)
 
-    def _tensor(self, name: str, tensor: GgufTensor, path: Path) -> PlannedTensor:
+    def _tensor(self, name: str, tensor: BaseTensor) -> PlannedTensor:
         changes, shape = self.changes.get(name), self._shape(name, tensor.shape)
         if shape != tensor.shape:
-            tensor = first_rows(tensor, shape[0])
+            tensor = tensor.first_rows(shape[0])
         if not changes:
-            return copied_tensor(name, tensor, path)
+            return tensor.planned(name)
         # llama.cpp adds biases and multiplies by norms in F32 only.
         ggml_type = merged_type(self.outtype, tensor.type.name, name, shape[-1]) if len(shape) > 1 else F32
-        base = StoredRows(tensor.name, stored(tensor, path))
-        return PlannedTensor(name, shape, ggml_type, self._source(changes, base))
+        return PlannedTensor(name, shape, ggml_type, self._source(changes, tensor))
 
     def _shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The tensor's shape; of an end, with the rows of the served vocabulary."""
@@ -90,18 +87,17 @@ class _Merging:
         shape = ((self.base.shape(change.target.module) or (0,))[0],)
         return PlannedTensor(name, shape, F32, self._merged(change, Zeros(shape), "bias"))
 
-    def _source(self, changes: Changes, base: StoredRows) -> Source:
-        n_experts = base.tensor.shape[0]
+    def _source(self, changes: Changes, base: BaseTensor) -> Source:
         if None not in changes:
-            return Stacked(tuple(self._expert(changes.get(e), _slab(base, e)) for e in range(n_experts)))
+            return Stacked(tuple(self._expert(changes.get(e), rows) for e, rows in enumerate(base.matrices)))
         change = changes[None]
-        if len(base.tensor.shape) == 3:
+        if len(base.shape) == 3:
             order = order_of(change.target, self.base.dims)
-            deltas = (tuple(expert_delta(pair, order, e) for pair in change.pairs) for e in range(n_experts))
-            return Stacked(tuple(Merged(_slab(base, e), delta) for e, delta in enumerate(deltas)))
-        return self._merged(change, base, base.key.rpartition(".")[2])
+            deltas = (tuple(expert_delta(pair, order, e) for pair in change.pairs) for e in range(len(base.matrices)))
+            return Stacked(tuple(map(Merged, base.matrices, deltas)))
+        return self._merged(change, base.matrices[0], base.name.rpartition(".")[2])
 
-    def _expert(self, change: Change | None, base: StoredRows) -> Merged | Rows:
+    def _expert(self, change: Change | None, base: Rows) -> Merged | Rows:
         return self._merged(change, base, "weight") if change else base
 
     def _merged(self, change: Change, base: Rows, parameter: str) -> Merged | Rows:
@@ -126,10 +122,6 @@ def _head_of_tied(adapter: Adapter, base: BaseModel, embedding: Changes | None) 
     began = embedding[None].own_base
     is_resized = began is not None and began.tensor.shape != base.shape(HEAD)
     return {"output.weight": {None: Change(target, own_base=began)}} if is_resized else {}
-
-
-def _slab(base: StoredRows, e: int) -> StoredRows:
-    return StoredRows(base.key, base.tensor.slab(e))
 
 
 def _huggingface_rows(own: AdapterTensor, change: Change, order: Order) -> Rows:

@@ -1,11 +1,12 @@
-"""Plans the untied base: the base GGUF with a copy of token_embd.weight added as output.weight.
+"""Plans the untied base: the base with a copy of its embedding added as output.weight.
 
 llama.cpp then gives head and embedding a LoRA each; logits without one are bit-identical to the tied base's. One untied
 base serves any number of adapters.
 """
 
+from converter.plan.base_tensors import base_tensors
 from converter.plan.conversion_plan import PlannedFile
-from converter.plan.copied import copied_key_values, copied_tensor
+from converter.plan.metadata import alignment_of, base_key_values
 from converter.read.base_model import BaseModel
 
 UNTIED_BASE_NAME = "untied-base.gguf"
@@ -13,13 +14,11 @@ LORA_NAME = "lora.gguf"
 
 
 def plan_untied_base(base: BaseModel) -> PlannedFile:
-    """Plan the untied copy of a tied GGUF base."""
-    tensors = []
-    for shard in base.shards:
-        for tensor in shard.tensors:
-            tensors.append(copied_tensor(tensor.name, tensor, shard.path))
-            if base.tied and tensor.name == "token_embd.weight":
-                tensors.append(copied_tensor("output.weight", tensor, shard.path))
-    return PlannedFile(
-        tuple(tensors), copied_key_values(base), alignment=base.shards[0].alignment, name=UNTIED_BASE_NAME
-    )
+    """Plan the untied copy of a tied base."""
+    planned = []
+    for tensor in base_tensors(base):
+        planned.append(tensor.planned(tensor.name))
+        if base.tied and tensor.name == "token_embd.weight":
+            planned.append(tensor.planned("output.weight"))
+    tensors = tuple(planned)
+    return PlannedFile(tensors, base_key_values(base, tensors), alignment=alignment_of(base), name=UNTIED_BASE_NAME)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from converter.diagnostics import Deployment
-from converter.plan.conversion_plan import CopiedKeyValue, EditedArray, NewKeyValue, PlannedKeyValue
+from converter.plan.conversion_plan import CopiedKeyValue, EditedArray, NewArray, NewKeyValue, PlannedKeyValue
 from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel
 from converter.read.gguf_header import GgufArray
@@ -59,7 +59,8 @@ def vocabulary_notes(adapter: Adapter, base: BaseModel, deployment: Deployment) 
 
 
 def _sizes(entries: Mapping[str, PlannedKeyValue], vocabulary: Vocabulary, base: BaseModel) -> dict[str, NewKeyValue]:
-    key = f"{base.model_type}.vocab_size"
+    name = base.architecture.name if base.architecture else base.model_type
+    key = f"{name}.vocab_size"
     changed = key in entries and vocabulary.n_rows != vocabulary.n_base
     return {key: NewKeyValue(key, vocabulary.n_rows)} if changed else {}
 
@@ -72,6 +73,10 @@ def _arrays(entries: Mapping[str, PlannedKeyValue], vocabulary: Vocabulary) -> d
         match entries.get(key):
             case CopiedKeyValue(path, entry) if isinstance(entry.value, GgufArray):
                 edited[key] = EditedArray(path, key, entry.value, vocabulary.n_rows, values)
+            case NewArray(_, element_type, elements):
+                # What lies behind the base's elements is in the changes.
+                changed = dict(enumerate(elements[: vocabulary.n_rows])) | dict(values)
+                edited[key] = NewArray(key, element_type, tuple(changed[i] for i in range(vocabulary.n_rows)))
             case _:
                 continue
     return edited

@@ -6,7 +6,7 @@ A base is a Hugging Face directory (config.json, with or without safetensors) or
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -26,7 +26,8 @@ class BaseModel:
     """The model an adapter belongs to.
 
     ``tensors`` maps Hugging Face names (``model.layers.0.mlp.up_proj.weight``) to where they lie; a GGUF's rows are in
-    GGUF's order. Empty for a directory with only config.json. ``dims`` are the sizes of shapes and orders.
+    GGUF's order. Empty for a directory with only config.json. ``dims`` are the sizes of shapes and orders. ``config``
+    is that of a Hugging Face directory, with the fields of its text model.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class BaseModel:
     shards: tuple[GgufHeader, ...] = ()
     quantization: str | None = None
     name: str | None = None
+    config: Mapping[str, object] = field(default_factory=dict)
     layers: tuple[int, ...] = ()  # the own layer behind each one, where an adapter replicated some
 
     @property
@@ -80,6 +82,11 @@ class BaseModel:
         return EMBEDDING if module == HEAD and self.tied else module
 
     @property
+    def is_convertible_checkpoint(self) -> bool:
+        """Whether this is a Hugging Face directory that a GGUF may be made of: other rules refuse the other ones."""
+        return self.format == "huggingface" and self.architecture is not None and not self.quantization
+
+    @property
     def is_quantized(self) -> bool:
         """Whether a GGUF base holds block-quantised tensors."""
         return any(
@@ -119,6 +126,7 @@ def _read_huggingface(directory: Path) -> BaseModel:
         tensors=_safetensors_tensors(directory),
         quantization=_quantization(config),
         name=str(config.get("_name_or_path") or "") or None,
+        config={**config, **text},
     )
 
 
@@ -277,7 +285,7 @@ def _gguf_tensors(
 
 
 # The keys of gguf's constants.py, without the architecture.
-_GGUF_KEYS: Final = {
+GGUF_KEYS: Final = {
     "n_layer": "block_count",
     "n_head": "attention.head_count",
     "n_head_kv": "attention.head_count_kv",
@@ -294,7 +302,7 @@ def _gguf_dims(
     path: Path, kv: Mapping[str, object], architecture: Architecture, by_name: Mapping[str, tuple[GgufTensor, Path]]
 ) -> Mapping[str, int]:
     def number(dim: str, otherwise: int | None = None) -> int:
-        key = f"{architecture.name}.{_GGUF_KEYS[dim]}"
+        key = f"{architecture.name}.{GGUF_KEYS[dim]}"
         value = kv.get(key, otherwise)
         if type(value) is not int or value < 1:
             raise ConverterError(f"{path}: {key} is {value!r}, wanted one whole number from 1")

@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING
 from converter.plan.conversion_plan import (
     ConversionPlan,
     CopiedBytes,
+    Filled,
+    Given,
     JoinedColumns,
     JoinedRows,
     Merged,
+    Placed,
     PlannedFile,
     PlannedTensor,
+    Product,
+    Rows,
     Source,
     Stacked,
+    StoredColumns,
+    StoredRows,
+    WideEmbedding,
     Zeros,
 )
 
@@ -53,7 +61,8 @@ def _changed(file: PlannedFile) -> list[PlannedTensor]:
 
 
 def _is_plain_copy(name: str, source: object) -> bool:
-    return isinstance(source, CopiedBytes) and source.key == name
+    # A Hugging Face base has names of its own, and only one tensor is copied to another's place.
+    return isinstance(source, CopiedBytes) and (source.key == name or name != "output.weight")
 
 
 def _source_text(source: Source) -> str:
@@ -64,12 +73,31 @@ def _source_text(source: Source) -> str:
             return _merged_text(source)
         case Stacked(parts):
             return f"{len(parts)} experts: {_source_text(parts[0])}, ..."
+        case Placed():
+            return f"{_placed_text(source)}, laid out for the host"
+        case WideEmbedding(embedding=embedding):
+            return f"{_source_text(embedding)}, the head's delta beside it"
+        case rows:
+            return _rows_text(rows)
+
+
+def _rows_text(rows: Rows) -> str:
+    match rows:
         case JoinedRows(parts) | JoinedColumns(parts):
-            return " and ".join(map(_source_text, parts))
+            return " and ".join(map(_rows_text, parts))
+        case Filled(value=value):
+            return f"{value:g} everywhere"
+        case Given():
+            return "computed"
         case Zeros():
             return "zeros"
-        case _:
-            return source.key
+        case StoredRows(key) | StoredColumns(key):
+            return key
+
+
+def _placed_text(source: Placed) -> str:
+    parts = {_source_text(piece.matrix): None for piece in source.pieces if not isinstance(piece.matrix, Product)}
+    return " and ".join(parts)
 
 
 def _merged_text(source: Merged) -> str:

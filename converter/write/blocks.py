@@ -13,17 +13,18 @@ import numpy as np
 from converter.errors import JUDGED_BAD, ConverterError
 from converter.plan.conversion_plan import (
     CopiedBytes,
-    Delta,
     Merged,
+    Placed,
     PlannedTensor,
-    ReplacedRows,
     Rows,
     Stacked,
+    WideEmbedding,
 )
 from converter.read.stored import StoredTensor
 from converter.values.rows import Array
 from converter.write.encode import decode, encode
-from converter.write.evaluate import Doubles, count, doubles, is_stored_as, stored_values
+from converter.write.evaluate import Doubles, doubles, is_stored_as, stored_values
+from converter.write.matrices import MatrixRows, matrix_rows, ranges
 
 BLOCK_N_ELEMENTS: Final = 1 << 17  # 1 MB of float64 fits a core's cache
 _COPY_NBYTES: Final = 1 << 22
@@ -72,8 +73,9 @@ def blocks(tensor: PlannedTensor, kept: DeltaKept, n_elements: int = BLOCK_N_ELE
             for part in parts:
                 matrix = replace(tensor, shape=tensor.shape[1:], source=part)
                 yield from blocks(matrix, kept, n_elements)
-        case Merged() as source:
-            yield from map(_bytes, _merged(tensor, source, kept, n_elements))
+        case Merged() | Placed() | WideEmbedding() as source:
+            rows = matrix_rows(source, n_elements, tensor.type)
+            yield from map(_bytes, _computed(tensor, rows, kept, n_elements))
         case source:
             yield from map(_bytes, _rows(tensor, source, n_elements))
 
@@ -99,94 +101,18 @@ def _copied(stored: StoredTensor) -> Iterator[bytes]:
 
 def _rows(tensor: PlannedTensor, source: Rows, n_elements: int) -> Iterator[Array]:
     keeps_type = is_stored_as(source, tensor.type.name)
-    for begin, end in _ranges(tensor.shape, n_elements):
+    for begin, end in ranges(tensor.shape, n_elements):
         if keeps_type:
             yield stored_values(source, begin, end)
         else:
             yield encode(doubles(source, begin, end), tensor.type, tensor.name)
 
 
-def _merged(tensor: PlannedTensor, source: Merged, kept: DeltaKept, n_elements: int) -> Iterator[Array]:
-    merge = _Merge(source, tensor.shape, n_elements)
-    for begin, end in _ranges(tensor.shape, n_elements):
-        base = merge.base(begin, end)
-        merged = merge.served(base, begin, end)
-        encoded = encode(merged, tensor.type, tensor.name)
-        change = np.subtract(merged, base, out=base)
-        kept.add(np.subtract(decode(encoded, tensor.type), merged, out=merged, dtype=np.float64), change)
+def _computed(tensor: PlannedTensor, rows: MatrixRows, kept: DeltaKept, n_elements: int) -> Iterator[Array]:
+    for begin, end in ranges(tensor.shape, n_elements):
+        served, base = rows(begin, end)
+        encoded = encode(served, tensor.type, tensor.name)
+        if base is not served:
+            rounded = decode(encoded, tensor.type)
+            kept.add(np.subtract(rounded, served, dtype=np.float64), np.subtract(served, base, out=base))
         yield encoded
-
-
-class _Merge:
-    """The rows of a Merged, for which what all blocks need is read once."""
-
-    def __init__(self, source: Merged, shape: tuple[int, ...], n_elements: int) -> None:
-        self._source = source
-        self._width = shape[1] if len(shape) > 1 else 1
-        self._n_base_rows = count(source.base)
-        self._rights = [_whole(delta.right) if delta.right else None for delta in source.deltas]
-        self._columns = self._column_factors(n_elements)
-
-    def base(self, begin: int, end: int) -> Doubles:
-        """The base's rows; zeros where it has no more."""
-        n = max(0, min(end, self._n_base_rows) - begin)
-        rows = np.zeros((end - begin, self._width))
-        if n:
-            rows[:n] = doubles(self._source.base, begin, begin + n)
-        return rows
-
-    def served(self, base: Doubles, begin: int, end: int) -> Doubles:
-        """The rows as they are served."""
-        merged = self._sum(base, begin, end)
-        if self._columns is not None:
-            merged *= self._columns
-        elif self._source.magnitude:
-            norms = np.linalg.norm(merged, axis=1, keepdims=True)
-            merged *= doubles(self._source.magnitude.values, begin, end) / norms
-        for replaced in self._source.replaced:
-            _replace(merged, replaced, begin)
-        return merged
-
-    def _sum(self, base: Doubles, begin: int, end: int) -> Doubles:
-        merged = base.copy()
-        for delta, right in zip(self._source.deltas, self._rights, strict=True):
-            merged += _delta_rows(delta, right, begin, end)
-        return merged
-
-    def _column_factors(self, n_elements: int) -> Doubles | None:
-        """What each column of an embedding with DoRA is multiplied by; its norm takes a pass over all rows."""
-        magnitude = self._source.magnitude
-        if magnitude is None or magnitude.of == "rows":
-            return None
-        norm2 = np.zeros(self._width)
-        for begin, end in _ranges((count(self._source.deltas[0].left), self._width), n_elements):
-            norm2 += np.square(self._sum(self.base(begin, end), begin, end)).sum(axis=0)
-        factors: Doubles = doubles(magnitude.values, 0, self._width)[:, 0] / np.sqrt(norm2)
-        return factors
-
-
-def _replace(merged: Doubles, replaced: ReplacedRows, begin: int) -> None:
-    for i, index in enumerate(replaced.indices):
-        if begin <= index < begin + len(merged):
-            merged[index - begin] = doubles(replaced.rows, i, i + 1)
-
-
-def _delta_rows(delta: Delta, right: Doubles | None, begin: int, end: int) -> Doubles:
-    product = doubles(delta.left, begin, end)
-    if right is not None:
-        product = product @ right
-    # Last, because the product of 16-bit factors is exact, in whatever order BLAS sums it. A scaling of 0.3 in the
-    # factors would round every term, and values that lie on a tie of the output's type would follow the order.
-    product *= delta.scaling
-    return product
-
-
-def _whole(source: Rows) -> Doubles:
-    return doubles(source, 0, count(source))
-
-
-def _ranges(shape: tuple[int, ...], n_elements: int) -> Iterator[tuple[int, int]]:
-    width = shape[1] if len(shape) > 1 else 1
-    step = max(1, n_elements // max(1, width))
-    for begin in range(0, shape[0], step):
-        yield begin, min(begin + step, shape[0])

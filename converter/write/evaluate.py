@@ -1,11 +1,22 @@
 """The numbers behind a plan's rows: read, put in order, scaled."""
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from converter.plan.conversion_plan import JoinedColumns, JoinedRows, Rows, StoredColumns, StoredRows, Zeros, shape_of
+from converter.plan.conversion_plan import (
+    Filled,
+    Given,
+    JoinedColumns,
+    JoinedRows,
+    Rows,
+    StoredColumns,
+    StoredRows,
+    Zeros,
+    shape_of,
+)
 from converter.transforms import Identity, indices
 from converter.values.rows import FLOAT_DTYPES, Array, n_rows, read_columns, read_rows
 
@@ -50,8 +61,10 @@ def stored_values(source: Rows, begin: int, end: int) -> Array:
 def doubles(source: Rows, begin: int, end: int) -> Doubles:
     """Rows ``begin`` to ``end`` of a source in float64, shape (end - begin, n_columns); 1 column for a vector."""
     match source:
-        case Zeros(shape):
-            return np.zeros((end - begin, *shape[1:])).reshape(end - begin, -1)
+        case Zeros(shape) | Filled(shape):
+            return np.full((end - begin, prod(shape[1:])), source.value if isinstance(source, Filled) else 0.0)
+        case Given(shape, data):
+            return np.frombuffer(data).reshape(shape)[begin:end]
         case JoinedRows(parts):
             return _below(parts, begin, end)
         case JoinedColumns(parts):

@@ -12,15 +12,16 @@ from converter.errors import JUDGED_BAD, ConverterError
 from converter.plan.conversion_plan import (
     CopiedKeyValue,
     EditedArray,
-    Merged,
+    NewArray,
     NewKeyValue,
     PlannedFile,
     PlannedKeyValue,
     PlannedTensor,
-    Stacked,
+    has_delta,
 )
 from converter.read.gguf_header import (
     ARRAY,
+    BOOL,
     FLOAT32,
     MAGIC,
     STRING,
@@ -50,7 +51,7 @@ def write_gguf(file: PlannedFile, out: BinaryIO, progress: Progress) -> tuple[De
         for block in blocks(tensor, kept):
             progress(out.write(block))
         out.write(bytes(align(tensor.nbytes, file.alignment) - tensor.nbytes))
-        if isinstance(tensor.source, Merged | Stacked):
+        if has_delta(tensor.source):
             measured.append(kept)
     return tuple(measured)
 
@@ -71,14 +72,31 @@ def _key_value(entry: PlannedKeyValue) -> bytes:
             return _copied(entry)
         case EditedArray():
             return _edited(entry)
-        case NewKeyValue(key, str(text)):
-            return _string(key) + struct.pack("<I", STRING) + _string(text)
-        case NewKeyValue(key, int(number)):
-            return _string(key) + struct.pack("<II", UINT32, number)
-        case NewKeyValue(key, tuple(numbers)):
-            return _string(key) + struct.pack(f"<IIQ{len(numbers)}I", ARRAY, UINT32, len(numbers), *numbers)
-        case NewKeyValue(key, number):
-            return _string(key) + struct.pack("<If", FLOAT32, number)
+        case NewArray():
+            return _array(entry)
+        case NewKeyValue(key, value):
+            return _string(key) + _new_value(value)
+
+
+def _new_value(value: str | float | tuple[int, ...]) -> bytes:
+    """A value's type, and the value."""
+    match value:
+        case str(text):
+            return struct.pack("<I", STRING) + _string(text)
+        case bool(flag):
+            return struct.pack("<I?", BOOL, flag)
+        case int(number):
+            return struct.pack("<II", UINT32, number)
+        case tuple(numbers):
+            return struct.pack(f"<IIQ{len(numbers)}I", ARRAY, UINT32, len(numbers), *numbers)
+        case number:
+            return struct.pack("<If", FLOAT32, number)
+
+
+def _array(entry: NewArray) -> bytes:
+    elements = (_string(v) if isinstance(v, str) else scalar_bytes(entry.element_type, v) for v in entry.values)
+    start = struct.pack("<IIQ", ARRAY, entry.element_type, len(entry.values))
+    return _string(entry.key) + start + b"".join(elements)
 
 
 def _edited(entry: EditedArray) -> bytes:

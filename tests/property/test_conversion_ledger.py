@@ -16,6 +16,7 @@ from converter.plan.conversion_plan import ConversionPlan, keys_of
 from converter.plan.ledger import LedgerGapError
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
+from converter.write.head_basis import measure_head
 from tests.rules.specimens import (
     EMBEDDING,
     HEAD,
@@ -107,7 +108,7 @@ def test_a_key_that_no_line_has_fails_the_run(modules: set[str], key: str, tmp_p
         planned(it, LORA)
     # And where no rule had seen it, the ledger would.
     with pytest.raises(LedgerGapError, match=f"{key} is in no line"):
-        plan_conversion(read_adapter(it.directory), read_base_model(base), LORA)
+        plan_conversion(read_adapter(it.directory), read_base_model(base), LORA, measure_head)
 
 
 def test_a_factor_without_its_partner_is_no_line(tmp_path: Path, base: Path) -> None:
@@ -115,7 +116,7 @@ def test_a_factor_without_its_partner_is_no_line(tmp_path: Path, base: Path) -> 
     del it.tensors[f"{MODULES[0]}.lora_B.weight"]
     it.write()
     with pytest.raises(LedgerGapError, match=r"lora_A\.weight is in no line"):
-        plan_conversion(read_adapter(it.directory), read_base_model(base), MODEL)
+        plan_conversion(read_adapter(it.directory), read_base_model(base), MODEL, measure_head)
 
 
 @anything

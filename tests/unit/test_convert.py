@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType
 
 from converter import __version__
 from converter.convert import Refused, plan, write
@@ -14,6 +15,7 @@ from converter.fingerprint import KEY as FINGERPRINT_KEY
 from converter.fingerprint import fingerprint
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
+from tests.rules.bad.checkpoints import weights, write_checkpoint
 from tests.rules.specimens import (
     EMBEDDING,
     HEAD,
@@ -72,7 +74,7 @@ def test_numbers_are_judged_too(specimen: Specimen, tmp_path: Path) -> None:
         convert(specimen, tmp_path / "lora.gguf")
 
 
-def test_a_huggingface_base_makes_loras_only(specimen: Specimen, tmp_path: Path) -> None:
+def test_a_config_alone_makes_loras_only(specimen: Specimen, tmp_path: Path) -> None:
     paths = tmp_path / "of-gguf.gguf", tmp_path / "lora.gguf"
     convert(specimen, paths[0])
     specimen.base = write_huggingface(tmp_path / "base")
@@ -83,8 +85,29 @@ def test_a_huggingface_base_makes_loras_only(specimen: Specimen, tmp_path: Path)
     numbers = [{name: tensor.data.tobytes() for name, tensor in tensors_of(path).items()} for path in paths]
     assert numbers[0] == numbers[1]
     for deployment in (MODEL, UNTIED_LORA, UNTIED_MODEL):
-        with pytest.raises(Refused, match="GG003"):
+        with pytest.raises(Refused, match="BM040"):
             convert(specimen, tmp_path / "output.gguf", deployment)
+
+
+def test_a_huggingface_base_makes_models(specimen: Specimen, tmp_path: Path) -> None:
+    specimen.base = write_checkpoint(tmp_path / "base", _name_or_path="me/tiny")
+    for deployment in (MODEL, UNTIED_MODEL, UNTIED_LORA):
+        files = convert(specimen, tmp_path / deployment.kind, deployment).files
+        metadata = metadata_of(files[0].path)
+        assert metadata["general.architecture"] == "llama"
+        assert metadata["general.name"] == "me/tiny"
+        assert metadata["tokenizer.ggml.tokens"] == ["<|end|>", "a", "b", "ab", *(f"[PAD{i}]" for i in range(4, 48))]
+        assert ("output.weight" in tensors_of(files[0].path)) == deployment.untie
+
+
+def test_a_huggingface_base_is_written_as_it_is_stored(specimen: Specimen, tmp_path: Path) -> None:
+    """What nothing changes keeps its type and its bits; vectors are F32."""
+    specimen.base = write_checkpoint(tmp_path / "base")
+    stored = weights()
+    tensors = tensors_of(convert(specimen, tmp_path / "model.gguf", MODEL).files[0].path)
+    for name, key in {"ffn_up": "mlp.up_proj", "attn_output": "self_attn.o_proj"}.items():
+        assert tensors[f"blk.1.{name}.weight"].data.tobytes() == stored[f"model.layers.1.{key}.weight"][2]
+    assert tensors["blk.0.attn_norm.weight"].tensor_type == GGMLQuantizationType.F32
 
 
 def test_a_value_beyond_the_type_stops_the_run(specimen: Specimen, tmp_path: Path) -> None:

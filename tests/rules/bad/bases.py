@@ -14,6 +14,7 @@ from tests.rules.specimens import (
     head_lora,
     lora,
     tensor,
+    write_gguf,
     write_huggingface,
 )
 
@@ -51,18 +52,12 @@ def a_wider_base_layer(it: Specimen, bases: Path) -> None:
 
 
 @bad("GG001")
-def any_adapter_of_gemma(it: Specimen, bases: Path) -> None:
-    it.base = bases / "gemma.gguf"
+def any_adapter_of_an_untied_gemma(it: Specimen, bases: Path) -> None:
+    it.base = write_gguf(bases / "untied-gemma.gguf", "gemma", tied=False)
     it.write()
 
 
 @bad("GG002")
 def a_lora_on_a_norm(it: Specimen, _: Path) -> None:
     it.tensors |= lora(f"{PREFIX}.model.layers.0.input_layernorm", HIDDEN, 1)
-    it.write()
-
-
-@bad("GG003")
-def a_base_that_is_no_gguf(it: Specimen, _: Path) -> None:
-    it.base = write_huggingface(it.directory.with_name("base"))
     it.write()

@@ -71,7 +71,7 @@ def test_annotations_are_one_line_each_and_can_not_be_forged() -> None:
 
 def test_annotations_have_the_weight_of_their_findings() -> None:
     warning = finding("SC003", severity=Severity.WARNING)
-    elsewhere = replace(finding("GG003"), blocks=frozenset[Kind]({"model"}))
+    elsewhere = replace(finding("BM040"), blocks=frozenset[Kind]({"model"}))
     lines = github_report([report(finding("CF001"), warning, elsewhere)]).splitlines()
     assert [line.split()[0] for line in lines] == ["::error", "::warning", "::notice"]
     assert "adapter_config.json" in lines[0]

@@ -17,17 +17,23 @@ from converter.errors import JUDGED_BAD, ConverterError
 from converter.plan.conversion_plan import (
     CopiedBytes,
     Delta,
+    Filled,
+    Given,
     JoinedColumns,
     JoinedRows,
     Magnitude,
     Merged,
+    Piece,
+    Placed,
     PlannedTensor,
+    Product,
     ReplacedRows,
     Rows,
     Source,
     Stacked,
     StoredColumns,
     StoredRows,
+    WideEmbedding,
     Zeros,
 )
 from converter.read.stored import StoredTensor
@@ -129,6 +135,27 @@ def joined(store: Store) -> JoinedRows:
     return JoinedRows((Zeros((7, N_COLUMNS)), JoinedColumns(beside), StoredRows("a", store.random(21, N_COLUMNS))))
 
 
+def placed(store: Store) -> Placed:
+    """A merged matrix cut in two that change places, and a product over another one."""
+    matrix, other = merged(store), StoredRows("o", store.random(9, 20), scale=0.5)
+    left = Given.of(np.random.default_rng(3).standard_normal((4, 9)))
+    product = Product(left, StoredRows("v", store.random(9, 1)), other)
+    half = N_ROWS // 2
+    pieces = (
+        Piece(matrix, (half, 0), (0, half), (0, 40)),
+        Piece(matrix, (0, 4), (half, N_ROWS), (4, 40), 0.7),
+        Piece(product, (1, 44), (0, 4), (0, 20)),
+    )
+    return Placed((N_ROWS, N_COLUMNS), pieces)
+
+
+def wide_embedding(store: Store) -> WideEmbedding:
+    embedding = StoredRows("w", store.random(N_ROWS, N_COLUMNS - RANK - 32))
+    head = Delta(StoredRows("b", store.random(N_ROWS, RANK)), StoredRows("a", store.random(RANK, 8)), 0.3)
+    mixing = Given.of(0.1 * np.eye(RANK))
+    return WideEmbedding((N_ROWS, N_COLUMNS), embedding, (head,), mixing, 0.7, 0.25, 1000.0)
+
+
 # Each source of rows, and what it should hold.
 SOURCES: dict[str, Callable[[Store], Source]] = {
     "copy": lambda store: CopiedBytes("w", store.random(N_ROWS, N_COLUMNS, dtype="Q4_0")),
@@ -149,18 +176,28 @@ SOURCES: dict[str, Callable[[Store], Source]] = {
     "minus another": minus_another,
     "one expert": one_experts_factors,
     "joined": joined,
+    "one value": lambda _: Filled((N_ROWS, N_COLUMNS), 0.3),
+    "given": lambda _: Given.of(np.random.default_rng(9).standard_normal((N_ROWS, N_COLUMNS))),
+    "placed": placed,
+    "a wide embedding": wide_embedding,
 }
 
 
-def expected(source: Source) -> np.ndarray:
+def expected(source: Source | Product) -> np.ndarray:
     """The numbers of a source, as a whole and in the plainest way."""
     match source:
         case Merged():
             return expected_merge(source)
-        case Stacked(parts):
-            return np.stack(list(map(expected, parts)))
         case CopiedBytes(_, tensor):
             return numbers(tensor)
+        case Stacked(parts):
+            return np.stack(list(map(expected, parts)))
+        case Product(left, columns, matrix):
+            weights = expected(columns)[:, 0] if columns else np.ones(left.shape[1])
+            product: np.ndarray = (expected(left) * weights) @ expected(matrix)
+            return product
+        case Placed() | WideEmbedding():
+            return expected_placed(source)
         case rows:
             return expected_rows(rows)
 
@@ -172,12 +209,32 @@ def expected_rows(source: Rows) -> np.ndarray:
         case StoredRows(_, tensor, order, scale, add, every):
             rows = numbers(tensor)[PERMUTED] if order == ORDER else numbers(tensor)
             return scale * (rows[:, every[0] :: every[1]] if every else rows) + add
-        case Zeros(shape):
-            return np.zeros(shape)
+        case Zeros(shape) | Filled(shape):
+            return np.full(shape, source.value if isinstance(source, Filled) else 0.0)
+        case Given():
+            return np.array(source.rows())
         case JoinedRows(parts):
             return np.vstack(list(map(expected_rows, parts)))
         case JoinedColumns(parts):
-            return np.hstack(list(map(expected_rows, parts)))
+            return np.hstack(list(map(expected, parts)))
+
+
+def expected_placed(source: Placed | WideEmbedding) -> np.ndarray:
+    whole = np.zeros(source.shape)
+    if isinstance(source, Placed):
+        for piece in source.pieces:
+            part = piece.factor * expected(piece.matrix)[slice(*piece.rows), slice(*piece.columns)]
+            (row, column), (height, width) = piece.at, part.shape
+            whole[row : row + height, column : column + width] = part
+        return whole
+    embedding = source.factor * expected(source.embedding)
+    head = np.hstack([delta.scaling * expected(delta.left) for delta in source.head]) @ expected(source.mixing)
+    n, r = embedding.shape[1], head.shape[1]
+    # As float32 stores it: the filler makes up for the rounding.
+    length = np.linalg.norm(embedding, axis=1).astype(np.float32)
+    whole[:, :n], whole[:, n : n + r], whole[:, -32], whole[:, -30] = embedding, head, source.constant, length
+    whole[:, -31] = np.sqrt(source.norm2 - (whole**2).sum(axis=1))
+    return whole
 
 
 def expected_merge(source: Merged) -> np.ndarray:

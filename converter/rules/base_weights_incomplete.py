@@ -1,0 +1,33 @@
+"""The base is a Hugging Face directory that lacks weights, or has some of another shape than its config says.
+
+Why it matters: a merged model, or an untied base, is written from all of the base's weights; a LoRA file needs only
+config.json. llama.cpp refuses a GGUF in which a tensor is missing.
+
+What to do: download the whole model (every file that model.safetensors.index.json names), or give the base as a GGUF.
+"""
+
+from collections.abc import Iterator
+
+from converter.diagnostics import WHOLE_BASE, BaseCheck, Problem, Rule, Severity
+from converter.read.adapter import Adapter
+from converter.read.base_model import BaseModel
+from converter.read.checkpoint_parts import misshaped, missing
+
+
+def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
+    """Yield a directory without weights, or the first tensor that is missing and the first that doesn't fit."""
+    if not base.is_convertible_checkpoint:
+        return
+    if not base.tensors:
+        yield Problem(base.label, "has no model.safetensors: its weights are not there", WHOLE_BASE)
+        return
+    lacking = tuple(missing(base))
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        yield Problem(base.label, f"lacks the weights of {lacking[0]}{more}", WHOLE_BASE)
+    for key, found, wanted in misshaped(base):
+        yield Problem(key, f"has the shape {list(found)}, wanted {list(wanted)} by config.json", WHOLE_BASE)
+        return
+
+
+RULE = Rule("BM040", "base-weights-incomplete", Severity.ERROR, BaseCheck(check))
