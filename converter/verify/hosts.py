@@ -98,9 +98,7 @@ def _compare_delta(name: str, want: Want, factors: Mapping[str, Weights], alpha:
         found = scale * left.values(rows) @ right
         wanted = want.rows(rows, True) - want.rows(rows, False)
         if found.shape != wanted.shape:
-            return TensorCheck(
-                f"{name} (LoRA)", "nothing", fault=f"has shape {found.shape}, not {wanted.shape}"
-            )
+            return TensorCheck(f"{name} (LoRA)", "nothing", fault=f"has shape {found.shape}, not {wanted.shape}")
         product.add(found, wanted)
     type_name = max(a.tensor.type.name, b.tensor.type.name, key=_DELTA_TOLERANCE.__getitem__)
     return product.judged(f"{name} (LoRA)", type_name, _DELTA_TOLERANCE)

@@ -8,6 +8,7 @@ from converter.errors import ConverterError
 from converter.read.adapter import Adapter
 from converter.read.base_model import read_base_model
 from converter.verify.comparison import LogitsComparison, Sample, compare_logits
+from converter.verify.hosts import is_hosted, prove_hosted, prove_hosted_lora
 from converter.verify.llama_cpp import DEFAULTS, LlamaCpp, LlamaCppFailed
 from converter.verify.lora_pairs import prove_lora
 from converter.verify.prompts import Sequences, invoked
@@ -137,9 +138,10 @@ def _prove_tensors(
     model = read_base_model(deployed.model)
     if isinstance(deployed, DeployedLora):
         types = {tensor.type.name for shard in model.shards for tensor in shard.tensors}
-        return prove_lora(deployed.lora, model, reference, progress), lora_threshold(types)
+        prove_pairs = prove_hosted_lora if is_hosted(model) else prove_lora
+        return prove_pairs(deployed.lora, model, reference, progress), lora_threshold(types)
     base = read_base_model(deployed.base) if deployed.base else None
-    proof = prove_model(model, base, reference, progress)
+    proof = (prove_hosted if is_hosted(model) else prove_model)(model, base, reference, progress)
     touched = {check.type for check in proof.checks if check.type and check.touched}
     untouched = {check.type for check in proof.checks if check.type and not check.touched}
     return proof, model_threshold(touched, untouched)

@@ -12,8 +12,8 @@ from converter.check import check_adapter
 from converter.cli.to_gguf import main
 from converter.convert import plan, write
 from converter.diagnostics import Deployment
+from converter.plan.base_tensors import base_tensors
 from converter.plan.conversion_plan import PlannedTensor
-from converter.plan.copied import copied_tensor
 from converter.read.adapter import read_adapter
 from converter.read.base_model import BaseModel, read_base_model
 from converter.through_peft.equivalent import equivalent_adapter
@@ -85,8 +85,7 @@ def test_one_module_that_was_not_merged_is_found_out(llama_cpp: LlamaCpp, tmp_pa
 def as_in_the_base(tensor: PlannedTensor, base: BaseModel) -> PlannedTensor:
     if tensor.name != "blk.1.attn_k.weight":
         return tensor
-    shard = base.shards[0]
-    return copied_tensor(tensor.name, shard.by_name[tensor.name], shard.path)
+    return next(own for own in base_tensors(base) if own.name == tensor.name).planned(tensor.name)
 
 
 def verified(llama_cpp: LlamaCpp, base: TinyModel, method: str, model: Path) -> Verification:

@@ -20,6 +20,7 @@ from converter.diagnostics import OPTIONS, Kind
 from converter.read.adapter import Adapter, read_adapter
 from converter.read.base_model import read_base_model
 from converter.verify.comparison import kl_divergence, log_softmax
+from converter.verify.hosts import is_hosted, prove_hosted, prove_hosted_lora
 from converter.verify.llama_cpp import LlamaCpp
 from converter.verify.lora_pairs import prove_lora
 from converter.verify.reference import Reference
@@ -28,8 +29,6 @@ from converter.verify.verification import Deployed, DeployedLora, DeployedModel
 from fixtures.tiny import TinyModel
 from fixtures.variation import BASES, Truth, Variation, save_variation
 
-# llama.cpp never reads a head of its own for these: src/models/gemma.cpp and gemma2.cpp.
-TIED_FOR_GOOD = ("gemma", "gemma2")
 LARGEST_RATIO = 1e-4
 LEAST_EFFECT = 0.05  # nats: a hundred thousand times the noise of the noisiest base
 
@@ -65,10 +64,7 @@ class Saved:
 
 def expected(variation: Variation, column: str, kind: Kind) -> str | None:
     """The code that refuses the deployment; None where it is exact."""
-    code = variation.refusals(column).get(kind)
-    if code is None and kind.startswith("untie") and column in TIED_FOR_GOOD:
-        return "GG001"
-    return code
+    return variation.refusals(column).get(kind)
 
 
 def convert(saved: Saved, kind: Kind, output: Path) -> Result:
@@ -109,8 +105,10 @@ def tensor_proof(saved: Saved, files: Deployed) -> TensorProof:
     """Every tensor of the output against PEFT's weights in float64."""
     model = read_base_model(files.model)
     if isinstance(files, DeployedLora):
-        return prove_lora(files.lora, model, saved.reference, lambda *_: None)
-    return prove_model(model, read_base_model(saved.truth.gguf), saved.reference, lambda *_: None)
+        prove_pairs = prove_hosted_lora if is_hosted(model) else prove_lora
+        return prove_pairs(files.lora, model, saved.reference, lambda *_: None)
+    base = read_base_model(saved.truth.gguf)
+    return (prove_hosted if is_hosted(model) else prove_model)(model, base, saved.reference, lambda *_: None)
 
 
 def delete(output: Path) -> None:
