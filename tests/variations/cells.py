@@ -19,6 +19,7 @@ from converter.cli.to_gguf import main as adapter_to_gguf
 from converter.diagnostics import OPTIONS, Kind
 from converter.read.adapter import Adapter, read_adapter
 from converter.read.base_model import read_base_model
+from converter.read.gguf_header import read_gguf_header
 from converter.verify.comparison import kl_divergence, log_softmax
 from converter.verify.hosts import is_hosted, prove_hosted, prove_hosted_lora
 from converter.verify.llama_cpp import LlamaCpp
@@ -97,8 +98,12 @@ def deployed(saved: Saved, kind: Kind, output: Path) -> Deployed:
 def ratio(saved: Saved, files: Deployed, llama_cpp: LlamaCpp) -> float:
     """KL(PEFT || deployed) / KL(PEFT || base), PEFT's logits as they were when the adapter was saved."""
     lora = files.lora if isinstance(files, DeployedLora) else None
-    served = np.stack(llama_cpp.logits(files.model, saved.truth.sequences, lora=lora))
-    return _kl(saved.truth.peft, served) / (saved.effect if saved.variation.has_effect else 1.0)
+    # grok's attention is global: its context ends at Gemma 2's window.
+    kv = read_gguf_header(files.model).kv
+    n = int(str(kv["grok.context_length"])) if kv["general.architecture"] == "grok" else None
+    served = np.stack(llama_cpp.logits(files.model, [it[:n] for it in saved.truth.sequences], lora=lora))
+    peft, base = saved.truth.peft[:, :n], saved.truth.base[:, :n]
+    return _kl(peft, served) / (_kl(peft, base) if saved.variation.has_effect else 1.0)
 
 
 def tensor_proof(saved: Saved, files: Deployed) -> TensorProof:

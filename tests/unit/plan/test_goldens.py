@@ -68,8 +68,14 @@ def test_a_plan_depends_on_nothing_but_its_inputs(tmp_path: Path) -> None:
 
 def test_a_digest_tells_what_differs(tmp_path: Path) -> None:
     digests = set()
-    scales = ({}, {"lora_alpha": 16}, {"lora_alpha": 0.5}, {"alpha_pattern": {"q_proj": 1}})
-    for change in (*scales, {"task_type": "FEATURE_EXTRACTION"}):
+    scales: tuple[dict[str, object], ...] = (
+        {},
+        {"lora_alpha": 16},
+        {"lora_alpha": 0.5},
+        {"alpha_pattern": {"q_proj": 1}},
+    )
+    changes: tuple[dict[str, object], ...] = (*scales, {"task_type": "FEATURE_EXTRACTION"})
+    for change in changes:
         it = Specimen(tmp_path / "adapter", write_gguf(tmp_path / "base.gguf"))
         it.config |= change
         it.write()
