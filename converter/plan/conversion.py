@@ -37,11 +37,6 @@ def plan_conversion(adapter: Adapter, base: BaseModel, deployment: Deployment, m
 def _notes(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Iterator[str]:
     """What whoever serves the output has to know."""
     yield from vocabulary_notes(adapter, base, deployment)
-    if adapter.config and adapter.config.alora_invocation_tokens:
-        yield (
-            "an aLoRA: llama-server applies it from its invocation tokens on, once they are in the prompt; "
-            "other programs apply it to every token"
-        )
     window = ignored_window(base)
     if window:
         yield f"llama.cpp's graph hasn't the sliding window of {window} tokens: keep the context to that"

@@ -108,7 +108,6 @@ _APPLIED: Final = {
     "lora_bias": "adds to the modules' biases",
     "trainable_token_indices": "names the rows that are replaced",
     "layer_replication": "gives the layers their order",
-    "alora_invocation_tokens": "written as adapter.alora.invocation_tokens",
 }
 _SCALES: Final = ("lora_alpha", "use_rslora", "alpha_pattern")
 

@@ -155,8 +155,6 @@ def _key_values(adapter: Adapter, base: BaseModel, alpha: float) -> Iterator[New
     yield NewKeyValue("general.type", "adapter")
     yield NewKeyValue("adapter.type", "lora")
     yield NewKeyValue("adapter.lora.alpha", float(alpha))
-    if adapter.config and adapter.config.alora_invocation_tokens:
-        yield NewKeyValue("adapter.alora.invocation_tokens", adapter.config.alora_invocation_tokens)
     yield from _base_names(adapter)
 
 

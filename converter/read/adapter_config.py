@@ -47,7 +47,7 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
         "lora_bias": Field("applied"),
         "trainable_token_indices": Field("applied"),
         "layer_replication": Field("applied"),
-        "alora_invocation_tokens": Field("applied"),
+        "alora_invocation_tokens": Field("default"),
         "target_modules": Field("selects"),
         "target_parameters": Field("selects"),
         "exclude_modules": Field("selects"),

@@ -28,7 +28,8 @@ _CONSEQUENCES: Final = {
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each field with such a value."""
     if adapter.config:
-        for field in adapter.config.unsupported:
+        # Invocation tokens have a rule of their own, which says more.
+        for field in (field for field in adapter.config.unsupported if field != "alora_invocation_tokens"):
             value = json.dumps(adapter.config.raw[field])[:80]
             consequence = _CONSEQUENCES.get(field, "it changes the weights")
             yield Problem(field, f"is {value}: {consequence}, which is not converted")

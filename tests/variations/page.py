@@ -33,8 +33,8 @@ of each architecture and runs the result in real llama.cpp. There are two outcom
 - A dash: the architecture can't have this variation; below the table it says why.
 
 All bases have tied ends, but for *llama untied*. llama.cpp never reads a head of its own for Gemma 1 and 2: what
-`--untie` makes elsewhere is refused there with [GG001], and rows don't repeat it. Deployments that else fare alike
-share a row, with the largest of their ratios.
+`--untie` makes of these runs in another graph, its [host](hosts.md). Deployments that fare alike share a row, with the
+largest of their ratios.
 
 The last two columns are what convert_lora_to_gguf.py (llama.cpp 0c1e57098, its file served by the same llama.cpp) and
 PEFT's merge_and_unload (0.21.2, the merged model saved and loaded again) make of the same adapter on the base as it is,
@@ -85,8 +85,8 @@ def _rows(variation: Variation, outcomes: _Found) -> Iterator[_Row]:
 
 
 def _class(outcome: Outcome) -> str:
-    """What makes deployments differ; GG001 stands for what the row says elsewhere."""
-    return outcome if isinstance(outcome, str) and outcome != "GG001" else "exact"
+    """What makes deployments differ."""
+    return outcome if isinstance(outcome, str) else "exact"
 
 
 def _worst(variation: Variation, column: str, kinds: list[Kind], outcomes: _Found) -> str:

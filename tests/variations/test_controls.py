@@ -14,7 +14,6 @@ from converter.plan.conversion_plan import (
     CopiedBytes,
     Delta,
     Merged,
-    NewKeyValue,
     PlannedTensor,
     Stacked,
     StoredRows,
@@ -203,20 +202,3 @@ def _spoilt(conversion: ConversionPlan, spoil: Spoil, base: BaseModel) -> Conver
     tensors = tuple(spoil(tensor, base) for tensor in file.tensors)
     assert tensors != file.tensors
     return replace(conversion, files=(replace(file, tensors=tensors),))
-
-
-@pytest.mark.variations
-@pytest.mark.llama
-def test_an_alora_without_its_tokens_is_found_out(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
-    """Its invocation tokens are metadata: without them llama-server has the adapter always on."""
-    variation = next(variation for variation in VARIATIONS if variation.name == "alora_invocation_tokens")
-    saved = Saved(variation, "llama", tmp_path)
-    adapter, base = saved.read(), read_base_model(saved.truth.gguf)
-    conversion = plan(adapter, base, Deployment("lora"))
-    (file,) = conversion.files
-    entries = tuple(e for e in file.key_values if not (isinstance(e, NewKeyValue) and "invocation" in e.key))
-    assert entries != file.key_values
-    write(replace(conversion, files=(replace(file, key_values=entries),)), adapter, base, tmp_path / "output")
-    files = deployed(saved, "lora", tmp_path / "output")
-    assert tensor_proof(saved, files).faults
-    assert ratio(saved, files, llama_cpp) > 10 * LARGEST_RATIO
