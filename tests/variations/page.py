@@ -32,9 +32,8 @@ of each architecture and runs the result in real llama.cpp. There are two outcom
   `adapter-check` shows the same code, and [rules.md](rules.md) says why and what to do.
 - A dash: the architecture can't have this variation; below the table it says why.
 
-All bases have tied ends, but for *llama untied*. llama.cpp never reads a head of its own for Gemma 1 and 2: what
-`--untie` makes of these runs in another graph, its [host](hosts.md). Deployments that fare alike share a row, with the
-largest of their ratios.
+All bases have tied ends, but for *llama untied*. Untied, Gemma 1 and 2 are served as the architectures that
+[hosts.md](hosts.md) names. Deployments that fare alike share a row, with the largest of their ratios.
 
 The last two columns are what convert_lora_to_gguf.py (llama.cpp 0c1e57098, its file served by the same llama.cpp) and
 PEFT's merge_and_unload (0.21.2, the merged model saved and loaded again) make of the same adapter on the base as it is,
@@ -75,18 +74,13 @@ def _rows(variation: Variation, outcomes: _Found) -> Iterator[_Row]:
     """A row for each set of deployments that fare alike."""
     by_pattern: dict[tuple[str, ...], list[Kind]] = {}
     for kind in KINDS:
-        pattern = tuple(_class(outcomes.get((variation.name, column, kind))) for column in BASES)
-        by_pattern.setdefault(pattern, []).append(kind)
+        found = (outcomes.get((variation.name, column, kind)) for column in BASES)
+        by_pattern.setdefault(tuple("exact" if isinstance(it, float) else str(it) for it in found), []).append(kind)
     for n, kinds in enumerate(by_pattern.values()):
         cells = tuple(_worst(variation, column, kinds, outcomes) for column in BASES)
         deployments = "all" if len(kinds) == len(KINDS) else ", ".join(f"`{OPTIONS[kind]}`" for kind in kinds)
         today, merge = INCUMBENTS.get(variation.name, ("", ""))
         yield (variation.name, deployments, *cells, today, merge) if n == 0 else ("", deployments, *cells, "", "")
-
-
-def _class(outcome: Outcome) -> str:
-    """What makes deployments differ."""
-    return outcome if isinstance(outcome, str) else "exact"
 
 
 def _worst(variation: Variation, column: str, kinds: list[Kind], outcomes: _Found) -> str:

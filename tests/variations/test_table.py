@@ -34,6 +34,22 @@ from tests.variations.cells import (
 from tests.variations.page import Outcomes
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
+CELLS = tuple(
+    (variation, column)
+    for column, base in BASES.items()
+    for variation in VARIATIONS
+    if not variation.lacking(names_of(base))
+)
+CONVERTIBLE = tuple(
+    (variation, column)
+    for variation, column in CELLS
+    if any(expected(variation, column, kind) is None for kind in KINDS)
+)
+
+# What nobody knows.
+KEY = "base_model.model.model.steering.lora_phase"
+FIELD = "lora_phase_shift"
+
 # What make test runs: every variation on one base, some on every base.
 EVERYTHING_ON = "llama"
 EVERYWHERE = (
@@ -48,16 +64,6 @@ EVERYWHERE = (
 )
 
 
-def _rows() -> list[object]:
-    """Every variation on every base that can have it."""
-    return [
-        _row(variation, column)
-        for column, base in BASES.items()
-        for variation in VARIATIONS
-        if not variation.lacking(names_of(base))
-    ]
-
-
 def _row(variation: Variation, column: str) -> object:
     representative = column == EVERYTHING_ON or variation.name in EVERYWHERE
     marks = [pytest.mark.llama] if representative else []
@@ -65,7 +71,7 @@ def _row(variation: Variation, column: str) -> object:
 
 
 @pytest.mark.variations
-@pytest.mark.parametrize(("variation", "column"), _rows())
+@pytest.mark.parametrize(("variation", "column"), [_row(*cell) for cell in CELLS])
 def test_every_deployment_is_exact_or_refused(
     variation: Variation, column: str, llama_cpp: LlamaCpp, outcomes: Outcomes, tmp_path: Path
 ) -> None:
@@ -104,9 +110,9 @@ def _refused(saved: Saved, kind: Kind, output: Path, code: str) -> None:
 
 
 @pytest.mark.variations
-@pytest.mark.parametrize(("variation", "column"), _rows())
+@pytest.mark.parametrize(("variation", "column"), [_row(*cell) for cell in CONVERTIBLE])
 def test_what_nobody_knows_is_named_and_refused(variation: Variation, column: str, tmp_path: Path) -> None:
-    """An unknown key, and an unknown config field with a value, in every adapter of the table."""
+    """An unknown key, and an unknown config field with a value, in every adapter that is converted somewhere."""
     saved = Saved(variation, column, tmp_path)
     weights, config = saved.adapter / "adapter_model.safetensors", saved.adapter / "adapter_config.json"
     save_file({**load_file(weights), KEY: torch.ones(4)}, weights)
@@ -116,10 +122,6 @@ def test_what_nobody_knows_is_named_and_refused(variation: Variation, column: st
         blocked = [set(found["blocks"]) for found in findings if part in f"{found['where']} {found['message']}"]
         assert set(OPTIONS.values()) in blocked, part
     assert convert(saved, "model", tmp_path / "output").exit_code == 1
-
-
-KEY = "base_model.model.model.steering.lora_phase"
-FIELD = "lora_phase_shift"
 
 
 def test_the_table_is_as_large_as_it_claims() -> None:
