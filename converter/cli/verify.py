@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ import click
 
 from converter import __version__
 from converter.cli.ending import one_clear_line
+from converter.cli.initial_adapter import HELP as INITIAL_HELP
+from converter.cli.initial_adapter import read_initial_adapter
 from converter.errors import JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
 from converter.read.adapter import Adapter, read_adapter
 from converter.read.checkpoint import find_adapters
@@ -44,6 +47,7 @@ _PATH = click.Path(path_type=Path)
     type=_PATH,
     help="The GGUF that a LoRA is served on, or that a merged model was made from. Default: --base, if it is a GGUF.",
 )
+@click.option("--initial-adapter", type=_PATH, help=INITIAL_HELP)
 @click.option("--prompts", type=_PATH, help="Texts to compare on, one a line. Default: a built-in set.")
 @click.option("--tokens", type=_PATH, help="Token ids to compare on, one sequence a line.")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -54,6 +58,7 @@ def main(
     model: Path | None,
     lora: Path | None,
     base_gguf: Path | None,
+    initial_adapter: Path | None,
     prompts: Path | None,
     tokens: Path | None,
     style: str,
@@ -62,6 +67,8 @@ def main(
         if prompts and tokens:
             raise ConverterError("give --prompts or --tokens, not both")
         found = _adapter(adapter)
+        if initial_adapter:
+            found = replace(found, initial=read_initial_adapter(initial_adapter))
         _need_extra()
         deployed = _deployed(model, lora, base_gguf or (base if base.is_file() else None))
         verification = _verify(found, base, deployed, prompts, tokens)
