@@ -7,3 +7,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Before torch is imported, too. On two busy cores, threads that spin while they wait made a training step four times
 # as long as one thread alone.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# One of several processes of tests has one core.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
