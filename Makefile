@@ -8,7 +8,7 @@ BIN := .venv/bin
 # No step may reach for a model hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help venv demo test check variations format bench clean
+.PHONY: help venv demo test check variations format bench bench-hosts clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -19,6 +19,7 @@ help:
 	@echo "make variations  every PEFT variation on every architecture: exact or refused"
 	@echo "make format  put the code in the form that make check wants"
 	@echo "make bench   measure time and memory"
+	@echo "make bench-hosts  untie a random model of Gemma-2B's size for each host; 18 GB of disk"
 	@echo "make clean   remove what make made"
 
 venv: .venv/installed
@@ -60,6 +61,9 @@ format: .venv/installed
 
 bench: .venv/smollm2 .venv/gemma3
 	$(BIN)/python benchmarks/bench.py
+
+bench-hosts: .venv/gemma3
+	$(BIN)/python -m benchmarks.hosts
 
 clean:
 	rm -rf .venv demo-output .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
