@@ -42,7 +42,7 @@ demo: .venv/smollm2
 	$(BIN)/python examples/demo.py
 
 test: check .venv/smollm2 .venv/gemma3
-	$(BIN)/pytest -m "llama or model"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "llama or model"
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
