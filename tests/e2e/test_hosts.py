@@ -18,8 +18,9 @@ import pytest
 from converter.convert import plan, write
 from converter.diagnostics import Deployment
 from converter.errors import ConverterError
-from converter.plan.conversion_plan import ConversionPlan, Merged, PlannedFile
+from converter.plan.conversion_plan import ConversionPlan, PlannedFile
 from converter.plan.rehost.hosting import hosted_model
+from converter.plan.sources import Merged
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
 from converter.read.gguf_header import read_gguf_header
@@ -30,6 +31,7 @@ from converter.write.head_basis import measure_head
 from fixtures.adapters import saved_logits, tiny_adapter
 from fixtures.tiny import HOSTED, N_VOCAB, WINDOW, TinyModel, token_sequences
 from fixtures.trained_tokenizers import write_byte_level
+from tests.e2e.llama_quantize import INSTALLED, llama_quantize
 from tests.e2e.requantised import requantised
 
 pytestmark = pytest.mark.llama
@@ -183,14 +185,20 @@ def test_every_base_type_is_hosted(
 QUANTISED = [("Q8_0", 0.01), ("Q6_K", 0.02), ("Q4_K_M", 0.25)]
 LONG = [("gemma-long", "gemma3"), ("gemma-long", "spark2_5"), ("gemma-long", "wide")]
 LONG += [("gemma2-long", "wide"), ("gemma2-long", "grok")]
+# The one test that may be skipped: only a compiler makes this oracle.
+COMPILED = pytest.mark.skipif(not INSTALLED, reason="needs llama-cpp-python: make .venv/llama-cpp-python compiles it")
+QUANTISERS = [pytest.param(requantised, id="libgguf"), pytest.param(llama_quantize, id="llama.cpp", marks=COMPILED)]
 
 
+@pytest.mark.parametrize("quantise", QUANTISERS)
 @pytest.mark.parametrize(("case", "quantised"), list(product(LONG, QUANTISED)))
 def test_a_hosted_head_survives_quantising(
     case: tuple[str, str],
     quantised: tuple[str, float],
+    quantise: Callable[[Path, Path, str], Path],
     llama_cpp: LlamaCpp,
     tmp_path: Path,
+    *,
     record_property: Callable[[str, object], None],
 ) -> None:
     (name, host), (file_type, largest) = case, quantised
@@ -199,7 +207,7 @@ def test_a_hosted_head_survives_quantising(
     deployment = Deployment("model", True, "f16", host)
     ratios = []
     for make in (_written, _without_head):
-        file = requantised(make(base, adapter, deployment, tmp_path), tmp_path / "quantised.gguf", file_type)
+        file = quantise(make(base, adapter, deployment, tmp_path), tmp_path / "quantised.gguf", file_type)
         ratios.append(_ratio(llama_cpp, adapter, file, host))
     record_property("ratio", f"{ratios[0]:.3g}, without the head's delta {ratios[1]:.3g}")
     assert ratios[0] <= largest < ratios[1]
