@@ -8,16 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from converter.dtypes import F16, F32, GGML_BY_NAME, GgmlType
-from converter.plan.conversion_plan import (
-    CopiedBytes,
-    PlannedTensor,
-    Rows,
-    Stacked,
-    StoredColumns,
-    StoredRows,
-    shape_of,
-)
+from converter.plan.conversion_plan import PlannedTensor
 from converter.plan.rope import rope_factors
+from converter.plan.sources import CopiedBytes, Rows, Stacked, StoredColumns, StoredRows, shape_of
 from converter.read.base_model import BaseModel
 from converter.read.checkpoint_parts import Part, parts_of
 from converter.read.stored import StoredTensor

@@ -6,9 +6,11 @@ This is the product's promise as a data structure. A key in no line is a bug of 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from converter.plan.conversion_plan import Fate, LedgerLine, PlannedFile, StoredRows, keys_of, stored_in
-from converter.read.adapter import Adapter, AdapterTensor, Origin
+from converter.plan.conversion_plan import Fate, LedgerLine, PlannedFile
+from converter.plan.sources import StoredRows, keys_of, stored_in
+from converter.read.adapter import Adapter, Origin
 from converter.read.adapter_config import FIELDS, AdapterConfig, holds_nothing
+from converter.read.adapter_tensors import AdapterTensor
 from converter.read.module_paths import HEAD
 
 

@@ -10,12 +10,11 @@ from typing import Final
 from converter.dtypes import F32, GgmlType
 from converter.errors import ConverterError
 from converter.plan.changes import Change, Changes, changes_of
-from converter.plan.conversion_plan import (
+from converter.plan.conversion_plan import NewKeyValue, PlannedFile, PlannedTensor
+from converter.plan.outtypes import factor_type
+from converter.plan.sources import (
     JoinedColumns,
     JoinedRows,
-    NewKeyValue,
-    PlannedFile,
-    PlannedTensor,
     Rows,
     Stacked,
     StoredColumns,
@@ -24,7 +23,6 @@ from converter.plan.conversion_plan import (
     shape_of,
     stored_in,
 )
-from converter.plan.outtypes import factor_type
 from converter.read.adapter import Adapter, LoraPair
 from converter.read.base_model import BaseModel
 from converter.transforms import order_of

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from converter.dtypes import F32
 from converter.plan.base_tensors import BaseTensor, base_tensors
 from converter.plan.changes import Change, Changes, changes_of
-from converter.plan.conversion_plan import (
+from converter.plan.conversion_plan import PlannedFile, PlannedTensor
+from converter.plan.metadata import alignment_of, base_key_values
+from converter.plan.outtypes import merged_type
+from converter.plan.sources import (
     Delta,
     Magnitude,
     Merged,
-    PlannedFile,
-    PlannedTensor,
     ReplacedRows,
     Rows,
     Source,
@@ -24,10 +25,9 @@ from converter.plan.conversion_plan import (
     StoredRows,
     Zeros,
 )
-from converter.plan.metadata import alignment_of, base_key_values
-from converter.plan.outtypes import merged_type
 from converter.plan.vocabulary import with_vocabulary
-from converter.read.adapter import Adapter, AdapterTensor, LoraPair
+from converter.read.adapter import Adapter, LoraPair
+from converter.read.adapter_tensors import AdapterTensor
 from converter.read.base_model import BaseModel
 from converter.read.module_paths import HEAD
 from converter.read.vocabulary import vocabulary_of

@@ -4,21 +4,23 @@ import json
 from hashlib import sha256
 
 from converter.plan.conversion_plan import (
-    CopiedBytes,
     CopiedKeyValue,
-    Delta,
     EditedArray,
+    NewArray,
+    NewKeyValue,
+    PlannedFile,
+    PlannedKeyValue,
+)
+from converter.plan.sources import (
+    CopiedBytes,
+    Delta,
     Filled,
     Given,
     JoinedColumns,
     JoinedRows,
     Merged,
-    NewArray,
-    NewKeyValue,
     Piece,
     Placed,
-    PlannedFile,
-    PlannedKeyValue,
     Product,
     Rows,
     Source,

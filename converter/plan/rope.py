@@ -7,7 +7,8 @@ https://github.com/ggml-org/llama.cpp; what the types compute: modeling_rope_uti
 from collections.abc import Iterable, Iterator
 from math import log, pi, sqrt
 
-from converter.plan.conversion_plan import Given, NewKeyValue
+from converter.plan.conversion_plan import NewKeyValue
+from converter.plan.sources import Given
 from converter.read.base_model import BaseModel
 from converter.read.rope import Rope, rope_of
 

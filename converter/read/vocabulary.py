@@ -12,7 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from converter.read.adapter import Adapter, AdapterTensor
+from converter.read.adapter import Adapter
+from converter.read.adapter_tensors import AdapterTensor
 from converter.read.base_model import BaseModel
 from converter.read.gguf_header import INT32, STRING, GgufArray, read_scalars, read_strings
 from converter.read.module_paths import EMBEDDING, HEAD

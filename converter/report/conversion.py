@@ -4,8 +4,8 @@ from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING
 
-from converter.plan.conversion_plan import (
-    ConversionPlan,
+from converter.plan.conversion_plan import ConversionPlan, PlannedFile, PlannedTensor
+from converter.plan.sources import (
     CopiedBytes,
     Filled,
     Given,
@@ -13,8 +13,6 @@ from converter.plan.conversion_plan import (
     JoinedRows,
     Merged,
     Placed,
-    PlannedFile,
-    PlannedTensor,
     Product,
     Rows,
     Source,

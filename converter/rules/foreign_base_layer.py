@@ -11,7 +11,8 @@ the base that the adapter was trained on.
 from collections.abc import Iterator
 
 from converter.diagnostics import LORA, BaseValuesCheck, CannotLookError, Problem, Rule, Severity
-from converter.read.adapter import Adapter, AdapterTensor
+from converter.read.adapter import Adapter
+from converter.read.adapter_tensors import AdapterTensor
 from converter.read.base_model import BaseModel
 from converter.rules.ends import ENDS
 

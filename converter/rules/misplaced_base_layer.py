@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter, AdapterTensor
+from converter.read.adapter import Adapter
 from converter.read.adapter_keys import Role
+from converter.read.adapter_tensors import AdapterTensor
 from converter.rules.ends import ENDS
 
 # Beside the pairs of a LoRA: other methods' tensors, token rows, and a tied head's, which repeat the embedding's.

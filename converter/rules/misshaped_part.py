@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from math import prod
 
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter, AdapterTensor, LoraPair
+from converter.read.adapter import Adapter, LoraPair
+from converter.read.adapter_tensors import AdapterTensor
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:

@@ -14,8 +14,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 
 from converter.errors import JUDGED_BAD, ConverterError
-from converter.read.adapter import Adapter, AdapterTensor
+from converter.read.adapter import Adapter
 from converter.read.adapter_keys import bare_key
+from converter.read.adapter_tensors import AdapterTensor
 from converter.read.base_model import BaseModel
 from converter.through_peft.shell import matrices_of, shell_of
 

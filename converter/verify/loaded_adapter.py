@@ -19,8 +19,9 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from converter.errors import ConverterError
-from converter.read.adapter import Adapter, AdapterTensor
+from converter.read.adapter import Adapter
 from converter.read.adapter_keys import Role, bare_key, parse_key
+from converter.read.adapter_tensors import AdapterTensor
 from converter.verify.peft_layers import NAME, Factors, delta, factors, is_product
 from converter.verify.prepared_base import PreparedBase, read_values
 from converter.verify.reference_base import quiet

@@ -23,9 +23,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from converter.errors import ConverterError
-from converter.read.adapter import Adapter, AdapterTensor
+from converter.read.adapter import Adapter
 from converter.read.adapter_config import AdapterConfig
 from converter.read.adapter_keys import Role
+from converter.read.adapter_tensors import AdapterTensor
 from converter.read.module_paths import EMBEDDING, HEAD, normal_module
 from converter.read.tokenizer import read_tokenizer
 

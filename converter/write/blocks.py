@@ -11,15 +11,8 @@ from typing import Final
 import numpy as np
 
 from converter.errors import JUDGED_BAD, ConverterError
-from converter.plan.conversion_plan import (
-    CopiedBytes,
-    Merged,
-    Placed,
-    PlannedTensor,
-    Rows,
-    Stacked,
-    WideEmbedding,
-)
+from converter.plan.conversion_plan import PlannedTensor
+from converter.plan.sources import CopiedBytes, Merged, Placed, Rows, Stacked, WideEmbedding
 from converter.read.stored import StoredTensor
 from converter.values.rows import Array
 from converter.write.encode import decode, encode

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from converter.plan.conversion_plan import (
+from converter.plan.sources import (
     Filled,
     Given,
     JoinedColumns,

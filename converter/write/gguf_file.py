@@ -17,8 +17,8 @@ from converter.plan.conversion_plan import (
     PlannedFile,
     PlannedKeyValue,
     PlannedTensor,
-    has_delta,
 )
+from converter.plan.sources import has_delta
 from converter.read.gguf_header import (
     ARRAY,
     BOOL,

@@ -3,8 +3,8 @@
 import numpy as np
 
 from converter.dtypes import F32
-from converter.plan.conversion_plan import Given
 from converter.plan.rehost.wide import HeadBasis, HeadQuestion
+from converter.plan.sources import Given
 from converter.write.blocks import BLOCK_N_ELEMENTS
 from converter.write.evaluate import Doubles, count, doubles
 from converter.write.matrices import head_factors, matrix_rows, ranges

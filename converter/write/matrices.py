@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from converter.dtypes import GgmlType
-from converter.plan.conversion_plan import (
+from converter.plan.sources import (
     WIDE_TAIL,
     Delta,
     Merged,

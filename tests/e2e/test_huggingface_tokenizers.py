@@ -12,8 +12,9 @@ from transformers import AutoTokenizer
 
 from converter.dtypes import F16
 from converter.plan.base_tensors import base_tensors
-from converter.plan.conversion_plan import NewKeyValue, PlannedFile, PlannedKeyValue, PlannedTensor, Zeros
+from converter.plan.conversion_plan import NewKeyValue, PlannedFile, PlannedKeyValue, PlannedTensor
 from converter.plan.metadata import base_key_values
+from converter.plan.sources import Zeros
 from converter.read.base_model import read_base_model
 from converter.verify.llama_cpp import LlamaCpp
 from converter.write.gguf_file import write_gguf

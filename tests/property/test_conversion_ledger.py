@@ -12,8 +12,9 @@ from safetensors import safe_open
 from converter.convert import Refused, plan
 from converter.diagnostics import Deployment
 from converter.plan.conversion import plan_conversion
-from converter.plan.conversion_plan import ConversionPlan, keys_of
+from converter.plan.conversion_plan import ConversionPlan
 from converter.plan.ledger import LedgerGapError
+from converter.plan.sources import keys_of
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
 from converter.write.head_basis import measure_head

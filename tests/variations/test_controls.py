@@ -9,16 +9,8 @@ import pytest
 
 from converter.convert import plan, write
 from converter.diagnostics import Deployment, Kind
-from converter.plan.conversion_plan import (
-    ConversionPlan,
-    CopiedBytes,
-    Delta,
-    Merged,
-    PlannedTensor,
-    Stacked,
-    StoredRows,
-    Zeros,
-)
+from converter.plan.conversion_plan import ConversionPlan, PlannedTensor
+from converter.plan.sources import CopiedBytes, Delta, Merged, Stacked, StoredRows, Zeros
 from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel, read_base_model
 from converter.transforms import IDENTITY

@@ -20,9 +20,10 @@ from math import sqrt
 from typing import Final
 
 from converter.dtypes import BF16, F32, GgmlType
-from converter.plan.conversion_plan import Filled, PlannedFile, PlannedTensor
+from converter.plan.conversion_plan import PlannedFile, PlannedTensor
 from converter.plan.rehost.gemma import Gemma, with_metadata
 from converter.plan.rehost.layout import Layout, relaid_tensors
+from converter.plan.sources import Filled
 
 _K: Final = 29
 

@@ -19,9 +19,10 @@ from math import sqrt
 from typing import Final
 
 from converter.dtypes import F16, F32
-from converter.plan.conversion_plan import PlannedFile, PlannedTensor, Zeros
+from converter.plan.conversion_plan import PlannedFile, PlannedTensor
 from converter.plan.rehost.gemma import Gemma, Value, value_of, with_metadata
 from converter.plan.rehost.layout import Axis, Layout, padded, relaid_tensors
+from converter.plan.sources import Zeros
 
 _N_FF_EXPERT: Final = 32  # of the expert of zeros
 # Gemma 2 27B alone scales attention by hidden / heads; llama.cpp knows it by its depth (src/models/gemma2.cpp).

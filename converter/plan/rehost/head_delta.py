@@ -3,8 +3,9 @@
 from dataclasses import replace
 from math import prod
 
-from converter.plan.conversion_plan import Delta, Merged, PlannedFile, Rows, StoredColumns, StoredRows, shape_of
+from converter.plan.conversion_plan import PlannedFile
 from converter.plan.rehost.layout import matrix_of
+from converter.plan.sources import Delta, Merged, Rows, StoredColumns, StoredRows, shape_of
 
 
 def head_delta(file: PlannedFile) -> tuple[Delta, ...] | None:

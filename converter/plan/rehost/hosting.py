@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from converter.errors import ConverterError
-from converter.plan.conversion_plan import CopiedBytes, Delta, NewKeyValue, PlannedFile
+from converter.plan.conversion_plan import NewKeyValue, PlannedFile
 from converter.plan.rehost import gemma3, grok, spark2_5, wide
 from converter.plan.rehost.gemma import Gemma, gemma_of
 from converter.plan.rehost.head_delta import head_delta, rank_of
 from converter.plan.rehost.layout import Layout, relaid_tensors
+from converter.plan.sources import CopiedBytes, Delta
 from converter.read.base_model import BaseModel
 
 

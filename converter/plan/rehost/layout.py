@@ -9,19 +9,9 @@ from dataclasses import dataclass, replace
 from math import frexp
 
 from converter.dtypes import F32, GgmlType
-from converter.plan.conversion_plan import (
-    CopiedBytes,
-    Merged,
-    Piece,
-    Placed,
-    PlannedFile,
-    PlannedTensor,
-    Rows,
-    Stacked,
-    StoredRows,
-    WideEmbedding,
-)
+from converter.plan.conversion_plan import PlannedFile, PlannedTensor
 from converter.plan.outtypes import merged_type
+from converter.plan.sources import CopiedBytes, Merged, Piece, Placed, Rows, Stacked, StoredRows, WideEmbedding
 
 
 @dataclass(frozen=True, slots=True)

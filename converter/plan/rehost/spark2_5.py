@@ -14,9 +14,10 @@ from math import sqrt
 from typing import Final
 
 from converter.dtypes import F16
-from converter.plan.conversion_plan import NewArray, PlannedFile, PlannedTensor, Zeros
+from converter.plan.conversion_plan import NewArray, PlannedFile, PlannedTensor
 from converter.plan.rehost.gemma import Gemma, Value, with_metadata
 from converter.plan.rehost.layout import Layout, relaid_tensors
+from converter.plan.sources import Zeros
 from converter.read.gguf_header import BOOL
 
 _NO_WINDOW: Final = 1 << 20

@@ -37,7 +37,11 @@ from typing import Final
 
 from converter.dtypes import F32
 from converter.errors import ConverterError
-from converter.plan.conversion_plan import (
+from converter.plan.conversion_plan import PlannedFile, PlannedTensor
+from converter.plan.rehost.gemma import Gemma, with_metadata
+from converter.plan.rehost.head_delta import rank_of
+from converter.plan.rehost.layout import Layout, matrix_of, named, padded, relaid, relaid_tensors
+from converter.plan.sources import (
     WIDE_TAIL,
     CopiedBytes,
     Delta,
@@ -46,16 +50,11 @@ from converter.plan.conversion_plan import (
     Merged,
     Piece,
     Placed,
-    PlannedFile,
-    PlannedTensor,
     Product,
     Rows,
     WideEmbedding,
     Zeros,
 )
-from converter.plan.rehost.gemma import Gemma, with_metadata
-from converter.plan.rehost.head_delta import rank_of
-from converter.plan.rehost.layout import Layout, matrix_of, named, padded, relaid, relaid_tensors
 
 _K_QUANT: Final = 256
 _Q8_0: Final = 32

@@ -12,24 +12,13 @@ from converter.convert import plan
 from converter.diagnostics import Deployment
 from converter.dtypes import BF16, F16, F32, GGML_BY_NAME, Q8_0
 from converter.errors import ConverterError
-from converter.plan.conversion_plan import (
-    ConversionPlan,
-    CopiedBytes,
-    Given,
-    NewKeyValue,
-    Piece,
-    Placed,
-    PlannedFile,
-    PlannedTensor,
-    Product,
-    StoredRows,
-    has_delta,
-)
+from converter.plan.conversion_plan import ConversionPlan, NewKeyValue, PlannedFile, PlannedTensor
 from converter.plan.rehost import grok, wide
 from converter.plan.rehost.gemma import Gemma
 from converter.plan.rehost.head_delta import head_delta, rank_of
 from converter.plan.rehost.hosting import hosted_model
 from converter.plan.rehost.layout import Axis, Layout, named, padded, relaid
+from converter.plan.sources import CopiedBytes, Given, Piece, Placed, Product, StoredRows, has_delta
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
 from converter.read.stored import StoredTensor

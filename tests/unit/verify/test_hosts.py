@@ -10,16 +10,8 @@ import pytest
 from converter.convert import plan
 from converter.diagnostics import Deployment
 from converter.errors import ConverterError
-from converter.plan.conversion_plan import (
-    Filled,
-    Merged,
-    NewKeyValue,
-    Piece,
-    Placed,
-    PlannedFile,
-    PlannedTensor,
-    Product,
-)
+from converter.plan.conversion_plan import NewKeyValue, PlannedFile, PlannedTensor
+from converter.plan.sources import Filled, Merged, Piece, Placed, Product
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
 from converter.verify.host_wants import HOST_KEY

@@ -14,7 +14,8 @@ from gguf import GGMLQuantizationType, quants
 
 from converter.dtypes import BF16, F16, F32, GGML_BY_NAME, Q8_0, GgmlType
 from converter.errors import JUDGED_BAD, ConverterError
-from converter.plan.conversion_plan import (
+from converter.plan.conversion_plan import PlannedTensor
+from converter.plan.sources import (
     CopiedBytes,
     Delta,
     Filled,
@@ -25,7 +26,6 @@ from converter.plan.conversion_plan import (
     Merged,
     Piece,
     Placed,
-    PlannedTensor,
     Product,
     ReplacedRows,
     Rows,
