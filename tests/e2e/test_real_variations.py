@@ -35,7 +35,6 @@ pytestmark = [pytest.mark.llama, pytest.mark.model]
 
 N_TEXTS = 2
 N_WRITTEN = 8
-BASE = GEMMA3.bf16_gguf
 
 
 @dataclass(frozen=True)
@@ -68,14 +67,18 @@ class Job:
         model = read_base_model(self.deployed.model)
         if isinstance(self.deployed, DeployedLora):
             return prove_lora(self.deployed.lora, model, self.reference, lambda *_: None)
-        return prove_model(model, read_base_model(BASE), self.reference, lambda *_: None)
+        return prove_model(model, read_base_model(GEMMA3.bf16_gguf), self.reference, lambda *_: None)
 
 
 def _converted(recipe: str, deployment: Deployment, output: Path) -> Job:
-    adapter, base = read_adapter(trained_adapter(recipe, GEMMA3)), read_base_model(BASE)
+    adapter, base = read_adapter(trained_adapter(recipe, GEMMA3)), read_base_model(GEMMA3.bf16_gguf)
     (written,) = write(plan(adapter, base, deployment), adapter, base, output)
     is_lora = deployment.to == "lora"
-    return Job(recipe, adapter, DeployedLora(written.path, BASE) if is_lora else DeployedModel(written.path, BASE))
+    return Job(
+        recipe,
+        adapter,
+        DeployedLora(written.path, GEMMA3.bf16_gguf) if is_lora else DeployedModel(written.path, GEMMA3.bf16_gguf),
+    )
 
 
 # --- What a wrong converter would have written: the tensor, its first row, the rows -----------------------------------
@@ -176,7 +179,7 @@ def test_new_tokens_are_read_and_written(job: Job, llama_cpp: LlamaCpp) -> None:
 
 @pytest.mark.parametrize("job", ["new_tokens"], indirect=True)
 def test_the_tokenizer_comes_along(job: Job) -> None:
-    header, base = read_gguf_header(job.deployed.file), read_gguf_header(BASE)
+    header, base = read_gguf_header(job.deployed.file), read_gguf_header(GEMMA3.bf16_gguf)
     assert header.kv["tokenizer.chat_template"] == CHAT_TEMPLATE
     (n_rows, *_), (n_before, *_) = (file.by_name["token_embd.weight"].shape for file in (header, base))
     assert n_rows == n_before + len(WORDS) + len(MARKS)
