@@ -1,6 +1,7 @@
 """For every test: no model hub, and no thread that spins while another process works."""
 
 import os
+import signal
 
 # Before transformers or PEFT are imported: a test that reaches for the hub is wrong, not slow.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -10,3 +11,5 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # One of several processes of tests has one core.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell starts what it runs in the background with SIGINT ignored, and so would every command that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
