@@ -62,7 +62,16 @@ def _keys(adapter: Adapter) -> tuple[str, ...]:
 
 
 def _uses(files: Iterable[PlannedFile]) -> dict[str, str]:
-    return {key: tensor.name for file in files for tensor in file.tensors for key in keys_of(tensor.source)}
+    """The output tensors that each key goes into: of gate and up together two, of a host's head one a layer."""
+    outputs: dict[str, dict[str, None]] = {}
+    for tensor in (tensor for file in files for tensor in file.tensors):
+        for key in keys_of(tensor.source):
+            outputs.setdefault(key, {})[tensor.name] = None
+    return {key: _listed(tuple(names)) for key, names in outputs.items()}
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return " and ".join(names) if len(names) < 3 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _folded(files: Iterable[PlannedFile]) -> frozenset[str]:
