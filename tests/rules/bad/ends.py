@@ -121,3 +121,12 @@ def a_saved_pair_that_differs(it: Specimen, _: Path) -> None:
     it.config |= {"modules_to_save": ["model.embed_tokens"], "ensure_weight_tying": True}
     it.tensors |= {f"{EMBEDDING}.weight": tensor(VOCAB, HIDDEN), f"{HEAD}.weight": tensor(VOCAB, HIDDEN, seed=1)}
     it.write()
+
+
+@bad("HD015", "HD012")
+def rows_of_a_tied_head(it: Specimen, bases: Path) -> None:
+    it.base = bases / "untied.gguf"
+    it.config["trainable_token_indices"] = [3, 0]
+    rows = tensor(2, HIDDEN)
+    it.tensors |= {f"{end}.token_adapter.trainable_tokens_delta": rows for end in (EMBEDDING, HEAD)}
+    it.write()
