@@ -53,12 +53,10 @@ FIELD = "lora_phase_shift"
 # What make test runs: every variation on one base, some on every base.
 EVERYTHING_ON = "llama"
 EVERYWHERE = (
-    "all-linear",
     "use_rslora and both patterns",
     "LoRA on both ends",
     "ensure_weight_tying, LoRA on both ends",
     "use_dora",
-    "lora_bias on all",
     "modules_to_save: norms, a linear and both ends",
     "fused experts, both parameters",
 )
