@@ -19,6 +19,7 @@ from converter.cli.initial_adapter import read_initial_adapter
 from converter.errors import JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
 from converter.read.adapter import Adapter, read_adapter
 from converter.read.checkpoint import find_adapters
+from converter.read.gguf_header import read_gguf_header
 
 if TYPE_CHECKING:
     from converter.verify.llama_cpp import LlamaCpp
@@ -122,6 +123,7 @@ def _verify(
         if deployed.base:
             refuse_broken_base(llama, deployed.base)
         sequences = _sequences(llama, _tokenizing(llama, deployed), prompts, tokens)
+        _refuse_longer(deployed.model, sequences)
         return verify(Case(adapter, base, deployed, sequences), llama, progress)
 
 
@@ -134,6 +136,16 @@ def _tokenizing(llama: "LlamaCpp", deployed: "Deployed") -> Path:
     except LlamaCppFailed:
         return deployed.base or deployed.model
     return deployed.model
+
+
+def _refuse_longer(model: Path, sequences: "Sequences") -> None:
+    """Beyond a file's context llama.cpp only warns; Gemma 2 hosted as grok is another model there."""
+    kv = read_gguf_header(model).kv
+    context, longest = kv.get(f"{kv.get('general.architecture')}.context_length"), max(map(len, sequences))
+    if isinstance(context, int) and longest > context:
+        raise ConverterError(
+            f"{model}: its context ends at {context} tokens, a sequence has {longest}; give shorter ones with --tokens"
+        )
 
 
 def _sequences(llama: "LlamaCpp", model: Path, prompts: Path | None, tokens: Path | None) -> "Sequences":

@@ -1,12 +1,17 @@
 """What adapter-verify says before it loads anything heavy: usage, paths, the missing extra."""
 
 import importlib.util
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from gguf import GGUFWriter
 
 from converter.cli import verify
+from converter.cli.verify import _refuse_longer
+from converter.errors import ConverterError
 from fixtures.adapters import tiny_adapter
 from fixtures.tiny import TinyModel
 
@@ -62,3 +67,17 @@ def test_a_truncated_adapter_is_its_own_fault(adapter: Path, tmp_path: Path) -> 
     result = run(tmp_path, "--base", BASE.hf, "--model", BASE.gguf)
     assert result.exit_code == 1
     assert "adapter-check" in result.stderr
+
+
+@pytest.mark.parametrize(("longest", "refused"), [(8, False), (9, True)])
+def test_no_sequence_runs_beyond_the_context_of_a_file(longest: int, refused: bool, tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "model.gguf", "grok")
+    writer.add_context_length(8)
+    writer.add_tensor("token_embd.weight", np.zeros((4, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    sequences = ((1, 2), tuple(range(longest)))
+    with pytest.raises(ConverterError, match="ends at 8 tokens, a sequence has 9") if refused else nullcontext():
+        _refuse_longer(tmp_path / "model.gguf", sequences)
