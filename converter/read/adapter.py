@@ -5,6 +5,7 @@ Key layout: ``get_peft_model_state_dict`` in peft/utils/save_and_load.py (PEFT 0
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
 from pathlib import Path
 from typing import Literal
@@ -108,7 +109,7 @@ class Origin:
     keys: Mapping[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: two dozen rules ask for the pairs, which are put together once
 class Adapter:
     """A PEFT adapter: the directory, its config and headers, every tensor, and what could not be read.
 
@@ -131,7 +132,7 @@ class Adapter:
         """The modules that have tensors, in file order, each once."""
         return tuple(dict.fromkeys(tensor.module for tensor in self.tensors))
 
-    @property
+    @cached_property
     def by_module(self) -> dict[str, dict[Role, AdapterTensor]]:
         """The tensors of each module by role; of two with one role (rule LO003) the last."""
         result: dict[str, dict[Role, AdapterTensor]] = {}
@@ -139,7 +140,7 @@ class Adapter:
             result.setdefault(tensor.module, {})[tensor.role] = tensor
         return result
 
-    @property
+    @cached_property
     def pairs(self) -> tuple[LoraPair, ...]:
         """The complete LoRA pairs, in file order. A factor without its partner is in no pair (rule LO001)."""
         return tuple(pair for roles in self.by_module.values() for pair in self._pairs_of(roles))
