@@ -51,7 +51,7 @@ class Engine:
     """One llama.cpp with the last models kept loaded, so that many cases over one base cost one load."""
 
     def __init__(self, library: ctypes.CDLL, log: TextIO) -> None:
-        self.library: Any = library  # ctypes functions take and give what _FUNCTIONS declares
+        self.api: Any = library  # ctypes functions take and give what _FUNCTIONS declares
         self.log_callback = lib.LogCallback(_log_to(log))  # kept: ctypes does not hold callbacks
         library.llama_log_set(self.log_callback, None)
         library.llama_backend_init()
@@ -73,8 +73,8 @@ class Engine:
     def describe(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Size of the vocabulary, and whether the model can tokenize."""
         vocab = self._vocab(request)
-        n_vocab = self.library.llama_vocab_n_tokens(vocab)
-        return {"n_vocab": n_vocab, "tokenizes": self.library.llama_vocab_type(vocab) != lib.VOCAB_NONE}
+        n_vocab = self.api.llama_vocab_n_tokens(vocab)
+        return {"n_vocab": n_vocab, "tokenizes": self.api.llama_vocab_type(vocab) != lib.VOCAB_NONE}
 
     def tokenize(self, request: Mapping[str, Any]) -> list[int]:
         """Token ids of ``text``, with the specials (BOS) that the model's own metadata asks for."""
@@ -83,13 +83,13 @@ class Engine:
     def logits(self, request: Mapping[str, Any]) -> list[str]:
         """Logits at every position of every sequence: one file each, in order."""
         folder, sequences = Path(request["folder"]), request["sequences"]
-        n_vocab = self.library.llama_vocab_n_tokens(self._vocab(request))
+        n_vocab = self.api.llama_vocab_n_tokens(self._vocab(request))
         files = [str(folder / f"{request['id']}-{i}.npy") for i in range(len(sequences))]
         with self._context(request, max(map(len, sequences), default=1)) as context:
             for file, sequence in zip(files, sequences, strict=True):
                 shape = (len(sequence), n_vocab)
                 out = np.lib.format.open_memmap(file, "w+", np.float32, shape)
-                self.library.llama_memory_clear(self.library.llama_get_memory(context.handle), True)
+                self.api.llama_memory_clear(self.api.llama_get_memory(context.handle), True)
                 for begin, end in self._pieces(context, sequence):
                     self._decode_all(context, sequence[begin:end], out[begin:end])
                 out.flush()
@@ -98,7 +98,7 @@ class Engine:
     def generate(self, request: Mapping[str, Any]) -> str:
         """Greedy continuation of ``prompt``, at most ``n_tokens``, up to the model's end of generation."""
         vocab = self._vocab(request)
-        n_vocab = self.library.llama_vocab_n_tokens(vocab)
+        n_vocab = self.api.llama_vocab_n_tokens(vocab)
         tokens = self._tokens(vocab, request["prompt"], parse_special=True)
         new: list[int] = []
         with self._context(request, len(tokens) + request["n_tokens"]) as context:
@@ -108,7 +108,7 @@ class Engine:
                     self._decode(context, ahead, n_vocab)
             while len(new) < request["n_tokens"]:
                 best = int(self._decode(context, ahead, n_vocab)[-1].argmax())
-                if self.library.llama_vocab_is_eog(vocab, best):
+                if self.api.llama_vocab_is_eog(vocab, best):
                     break
                 new.append(best)
                 ahead = [best]
@@ -121,8 +121,8 @@ class Engine:
         model = self.models.pop(key, None)
         if model is None:
             self._make_room()
-            params = _set(self.library.llama_model_default_params(), settings)
-            model = self.library.llama_model_load_from_file(os.fsencode(path), params)
+            params = _set(self.api.llama_model_default_params(), settings)
+            model = self.api.llama_model_load_from_file(os.fsencode(path), params)
         if model is None:
             raise RefusedError(f"llama.cpp refuses to load {path.name}")
         self.models[key] = model
@@ -130,26 +130,26 @@ class Engine:
 
     def _make_room(self) -> None:
         while len(self.models) >= _N_MODELS:
-            self.library.llama_model_free(self.models.pop(next(iter(self.models))))
+            self.api.llama_model_free(self.models.pop(next(iter(self.models))))
 
     def _vocab(self, request: Mapping[str, Any]) -> int:
-        vocab: int = self.library.llama_model_get_vocab(self._load(request))
+        vocab: int = self.api.llama_model_get_vocab(self._load(request))
         return vocab
 
     @contextmanager
     def _context(self, request: Mapping[str, Any], n_tokens: int) -> Iterator[Context]:
         # The adapter comes first: a context sizes its graphs by the adapters the model has by then.
         with self._lora(request) as lora:
-            params = _set(self.library.llama_context_default_params(), request["settings"]["context"])
+            params = _set(self.api.llama_context_default_params(), request["settings"]["context"])
             params.n_ctx = params.n_batch = max(n_tokens, 32)
             params.n_threads = params.n_threads_batch = _n_cores()
-            handle = self.library.llama_init_from_model(self._load(request), params)
+            handle = self.api.llama_init_from_model(self._load(request), params)
             if handle is None:
                 raise RefusedError("llama.cpp refuses to make a context")
             try:
                 yield Context(handle, lora, self._invocation(lora), request["n_tokens_early"])
             finally:
-                self.library.llama_free(handle)
+                self.api.llama_free(handle)
 
     @contextmanager
     def _lora(self, request: Mapping[str, Any]) -> Iterator[int | None]:
@@ -157,18 +157,18 @@ class Engine:
             yield None
             return
         path = Path(request["lora"])
-        lora = self.library.llama_adapter_lora_init(self._load(request), os.fsencode(path))
+        lora = self.api.llama_adapter_lora_init(self._load(request), os.fsencode(path))
         if lora is None:
             raise RefusedError(f"llama.cpp refuses the LoRA {path.name}")
         try:
             yield lora
         finally:
-            self.library.llama_adapter_lora_free(lora)
+            self.api.llama_adapter_lora_free(lora)
 
     def _invocation(self, lora: int | None) -> tuple[int, ...]:
         """The tokens that switch an activated LoRA on; none of an ordinary one."""
-        n = self.library.llama_adapter_get_alora_n_invocation_tokens(lora) if lora else 0
-        return tuple(self.library.llama_adapter_get_alora_invocation_tokens(lora)[:n]) if n else ()
+        n = self.api.llama_adapter_get_alora_n_invocation_tokens(lora) if lora else 0
+        return tuple(self.api.llama_adapter_get_alora_invocation_tokens(lora)[:n]) if n else ()
 
     def _pieces(self, context: Context, sequence: Sequence[int]) -> Iterator[tuple[int, int]]:
         """The ranges of a sequence to decode one after the other, with the LoRA off in the first and on in the last."""
@@ -181,7 +181,7 @@ class Engine:
     def _attach(self, context: Context, loras: Sequence[int]) -> None:
         n = len(loras)
         pointers, scales = (ctypes.c_void_p * n)(*loras), (ctypes.c_float * n)(*[_LORA_SCALE] * n)
-        if self.library.llama_set_adapters_lora(context.handle, pointers, n, scales):
+        if self.api.llama_set_adapters_lora(context.handle, pointers, n, scales):
             raise RefusedError("llama.cpp refuses to attach the LoRA")
 
     def _decode_all(self, context: Context, sequence: Sequence[int], out: np.ndarray) -> None:
@@ -195,16 +195,16 @@ class Engine:
         n = len(tokens)
         every = (ctypes.c_int8 * n)(*[1] * n)
         batch = lib.Batch(n_tokens=n, token=(ctypes.c_int32 * n)(*tokens), logits=every)
-        status = self.library.llama_decode(context.handle, batch)
+        status = self.api.llama_decode(context.handle, batch)
         if status:
             raise RefusedError(f"llama_decode gives status {status}")
-        return np.ctypeslib.as_array(self.library.llama_get_logits(context.handle), (n, n_vocab))
+        return np.ctypeslib.as_array(self.api.llama_get_logits(context.handle), (n, n_vocab))
 
     def _tokens(self, vocab: int, text: str, *, parse_special: bool) -> list[int]:
         data = text.encode()
         room = len(data) + 8  # a token is at least a byte; the specials come on top
         tokens = (ctypes.c_int32 * room)()
-        n = self.library.llama_tokenize(vocab, data, len(data), tokens, room, True, parse_special)
+        n = self.api.llama_tokenize(vocab, data, len(data), tokens, room, True, parse_special)
         if n < 0:
             raise RefusedError(f"llama_tokenize gives {n}")
         return list(tokens[:n])
@@ -212,7 +212,7 @@ class Engine:
     def _text(self, vocab: int, tokens: Sequence[int]) -> str:
         ids, room = (ctypes.c_int32 * len(tokens))(*tokens), 64 * (len(tokens) + 1)
         text = ctypes.create_string_buffer(room)
-        n = self.library.llama_detokenize(vocab, ids, len(tokens), text, room, False, False)
+        n = self.api.llama_detokenize(vocab, ids, len(tokens), text, room, False, False)
         return text.raw[: max(n, 0)].decode(errors="replace")
 
 
