@@ -15,7 +15,7 @@ from converter.cli.bases import find_base
 from converter.cli.convertible import convertible
 from converter.cli.ending import one_clear_line
 from converter.cli.initial_adapter import HELP as INITIAL_HELP
-from converter.cli.width import report_width
+from converter.cli.refusals import refusals_shown
 from converter.diagnostics import HOSTS, Deployment
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.plan.outtypes import OUTTYPES
@@ -92,7 +92,7 @@ def main(
         given, model = _read(path, base)
         output = output or _default_output(given, deployment)
         converted = convertible(given, model, deployment, initial_adapter, output.parent)
-        with _refusals_shown(style), converted as adapter:
+        with refusals_shown(style), converted as adapter:
             conversion = plan(adapter, model, deployment)
             if dry_run:
                 _print_plan(conversion, style)
@@ -113,23 +113,6 @@ def _read(path: Path, base: Path | None) -> tuple[Adapter, BaseModel]:
         named = adapter.config.base_model_name_or_path if adapter.config else None
         raise ConverterError(f"{found[0]}: its base {named!r} is not on this machine; give it with --base")
     return adapter, model
-
-
-@contextmanager
-def _refusals_shown(style: str) -> Iterator[None]:
-    from converter.convert import Refused
-
-    try:
-        yield
-    except Refused as refused:
-        from converter.report.json import json_report
-        from converter.report.text import text_report
-
-        if style == "json":
-            click.echo(json_report((refused.report,), strict=False))
-        else:
-            click.echo(text_report(refused.report, report_width(), strict=False) + "\n", err=True)
-        raise
 
 
 def _print_plan(conversion: "ConversionPlan", style: str) -> None:

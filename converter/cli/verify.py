@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import click
 
 from converter import __version__
 from converter.cli.ending import one_clear_line
+from converter.cli.extras import need_extra
 from converter.cli.initial_adapter import HELP as INITIAL_HELP
 from converter.cli.initial_adapter import read_initial_adapter
 from converter.errors import JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
@@ -70,7 +70,7 @@ def main(
         found = _adapter(adapter)
         if initial_adapter:
             found = replace(found, initial=read_initial_adapter(initial_adapter))
-        _need_extra()
+        need_extra("verify", *_EXTRA)
         deployed = _deployed(model, lora, base_gguf or (base if base.is_file() else None))
         verification = _verify(found, base, deployed, prompts, tokens)
         _print(verification, style)
@@ -88,12 +88,6 @@ def _adapter(path: Path) -> Adapter:
     for fault in adapter.faults:
         raise ConverterError(f"{fault.path}: {fault.message}; adapter-check says more", status=JUDGED_BAD)
     return adapter
-
-
-def _need_extra() -> None:
-    missing = [name for name in _EXTRA if find_spec(name) is None]
-    if missing:
-        raise ConverterError(f"{', '.join(missing)} missing: pip install 'adapter-to-gguf[verify]'")
 
 
 def _deployed(model: Path | None, lora: Path | None, base_gguf: Path | None) -> "Deployed":

@@ -36,7 +36,7 @@ from converter.verify.peft_layers import (
     wrapper_of,
 )
 from converter.verify.prepared_base import prepare_base
-from converter.verify.reference_base import load_base, quiet
+from converter.transformers_base import load_base, quiet
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from converter.errors import ConverterError
 from converter.read.adapter import read_adapter
 from converter.verify.reference import Reference
-from converter.verify.reference_base import load_base
+from converter.transformers_base import load_base
 from fixtures.adapters import RECIPES, saved_logits, tiny_adapter
 from fixtures.tiny import TinyModel, token_sequences
 

@@ -1,4 +1,4 @@
-"""The base model in transformers, float32 on CPU with eager attention: the ground that the PEFT reference stands on.
+"""The base model in transformers, from a Hugging Face directory or a GGUF: what is trained, and what proofs stand on.
 
 A GGUF base is dequantised by transformers, whose reader takes some fields from defaults instead of the file
 (transformers/integrations/ggml.py, GGUF_CONFIG_MAPPING); those are set from the file's metadata here.
@@ -28,12 +28,16 @@ _FROM_METADATA: Final[Mapping[str, tuple[str, ...]]] = {
 _GEMMA_27B_LAYERS: Final = {"gemma2": 46, "gemma3_text": 62}
 
 
-def load_base(path: Path) -> PreTrainedModel:
-    """The base at ``path``, a Hugging Face directory or a GGUF file. Raises ConverterError where it can't be had."""
-    if not path.exists():
-        raise ConverterError(f"{path}: no such base; give a Hugging Face directory or a GGUF file")
+def load_base(
+    path: Path, dtype: torch.dtype = torch.float32, attn_implementation: str | None = "eager"
+) -> PreTrainedModel:
+    """The base at ``path``, a Hugging Face directory or a GGUF file, on CPU; by default as the reference needs it.
+
+    Raises ConverterError where it can't be had.
+    """
+    _require(path)
     arguments = _gguf_arguments(path) if path.is_file() else {"pretrained_model_name_or_path": path}
-    model, report = _from_pretrained(path, arguments)
+    model, report = _from_pretrained(path, {**arguments, "dtype": dtype, "attn_implementation": attn_implementation})
     _refuse_gaps(path, report)
     # A model that remembers being quantised is taken for a quantised one by PEFT.
     if hasattr(model.config, "quantization_config"):
@@ -41,13 +45,33 @@ def load_base(path: Path) -> PreTrainedModel:
     return model
 
 
+def load_config(path: Path) -> PretrainedConfig:
+    """The config of the base at ``path``. Raises ConverterError where it can't be had."""
+    _require(path)
+    config: PretrainedConfig
+    if path.is_file():
+        config = _gguf_arguments(path)["config"]
+        return config
+    with quiet():
+        try:
+            config = AutoConfig.from_pretrained(path, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise ConverterError(f"{path}: transformers can't read config.json: {_first_line(error)}") from error
+    return config
+
+
+def _require(path: Path) -> None:
+    if not path.exists():
+        raise ConverterError(f"{path}: no such base; give a Hugging Face directory or a GGUF file")
+
+
 def _from_pretrained(path: Path, arguments: Mapping[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
     # Experts by plain products: the grouped one of torch knows no float64, in which layers are compared.
-    settings: dict[str, Any] = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    settings: dict[str, Any] = {"experts_implementation": "eager"}
     with quiet():
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                **arguments, **settings, dtype=torch.float32, local_files_only=True, output_loading_info=True
+                **arguments, **settings, local_files_only=True, output_loading_info=True
             )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise ConverterError(f"{path}: transformers can't load this base: {_first_line(error)}") from error

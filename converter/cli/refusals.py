@@ -1,0 +1,26 @@
+"""How a command shows why the gate is closed: the report of adapter-check, before the one line that ends the run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from converter.cli.width import report_width
+
+
+@contextmanager
+def refusals_shown(style: str) -> Iterator[None]:
+    """Print the report of a refusal, as text on stderr or as JSON on stdout, and let the refusal pass."""
+    from converter.convert import Refused
+
+    try:
+        yield
+    except Refused as refused:
+        from converter.report.json import json_report
+        from converter.report.text import text_report
+
+        if style == "json":
+            click.echo(json_report((refused.report,), strict=False))
+        else:
+            click.echo(text_report(refused.report, report_width(), strict=False) + "\n", err=True)
+        raise

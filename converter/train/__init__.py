@@ -1,0 +1,1 @@
+"""Training with PEFT: the only writer of adapters."""

@@ -1,0 +1,249 @@
+"""One training run: read, judge, train, measure, save, judge again."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from accelerate import PartialState
+from peft import PeftModel
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase
+from transformers.trainer_callback import PrinterCallback
+
+from converter.errors import ConverterError
+from converter.fingerprint import fingerprint
+from converter.read.base_model import BaseModel, read_base_model
+from converter.train.data import read_samples, split_samples
+from converter.train.failures import clear_failures
+from converter.train.forgetting import Perplexity, general_texts, perplexity
+from converter.train.head import attach, ends_digest
+from converter.train.loss_curve import write_loss_curve
+from converter.train.planned import Planned, judge_planned
+from converter.train.report import (
+    Base,
+    Data,
+    GeneralText,
+    Head,
+    TrainingReport,
+    common_facts,
+    mean_of_last,
+    write_report,
+)
+from converter.train.saved import (
+    METRICS_NAME,
+    SETTINGS_NAME,
+    checkpoints,
+    judge_saved,
+    refuse_taken,
+    working,
+    working_directory,
+    write_adapter,
+    write_record,
+)
+from converter.train.settings import TrainingSettings, check_settings
+from converter.train.tokenised import Tokenised, tokenised
+from converter.train.tokenizer import load_tokenizer
+from converter.train.told import told_before
+from converter.train.trainer import AdapterTrainer, Metrics, trainer_config
+from converter.train.watch import Stopped, Watch
+from converter.transformers_base import load_base, load_config, quiet
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What is known before the first step."""
+
+    base: BaseModel
+    tokenizer: PreTrainedTokenizerBase
+    learned: Tokenised
+    held_out: Tokenised | None
+    general: tuple[str, ...]
+    planned: Planned
+
+    @property
+    def data(self) -> Data:
+        both = [part for part in (self.learned, self.held_out) if part]
+        return Data(
+            n_train=len(self.learned.dataset),
+            n_eval=len(self.held_out.dataset) if self.held_out else 0,
+            n_dropped=sum(part.n_dropped for part in both),
+            n_truncated=sum(part.n_truncated for part in both),
+            longest=max(part.longest for part in both),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    eval_loss: float | None
+    general: Perplexity
+
+
+def train(settings: TrainingSettings, watch: Watch) -> TrainingReport:
+    """Train an adapter and save it at ``settings.output``.
+
+    Raises Refused where the gate closes, before the first step or after the last; Stopped where the watch ended the
+    run; ConverterError for all else that a user can cause. Nothing is at ``settings.output`` then.
+    """
+    began = time.monotonic()
+    check_settings(settings)
+    refuse_taken(settings.output)
+    with clear_failures(settings):
+        prepared = _prepare(settings)
+        for line in told_before(settings, prepared.base, prepared.planned, prepared.data):
+            watch.says(line)
+        with _working(settings) as directory:
+            return _Run(settings, prepared, directory, watch).train(began)
+
+
+def _prepare(settings: TrainingSettings) -> _Prepared:
+    datasets.disable_progress_bars()
+    base = read_base_model(settings.base)
+    planned = judge_planned(settings, load_config(settings.base), base)
+    tokenizer = load_tokenizer(base, settings.chat_template)
+    samples, held_out = _samples(settings)
+    return _Prepared(
+        base,
+        tokenizer,
+        tokenised(samples, tokenizer, settings),
+        tokenised(held_out, tokenizer, settings) if held_out is not None else None,
+        general_texts(settings.general_text),
+        planned,
+    )
+
+
+def _samples(settings: TrainingSettings) -> tuple[Any, Any]:
+    samples = read_samples(settings.data)
+    if settings.eval_data:
+        return samples, read_samples(settings.eval_data)
+    return split_samples(samples, settings.eval_split)
+
+
+@contextmanager
+def _working(settings: TrainingSettings) -> Iterator[Path]:
+    """The run's directory, kept by the first process alone."""
+    state = PartialState()
+    if not state.is_main_process:
+        state.wait_for_everyone()
+        yield working_directory(settings.output)
+        return
+    with working(settings) as directory:
+        state.wait_for_everyone()
+        yield directory
+
+
+class _Run:
+    """A run under way: the model with its adapter, and the trainer."""
+
+    def __init__(self, settings: TrainingSettings, prepared: _Prepared, directory: Path, watch: Watch) -> None:
+        self._settings, self._prepared, self._directory = settings, prepared, directory
+        with quiet():
+            model = load_base(settings.base, _dtype(settings), None)
+        self._n_parameters = model.num_parameters()
+        with quiet():
+            self._model: PeftModel = attach(model, settings)
+            self._ends = ends_digest(self._model)
+            self._metrics = Metrics(directory, watch)
+            self._trainer = self._new_trainer()
+
+    def train(self, began: float) -> TrainingReport:
+        before = self._measured()
+        last = checkpoints(self._directory)[-1] if self._settings.resume else None
+        self._trainer.learn(last)
+        if self._metrics.stopped:
+            raise Stopped(*self._metrics.stopped)
+        after = self._measured()
+        self._prove_ends()
+        return self._save(before, after, began)
+
+    def _new_trainer(self) -> AdapterTrainer:
+        settings, prepared = self._settings, self._prepared
+        held_out = prepared.held_out.dataset if prepared.held_out else None
+        arguments = trainer_config(
+            settings, self._directory, PartialState().num_processes, evaluates=held_out is not None
+        )
+        trainer = AdapterTrainer(
+            self._model,
+            args=arguments,
+            train_dataset=prepared.learned.dataset,
+            eval_dataset=held_out,
+            processing_class=prepared.tokenizer,
+            callbacks=[self._metrics, *_early_stopping(settings)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+
+    def _measured(self) -> _Measured:
+        limit = self._settings.max_length
+        general = perplexity(self._model, self._prepared.tokenizer, self._prepared.general, limit)
+        return _Measured(self._eval_loss() if self._prepared.held_out else None, general)
+
+    def _eval_loss(self) -> float:
+        """The loss of what is held out; where it was just measured, not once more."""
+        step, row = self._trainer.state.global_step, next(reversed(self._metrics.evaluated), None)
+        if row and row["step"] == step and not self._settings.early_stopping_patience:
+            return row["eval_loss"]
+        return float(self._trainer.measure()["eval_loss"])
+
+    def _prove_ends(self) -> None:
+        if ends_digest(self._model) != self._ends:
+            raise ConverterError(f"{self._settings.base}: training changed its embedding or head; nothing was saved")
+
+    def _save(self, before: _Measured, after: _Measured, began: float) -> TrainingReport:
+        state = self._trainer.accelerator.get_state_dict(self._trainer.model)
+        if not PartialState().is_main_process:
+            return self._report(before, after, 0, (), began)
+        settings, base, adapter = self._settings, self._prepared.base, self._directory / "adapter"
+        write_adapter(self._model, state, settings, self._prepared.tokenizer, adapter)
+        write_record(adapter, self._fingerprint(), base)
+        judged = judge_saved(adapter, settings, base)
+        warnings = tuple(dict.fromkeys(finding.code for finding in judged.findings))
+        nbytes = sum(path.stat().st_size for path in adapter.glob("*.safetensors"))
+        report = self._report(before, after, nbytes, warnings, began)
+        write_report(report, adapter)
+        write_loss_curve(self._metrics.rows, settings.output.name, adapter / "loss.png")
+        for name in (METRICS_NAME, SETTINGS_NAME):
+            shutil.copyfile(self._directory / name, adapter / name)
+        adapter.rename(settings.output)
+        return report
+
+    def _fingerprint(self) -> str | None:
+        return fingerprint(self._prepared.base)
+
+    def _report(
+        self, before: _Measured, after: _Measured, nbytes: int, warnings: tuple[str, ...], began: float
+    ) -> TrainingReport:
+        base, settings = self._prepared.base, self._settings
+        return TrainingReport(
+            **common_facts(settings),
+            base=Base(str(base.path), base.model_type, self._fingerprint(), base.tied, self._n_parameters),
+            head=Head(settings.head, untied=base.tied and settings.head in {"lora", "full"}),
+            data=self._prepared.data,
+            n_trainable=self._model.get_nb_trainable_parameters()[0],
+            adapter_nbytes=nbytes,
+            steps=self._trainer.state.global_step,
+            train_loss=mean_of_last(self._metrics.rows),
+            eval_loss=after.eval_loss,
+            eval_loss_of_base=before.eval_loss,
+            perplexity=GeneralText(before.general.value, after.general.value, after.general.n_tokens),
+            deployments=self._prepared.planned.deployments,
+            warnings=warnings,
+            seconds=round(time.monotonic() - began, 1),
+        )
+
+
+def _early_stopping(settings: TrainingSettings) -> list[EarlyStoppingCallback]:
+    patience = settings.early_stopping_patience
+    return [EarlyStoppingCallback(patience)] if patience else []
+
+
+def _dtype(settings: TrainingSettings) -> torch.dtype:
+    """BF16 where a GPU computes in it; a CPU is faster and more exact in float32."""
+    if settings.dtype != "auto":
+        chosen: torch.dtype = getattr(torch, settings.dtype)
+        return chosen
+    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32

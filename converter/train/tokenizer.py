@@ -1,0 +1,48 @@
+"""The tokenizer of a base, with the chat template that the run is to use."""
+
+from pathlib import Path
+from typing import Final
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from converter.errors import ConverterError
+from converter.read.base_model import BaseModel
+from converter.transformers_base import quiet
+
+_FILES: Final = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+_NO_VOCABULARY: Final = (None, "no_vocab", "none")
+
+
+def load_tokenizer(base: BaseModel, chat_template: Path | None) -> PreTrainedTokenizerBase:
+    """The tokenizer in the base's directory or GGUF. Raises ConverterError where there is none, or no such template."""
+    # Without files transformers may make up an empty tokenizer of the model's type.
+    if not _has_tokenizer(base):
+        raise ConverterError(
+            f"{base.path}: has no tokenizer, wanted {' or '.join(_FILES[:2])}; save the model's tokenizer there"
+        )
+    where = {"gguf_file": base.path.name} if base.format == "gguf" else {}
+    directory = base.path.parent if base.format == "gguf" else base.path
+    with quiet():
+        try:
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                directory, local_files_only=True, **where
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise ConverterError(f"{base.path}: transformers can't load its tokenizer: {why}") from error
+    if chat_template:
+        tokenizer.chat_template = _read(chat_template)
+    return tokenizer
+
+
+def _has_tokenizer(base: BaseModel) -> bool:
+    if base.format == "gguf":
+        return base.shards[0].kv.get("tokenizer.ggml.model") not in _NO_VOCABULARY
+    return any((base.path / name).is_file() for name in _FILES)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConverterError(f"{path}: can't be read as a chat template: {error}") from error

@@ -1,0 +1,178 @@
+"""trl's SFTTrainer, made to train a head, to stop at a loss that is no number, and to save what is needed.
+
+trl 1.16.0, trl/trainer/sft_trainer.py: the loss is computed from ``lm_head.weight`` directly, past any LoRA on the
+head, and so a LoRA there is refused. Where the head is adapted, the loss here comes from the model's own forward
+(transformers/trainer.py, compute_loss), in which it takes part; that refusal then has no reason.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from converter.errors import JUDGED_BAD, ConverterError
+from converter.train.head import head_is_adapted
+from converter.train.saved import METRICS_NAME
+from converter.train.settings import TrainingSettings
+from converter.train.watch import Watch
+
+
+class AdapterTrainer(SFTTrainer):
+    """SFTTrainer for a PeftModel and a tokenised dataset."""
+
+    def __init__(self, model: Any, **arguments: Any) -> None:
+        self._head_is_adapted = head_is_adapted(model)
+        with _head_not_looked_at(model, self._head_is_adapted):
+            super().__init__(model=model, **arguments)
+
+    def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
+        """The mean loss of the learned tokens, through the head as PEFT has it."""
+        if not self._head_is_adapted:
+            return super().compute_loss(model, inputs, *arguments, **named)
+        return Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, *arguments, **named)
+
+    def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
+        """One forward and backward. Raises ConverterError where the loss is no number, in every process."""
+        loss: torch.Tensor = super().training_step(*arguments, **named)
+        refuse_nan(float(self.accelerator.reduce(loss.detach(), "mean")), "loss", self.state.global_step + 1)
+        return loss
+
+    def learn(self, checkpoint: Path | None) -> None:
+        """Train to the end, from a checkpoint or from the start, and without the warnings of torch and trl."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    def measure(self) -> dict[str, float]:
+        """The losses of what is held out, without the warnings of torch and trl."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self.evaluate()
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """No card: what there is to say of the adapter is in its training report."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """A checkpoint: the adapter alone, without copies of the base's ends and without a pickle."""
+        directory = output_dir or self.args.output_dir
+        self.model.save_pretrained(
+            directory, state_dict=state_dict, save_embedding_layers=False, is_main_process=self.args.should_save
+        )
+
+
+def refuse_nan(loss: float, name: str, step: int) -> None:
+    """Raise ConverterError where a loss is NaN or infinite."""
+    if not torch.isfinite(torch.tensor(loss)):
+        raise ConverterError(
+            f"{name} is {loss} at step {step}: the run has diverged and nothing was saved; lower --learning-rate, or "
+            "train in --dtype float32 without --bf16",
+            status=JUDGED_BAD,
+        )
+
+
+@contextmanager
+def _head_not_looked_at(model: Any, head_is_adapted: bool) -> Iterator[None]:  # noqa: FBT001  a fact
+    """While trl's constructor runs, an adapted head shows its base layer."""
+    base = model.get_base_model()
+    if not head_is_adapted:
+        yield
+        return
+    head = base.get_output_embeddings()
+    base.get_output_embeddings = lambda: getattr(head, "base_layer", head)
+    try:
+        yield
+    finally:
+        del base.get_output_embeddings
+
+
+def trainer_config(settings: TrainingSettings, directory: Path, n_processes: int, *, evaluates: bool) -> SFTConfig:
+    """The settings as trl and transformers want them. Raises ConverterError where the batches don't divide."""
+    per_step = settings.per_device_train_batch_size * n_processes
+    if settings.batch_size % per_step:
+        raise ConverterError(
+            f"--batch-size {settings.batch_size} is no multiple of --per-device-train-batch-size "
+            f"{settings.per_device_train_batch_size} x {n_processes} processes"
+        )
+    strategy = "steps" if settings.eval_steps else "epoch"
+    early = settings.early_stopping_patience > 0
+    return SFTConfig(
+        output_dir=str(directory),
+        num_train_epochs=settings.num_train_epochs,
+        max_steps=settings.max_steps or -1,
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        per_device_eval_batch_size=settings.per_device_train_batch_size,
+        gradient_accumulation_steps=settings.batch_size // per_step,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.lr_scheduler_type,
+        warmup_steps=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        seed=settings.seed,
+        bf16=settings.bf16,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        packing=settings.packing,
+        max_length=settings.max_length,
+        eval_packing=False,
+        eval_strategy=strategy if evaluates else "no",
+        eval_steps=settings.eval_steps or None,
+        save_strategy=strategy if early else ("steps" if settings.save_steps else "no"),
+        save_steps=(settings.eval_steps if early else settings.save_steps) or 500,
+        save_total_limit=2,
+        load_best_model_at_end=early,
+        metric_for_best_model="eval_loss" if evaluates else None,
+        greater_is_better=False if evaluates else None,
+        logging_steps=settings.logging_steps,
+        logging_nan_inf_filter=False,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not torch.cuda.is_available() and not torch.backends.mps.is_available(),
+    )
+
+
+class Metrics(TrainerCallback):
+    """Writes metrics.jsonl, a line for each thing logged, and asks the watch after each evaluation."""
+
+    def __init__(self, directory: Path, watch: Watch) -> None:
+        self._path = directory / METRICS_NAME
+        self._watch = watch
+        self.rows: list[Mapping[str, float]] = []
+        self.stopped: tuple[int, float] | None = None
+
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Tell how long it will be."""
+        self._watch.begins(state.max_steps)
+
+    def on_log(self, _args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:
+        """Keep what was logged."""
+        values = {name: value for name, value in logs.items() if isinstance(value, int | float)}
+        self.record(state.global_step, values, writes=state.is_world_process_zero)
+        if "eval_loss" in values:
+            refuse_nan(values["eval_loss"], "eval_loss", state.global_step)
+            self._ask(state, control, values["eval_loss"])
+
+    @property
+    def evaluated(self) -> list[Mapping[str, float]]:
+        """The rows with an eval_loss."""
+        return [row for row in self.rows if "eval_loss" in row]
+
+    def _ask(self, state: Any, control: Any, eval_loss: float) -> None:
+        """Before the first step and after the last there is nothing to stop."""
+        if 0 < state.global_step < state.max_steps and self._watch.stops(state.global_step, eval_loss):
+            self.stopped = state.global_step, eval_loss
+            control.should_training_stop = True
+
+    def record(self, step: int, values: Mapping[str, float], *, writes: bool) -> None:
+        """Keep a row, tell the watch, and append the row to the file."""
+        row = {"step": step, **values}
+        self.rows.append(row)
+        if writes:
+            self._watch.logged(step, values)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
