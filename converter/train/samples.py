@@ -1,0 +1,170 @@
+"""Samples to learn from, of three kinds: a text, a prompt with its completion, a chat.
+
+The columns are those of trl (https://huggingface.co/docs/trl/dataset_formats), and ``conversations`` of ``from`` and
+``value``, as ShareGPT's exports have them.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from converter.errors import ConverterError
+
+Row = Mapping[str, Any]
+
+_KINDS: Final[dict[str, frozenset[str]]] = {
+    "messages": frozenset({"messages"}),
+    "conversations": frozenset({"conversations"}),
+    "prompt and completion": frozenset({"prompt", "completion"}),
+    "text": frozenset({"text"}),
+}
+_ROLES: Final = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """``where`` names the sample in the data, for whoever is to mend it."""
+
+    where: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    where: str
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """``completion`` is the range of messages that answer the others before them."""
+
+    where: str
+    messages: tuple[dict[str, Any], ...]
+    completion: range
+    tools: tuple[Any, ...] = ()
+
+
+Sample = Text | Completion | Chat
+
+
+def kind_of(columns: Collection[str], rows: Sequence[Row], data: str) -> str:
+    """Which kind all rows are of, by the columns there are."""
+    kinds = [kind for kind, wanted in _KINDS.items() if wanted <= set(columns)]
+    if not kinds:
+        raise ConverterError(
+            f"{data}: found {_listed(columns)} in its samples; wanted messages, or prompt and completion, or text: "
+            "rename or convert them"
+        )
+    if len(kinds) > 1:
+        firsts = ", ".join(f"{kind} in sample {_first(kind, rows)}" for kind in kinds)
+        raise ConverterError(f"{data}: found samples of several kinds ({firsts}); wanted one kind: keep one of them")
+    return kinds[0]
+
+
+def _first(kind: str, rows: Sequence[Row]) -> int:
+    has = (all(row.get(column) is not None for column in _KINDS[kind]) for row in rows)
+    return next((number for number, found in enumerate(has, 1) if found), 1)
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"
+
+
+def sample_of(kind: str, row: Row, where: str) -> Sample:
+    """The sample that a row of this kind states."""
+    if kind == "text":
+        return Text(where, _filled(row["text"], f"{where}: text"))
+    tools = _tools(row.get("tools"), where)
+    if kind != "prompt and completion":
+        messages = _messages(row[kind], f"{where}: {kind}")
+        last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=None)
+        if last is None:
+            raise ConverterError(f"{where}: {kind} has {_roles(messages)}; wanted an assistant's turn to learn from")
+        return Chat(where, messages, range(last, last + 1), tools)
+    prompt, completion = row["prompt"], row["completion"]
+    if isinstance(prompt, str) and isinstance(completion, str):
+        return Completion(where, prompt, _filled(completion, f"{where}: completion"))
+    return _answered(_messages(prompt, f"{where}: prompt"), _messages(completion, f"{where}: completion"), where, tools)
+
+
+def _answered(
+    prompt: tuple[dict[str, Any], ...], completion: tuple[dict[str, Any], ...], where: str, tools: tuple[Any, ...]
+) -> Chat:
+    if completion[0]["role"] != "assistant":
+        raise ConverterError(f"{where}: completion begins with the role {completion[0]['role']}; wanted assistant")
+    return Chat(where, prompt + completion, range(len(prompt), len(prompt) + len(completion)), tools)
+
+
+def _messages(entries: Any, where: str) -> tuple[dict[str, Any], ...]:
+    if not isinstance(entries, list):
+        raise ConverterError(f"{where} is {_shown(entries)}; wanted a list of messages")
+    if not entries:
+        raise ConverterError(f"{where} has no messages")
+    return tuple(_message(entry, f"{where}[{i}]") for i, entry in enumerate(entries))
+
+
+def _message(entry: Any, where: str) -> dict[str, Any]:
+    """A message as chat templates read it; what else it has (tool_calls, name) goes with it."""
+    if not isinstance(entry, dict):
+        raise ConverterError(f"{where} is {_shown(entry)}; wanted an object with role and content")
+    message = _without_nulls(entry)
+    if "from" in message:
+        sender = message.pop("from")
+        if sender not in _ROLES:
+            raise ConverterError(f"{where}: from is {_shown(sender)}; wanted one of {', '.join(_ROLES)}")
+        message = {"role": _ROLES[sender], "content": message.pop("value", None), **message}
+    role, content = message.get("role"), message.get("content")
+    if not isinstance(role, str):
+        raise ConverterError(f"{where} has no role; found {_listed(message)}")
+    # A call of a tool says nothing; and many sets state an empty system prompt.
+    if not (role == "system" and content == "") and "tool_calls" not in message:
+        _filled(content, f"{where}: content")
+    return {"content": "", **message}
+
+
+def _tools(stated: Any, where: str) -> tuple[Any, ...]:
+    try:
+        tools = json.loads(stated) if isinstance(stated, str) else stated
+    except ValueError as error:
+        raise ConverterError(f"{where}: tools is no JSON ({error})") from error
+    if not isinstance(tools, list | None):
+        raise ConverterError(f"{where}: tools is {_shown(tools)}; wanted a list")
+    return tuple(_without_nulls(tools or []))
+
+
+def _without_nulls(value: Any) -> Any:
+    """Arrow gives every object the fields of all others, as nulls."""
+    match value:
+        case dict():
+            return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
+        case list():
+            return [_without_nulls(entry) for entry in value]
+        case _:
+            return value
+
+
+def _filled(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise ConverterError(f"{where} is {_shown(value)}; wanted a text")
+    if not value.strip():
+        raise ConverterError(f"{where} is empty; wanted a text")
+    return value
+
+
+def _roles(messages: Sequence[Row]) -> str:
+    return f"the roles {', '.join(str(message['role']) for message in messages)}"
+
+
+def _shown(value: Any) -> str:
+    shown = "missing" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
