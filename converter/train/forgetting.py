@@ -6,6 +6,7 @@ Perplexity: https://huggingface.co/docs/transformers/perplexity
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ def general_texts(path: Path | None) -> tuple[str, ...]:
         text = (path or _BUNDLED).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConverterError(f"{path}: can't be read as text: {error}") from error
-    paragraphs = tuple(paragraph.strip() for paragraph in text.split("\n\n") if paragraph.strip())
+    paragraphs = tuple(paragraph.strip() for paragraph in re.split(r"\n\s*\n", text) if paragraph.strip())
     if not paragraphs:
         raise ConverterError(f"{path}: holds no text; wanted paragraphs with empty lines between them")
     return paragraphs
