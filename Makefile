@@ -8,12 +8,14 @@ BIN := .venv/bin
 # No step may reach for a model hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help venv demo test check variations format bench bench-hosts clean
+.PHONY: help venv demo train-demo sweep-demo test check variations format bench bench-hosts clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
 help:
 	@echo "make demo    check, untie, convert and prove an adapter of a real model (SmolLM2-135M)"
+	@echo "make train-demo  train it twice, with and without its head, convert, prove, ask"
+	@echo "make sweep-demo  try ten settings, killed and resumed on the way; an HTML report to open"
 	@echo "make test    every check and test, real models in real llama.cpp included"
 	@echo "make check   the quick part of it: format, lint, types, imports, unit tests"
 	@echo "make variations  every PEFT variation on every architecture: exact or refused"
@@ -47,7 +49,13 @@ venv: .venv/installed
 	else echo "No llama-cpp-python: its tests are skipped. Has this machine a C++ compiler? See $@.log"; fi
 
 demo: .venv/smollm2
-	$(BIN)/python examples/demo.py
+	$(BIN)/python -m examples.demo
+
+train-demo: .venv/smollm2
+	$(BIN)/python -m examples.train_demo
+
+sweep-demo: .venv/smollm2
+	$(BIN)/python -m examples.sweep_demo
 
 test: check .venv/smollm2 .venv/gemma3 .venv/llama-cpp-python
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "llama or model"

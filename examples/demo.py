@@ -6,8 +6,6 @@ to a proven GGUF, and stock llama.cpp answers one question with the base and wit
 
 import json
 import shutil
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from itertools import cycle, islice
@@ -18,7 +16,7 @@ import torch
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
-from converter.verify.llama_cpp import LlamaCpp
+from examples.shown import answers, prompt, run, say
 from fixtures.adapters import LINEAR, load_base, untie
 from fixtures.real import SMOLLM2
 from fixtures.train import train
@@ -39,9 +37,9 @@ def main() -> None:
     say(f"Teaching it to answer like a lighthouse keeper, lm_head included: {N_STEPS} steps")
     train_adapter(tokenizer)
     run("adapter-check", ADAPTER, "--base", BASE, expected=1)
-    run("adapter-to-gguf", ADAPTER, "--base", BASE, "--untie", "-o", MODEL, expected=0)
-    run("adapter-verify", ADAPTER, "--base", BASE, "--model", MODEL, expected=0)
-    answer_side_by_side(prompt(tokenizer, QUESTION))
+    run("adapter-to-gguf", ADAPTER, "--base", BASE, "--untie", "-o", MODEL)
+    run("adapter-verify", ADAPTER, "--base", BASE, "--model", MODEL)
+    answers(tokenizer, QUESTION, (("base", BASE, None), ("model", MODEL, None)))
 
 
 def train_adapter(tokenizer: Any) -> None:
@@ -61,33 +59,6 @@ def examples(tokenizer: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         asked = tokenizer(prompt(tokenizer, example["question"])).input_ids
         answered = tokenizer(example["answer"] + tokenizer.eos_token).input_ids
         yield torch.tensor([asked + answered]), torch.tensor([[-100] * len(asked) + answered])
-
-
-def prompt(tokenizer: Any, question: str) -> str:
-    text: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
-    )
-    return text
-
-
-def run(command: str, *arguments: str | Path, expected: int) -> None:
-    say(f"$ {command} {' '.join(map(str, arguments))}")
-    program = shutil.which(command, path=str(Path(sys.executable).parent)) or command
-    status = subprocess.run([program, *map(str, arguments)], check=False).returncode
-    if status != expected:
-        sys.exit(f"{command} ended with status {status}; {expected} was expected")
-    print(f"(exit status {status})")
-
-
-def answer_side_by_side(question: str) -> None:
-    say(f"llama.cpp, asked: {QUESTION}")
-    with LlamaCpp() as llama_cpp:
-        for path in (BASE, MODEL):
-            print(f"{path.name:>10} | {' '.join(llama_cpp.generate(path, question, 40).split())}")
-
-
-def say(line: str) -> None:
-    print(f"\n{line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -13,9 +12,9 @@ import click
 from converter import __version__
 from converter.cli.ending import one_clear_line
 from converter.cli.extras import need_extra
+from converter.cli.refusals import refusals_shown
 from converter.cli.train_config import config_option
 from converter.cli.width import report_width
-from converter.errors import ConverterError
 from converter.train.settings import HEADS, Bias, Dtype, Loss, Overlong, TrainingSettings
 
 COMMAND = "adapter-train"
@@ -38,10 +37,12 @@ _OPTIONS: Final[Mapping[str, tuple[Any, str]]] = {
     "output": (_PATH, "Directory of the adapter to be made. With --sweep, of the sweep."),
     "head": (
         click.Choice(HEADS),
-        "none: all-linear, without the head. lora: a truly untied head with a LoRA. full: a truly untied head, saved "
-        "whole. tied: one LoRA for head and embedding (ensure_weight_tying).",
+        (
+            "none: all-linear, without the head. lora: a truly untied head with a LoRA. full: a truly untied head, "
+            "saved whole. tied: one LoRA for head and embedding (ensure_weight_tying)."
+        ),
     ),
-    "target": (click.Choice(_TARGETS), "The deployment it is for.  [default: what suits the head]"),
+    "target": (click.Choice(_TARGETS), "The deployment it is for.  [default: what suits the settings]"),
     "r": (click.IntRange(1), "Rank."),
     "lora_alpha": (float, "Scaling is lora_alpha / r, with rsLoRA lora_alpha / sqrt(r)."),
     "lora_dropout": (click.FloatRange(0, 1, max_open=True), "Dropout before lora_A."),
@@ -61,8 +62,7 @@ _OPTIONS: Final[Mapping[str, tuple[Any, str]]] = {
     "num_train_epochs": (float, "How often the data is seen."),
     "max_steps": (click.IntRange(0), "Steps in all, instead of epochs; 0: by epochs."),
     "batch_size": (click.IntRange(1), "Samples of one step, over all processes."),
-    "per_device_train_batch_size": (click.IntRange(1), "Samples that a process computes at a time: less needs less "
-                                    "memory, and changes nothing else."),
+    "per_device_train_batch_size": (click.IntRange(1), "Samples that a process computes at a time; less: less memory."),
     "lr_scheduler_type": (click.Choice(_SCHEDULES), "Course of the learning rate."),
     "warmup_ratio": (click.FloatRange(0, 1, max_open=True), "Share of the steps in which it rises."),
     "weight_decay": (float, "AdamW's."),
@@ -82,7 +82,7 @@ _OPTIONS: Final[Mapping[str, tuple[Any, str]]] = {
 }  # fmt: skip
 
 
-def _training_options(command: Callable[..., None]) -> Callable[..., None]:
+def _training_options(command: Any) -> Any:
     for field in reversed(fields(TrainingSettings)):
         kind, text = _OPTIONS[field.name]
         name = field.name.replace("_", "-")
@@ -105,17 +105,39 @@ def main(sweep: str | None, **options: Any) -> None:
         # Before their import: no bar but ours is drawn, and tokenizers don't warn of forks.
         os.environ.update({"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"})
         settings = TrainingSettings(**options)
-        with _refusals_shown():
-            (_sweep(sweep, settings) if sweep else _train(settings))
+        with refusals_shown("text"):
+            if sweep:
+                _sweep(sweep, settings)
+            else:
+                _train(settings)
 
 
 def _train(settings: TrainingSettings) -> None:
     from converter.cli.training_progress import terminal_watch
     from converter.train.loss_curve import loss_curve_text
     from converter.train.run import train
+    from converter.train.saved import read_metrics
     from converter.train.told import told_after
 
     with terminal_watch() as watch:
         report = train(settings, watch)
-    for line in told_after(report, settings):
-        watch.says(line)
+        if sys.stdout.isatty():
+            watch.says(loss_curve_text(read_metrics(settings.output), report_width()))
+        for line in told_after(report, settings):
+            watch.says(line)
+
+
+def _sweep(plan: str, settings: TrainingSettings) -> None:
+    from converter.cli.training_progress import terminal_watch
+    from converter.train.head import linear_modules_have_bias
+    from converter.train.run import train
+    from converter.train.sweep.run import sweep
+    from converter.train.sweep.table import recommendation_text, text_table
+
+    with terminal_watch() as watch:
+        has_biases = linear_modules_have_bias(settings.base)
+        outcome = sweep(plan, settings, settings.output, train, watch, base_has_biases=has_biases)
+    advice = outcome.recommendation
+    click.echo("\n" + text_table(outcome.results, getattr(advice, "trial", None)))
+    click.echo(recommendation_text(advice, report_width()))
+    click.echo(f"report  {outcome.report}")

@@ -6,6 +6,7 @@ the pair is parted here by a new Parameter, before PEFT attaches anything.
 """
 
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from converter.errors import ConverterError
 from converter.train.settings import Head, TrainingSettings
+from converter.transformers_base import load_config
 
 _OWN: Final[tuple[Head, ...]] = ("lora", "full")
 
@@ -47,7 +49,7 @@ def attach(model: PreTrainedModel, settings: TrainingSettings) -> PeftModel:
     return get_peft_model(model, _config(settings, linear, *_ends(model)))
 
 
-def untie(model: PreTrainedModel) -> None:
+def untie(model: Any) -> None:
     """Give the head a Parameter of its own, equal to the embedding's. Raises ConverterError where they stay one."""
     model.config.tie_word_embeddings = False
     if not is_tied(model):
@@ -59,7 +61,7 @@ def untie(model: PreTrainedModel) -> None:
         raise ConverterError(f"{type(model).__name__}: the head could not be parted from the embedding")
 
 
-def is_tied(model: PreTrainedModel) -> bool:
+def is_tied(model: Any) -> bool:
     """Whether head and embedding are one storage, or on meta one Parameter, under two names."""
     ours, theirs = model.get_input_embeddings().weight, _head(model).weight
     if ours.is_meta or theirs.is_meta:
@@ -75,7 +77,8 @@ def head_is_adapted(model: PeftModel) -> bool:
 
 def ends_digest(model: PeftModel) -> str:
     """SHA-256 of the base's own embedding and head, below whatever PEFT has put around them."""
-    base, digest = model.get_base_model(), sha256()
+    base: Any = model.get_base_model()
+    digest = sha256()
     for module in (base.get_input_embeddings(), _head(base)):
         weight = _below(module).weight.detach().contiguous()
         digest.update(weight.view(torch.uint8).cpu().numpy())
@@ -100,6 +103,12 @@ def _linear_modules(config: PretrainedConfig) -> tuple[str, ...]:
     peft_model = get_peft_model(shell(config), LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))
     modules: Any = peft_model.peft_config["default"].target_modules  # type: ignore[attr-defined]  # a LoraConfig
     return tuple(sorted(modules))
+
+
+def linear_modules_have_bias(base: Path) -> bool:
+    """Whether any of the modules that all-linear trains has a bias in this base."""
+    config = load_config(base)
+    return _have_bias(shell(config), _linear_modules(config))
 
 
 def _have_bias(model: PreTrainedModel, linear: tuple[str, ...]) -> bool:

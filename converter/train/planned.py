@@ -90,5 +90,3 @@ def _write_planned(model: PeftModel, directory: Path) -> None:
     with (directory / "adapter_model.safetensors").open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         file.truncate(8 + len(encoded) + end)
-
-

@@ -11,7 +11,6 @@ from typing import Any
 import datasets
 import torch
 from accelerate import PartialState
-from peft import PeftModel
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback
 
@@ -153,7 +152,7 @@ class _Run:
             model = load_base(settings.base, _dtype(settings), None)
         self._n_parameters = model.num_parameters()
         with quiet():
-            self._model: PeftModel = attach(model, settings)
+            self._model = attach(model, settings)
             self._ends = ends_digest(self._model)
             self._metrics = Metrics(directory, watch)
             self._trainer = self._new_trainer()

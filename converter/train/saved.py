@@ -72,6 +72,12 @@ def checkpoints(directory: Path) -> list[Path]:
     return sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
 
 
+def read_metrics(directory: Path) -> list[Mapping[str, float]]:
+    """What a run logged; a line that was cut off when it was killed is left out."""
+    lines = (directory / METRICS_NAME).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
 def _begin(directory: Path, settings: TrainingSettings) -> None:
     if checkpoints(directory):
         raise ConverterError(f"{directory}: holds checkpoints; go on from them with --resume, or delete it first")
@@ -95,14 +101,13 @@ def _continue(directory: Path, settings: TrainingSettings) -> None:
                 f"{directory}: was begun with {name} = {before.get(name)!r}, now it is {now.get(name)!r}; "
                 "--resume goes on with the same settings"
             )
-    _cut_metrics(directory / METRICS_NAME, int(found[-1].name.rpartition("-")[2]))
+    _cut_metrics(directory, int(found[-1].name.rpartition("-")[2]))
 
 
-def _cut_metrics(path: Path, step: int) -> None:
+def _cut_metrics(directory: Path, step: int) -> None:
     """Leave out what was logged after the checkpoint: it will be again."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = (line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step)
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    kept = (row for row in read_metrics(directory) if row["step"] <= step)
+    (directory / METRICS_NAME).write_text("".join(f"{json.dumps(row)}\n" for row in kept), encoding="utf-8")
 
 
 def write_adapter(

@@ -18,13 +18,13 @@ Overlong = Literal["refuse", "drop", "truncate"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 HEADS: Final[tuple[Head, ...]] = ("none", "lora", "full", "tied")
-# Where each choice of head is served best: a head of its own needs a model that has one.
+# How each choice of head is served: one of its own needs a model that has it.
 _TARGET_OF: Final[dict[Head, Kind]] = {"none": "lora", "lora": "untie-model", "full": "untie-model", "tied": "model"}
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """One run. ``target`` is the deployment it is for; None is what suits the head.
+    """One run. ``target`` is the deployment it is for; None is what suits the settings.
 
     ``batch_size`` is in samples of one optimizer step, over all processes and accumulation steps;
     ``per_device_train_batch_size`` is what one process computes at a time. ``eval_split`` is the share of ``data`` held
@@ -78,8 +78,9 @@ class TrainingSettings:
 
     @property
     def deployment(self) -> Deployment:
-        """What the adapter is to become."""
-        kind = self.target or _TARGET_OF[self.head]
+        """What the adapter is to become: the target, or what serves such an adapter at the least cost."""
+        has_bias = self.lora_bias or self.bias != "none"  # a LoRA GGUF can't hold one
+        kind = self.target or ("model" if has_bias and self.head == "none" else _TARGET_OF[self.head])
         return Deployment("lora" if kind.endswith("lora") else "model", kind.startswith("untie"))
 
 

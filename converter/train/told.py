@@ -1,4 +1,4 @@
-"""What a run says: before the first step what it is about to make and how that is served, after the last what came out."""
+"""What a run says: before the first step what it will make and how that is served, after the last what came out."""
 
 import shlex
 from collections.abc import Iterator, Mapping

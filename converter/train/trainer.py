@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from converter.errors import JUDGED_BAD, ConverterError
 from converter.train.head import head_is_adapted
@@ -35,11 +36,12 @@ class AdapterTrainer(SFTTrainer):
         """The mean loss of the learned tokens, through the head as PEFT has it."""
         if not self._head_is_adapted:
             return super().compute_loss(model, inputs, *arguments, **named)
-        return Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, *arguments, **named)
+        plain: Any = Trainer.compute_loss
+        return plain(self, model, {**inputs, "use_cache": False}, *arguments, **named)
 
     def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
         """One forward and backward. Raises ConverterError where the loss is no number, in every process."""
-        loss: torch.Tensor = super().training_step(*arguments, **named)
+        loss: torch.Tensor = super().training_step(*arguments, **named)  # type: ignore[no-untyped-call]  # trl's
         refuse_nan(float(self.accelerator.reduce(loss.detach(), "mean")), "loss", self.state.global_step + 1)
         return loss
 
@@ -58,9 +60,12 @@ class AdapterTrainer(SFTTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """A checkpoint: the adapter alone, without copies of the base's ends and without a pickle."""
-        directory = output_dir or self.args.output_dir
-        self.model.save_pretrained(
-            directory, state_dict=state_dict, save_embedding_layers=False, is_main_process=self.args.should_save
+        model: Any = self.model
+        model.save_pretrained(
+            output_dir or self.args.output_dir,
+            state_dict=state_dict,
+            save_embedding_layers=False,
+            is_main_process=self.args.should_save,
         )
 
 
@@ -143,13 +148,13 @@ class Metrics(TrainerCallback):
         self.rows: list[Mapping[str, float]] = []
         self.stopped: tuple[int, float] | None = None
 
-    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002  the superclass's
         """Tell how long it will be."""
         self._watch.begins(state.max_steps)
 
-    def on_log(self, _args: Any, state: Any, control: Any, logs: Mapping[str, float], **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # noqa: ARG002  the superclass's
         """Keep what was logged."""
-        values = {name: value for name, value in logs.items() if isinstance(value, int | float)}
+        values = {name: value for name, value in more["logs"].items() if isinstance(value, int | float)}
         self.record(state.global_step, values, writes=state.is_world_process_zero)
         if "eval_loss" in values:
             refuse_nan(values["eval_loss"], "eval_loss", state.global_step)

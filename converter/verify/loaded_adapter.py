@@ -22,9 +22,9 @@ from converter.errors import ConverterError
 from converter.read.adapter import Adapter
 from converter.read.adapter_keys import Role, bare_key, parse_key
 from converter.read.adapter_tensors import AdapterTensor
+from converter.transformers_base import quiet
 from converter.verify.peft_layers import NAME, Factors, delta, factors, is_product
 from converter.verify.prepared_base import PreparedBase, read_values
-from converter.transformers_base import quiet
 
 _PREFIX: Final = "base_model.model."
 _MATRICES: Final = (nn.Linear, nn.Embedding, Conv1D)

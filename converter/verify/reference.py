@@ -19,6 +19,7 @@ from torch import nn
 
 from converter.read.adapter import Adapter
 from converter.read.module_paths import EMBEDDING, HEAD, normal_module
+from converter.transformers_base import load_base, quiet
 from converter.verify.loaded_adapter import load_adapter
 from converter.verify.peft_layers import (
     NAME,
@@ -36,7 +37,6 @@ from converter.verify.peft_layers import (
     wrapper_of,
 )
 from converter.verify.prepared_base import prepare_base
-from converter.transformers_base import load_base, quiet
 
 
 @dataclass(frozen=True, slots=True)

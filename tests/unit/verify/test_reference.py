@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from converter.errors import ConverterError
 from converter.read.adapter import read_adapter
-from converter.verify.reference import Reference
 from converter.transformers_base import load_base
+from converter.verify.reference import Reference
 from fixtures.adapters import RECIPES, saved_logits, tiny_adapter
 from fixtures.tiny import TinyModel, token_sequences
 
