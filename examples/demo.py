@@ -24,7 +24,7 @@ from fixtures.train import train
 DATA = Path(__file__).with_name("data") / "keeper.jsonl"
 OUTPUT = Path("demo-output")
 BASE, ADAPTER, MODEL = OUTPUT / "base.gguf", OUTPUT / "adapter", OUTPUT / "model.gguf"
-N_STEPS = 60
+N_STEPS, N_EXAMPLES = 60, 20  # each of them three times
 QUESTION = "What is the best way to spend a rainy day?"
 
 
@@ -54,10 +54,10 @@ def train_adapter(tokenizer: Any) -> None:
 
 def examples(tokenizer: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield tokens and labels, where only the answer is to be learned."""
-    for line in DATA.read_text(encoding="utf-8").splitlines():
-        example = json.loads(line)
-        asked = tokenizer(prompt(tokenizer, example["question"])).input_ids
-        answered = tokenizer(example["answer"] + tokenizer.eos_token).input_ids
+    for line in DATA.read_text(encoding="utf-8").splitlines()[:N_EXAMPLES]:
+        question, answer = (message["content"] for message in json.loads(line)["messages"])
+        asked = tokenizer(prompt(tokenizer, question)).input_ids
+        answered = tokenizer(answer + tokenizer.eos_token).input_ids
         yield torch.tensor([asked + answered]), torch.tensor([[-100] * len(asked) + answered])
 
 
