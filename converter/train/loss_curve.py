@@ -23,6 +23,7 @@ _TRAIN, _EVAL, _INK, _GREY, _LINE = "#0072b2", "#d55e00", "#222222", "#777777", 
 _LOG_FROM: Final = 10.0  # below this ratio of highest to lowest, a linear scale shows all there is
 _SMOOTHED_FROM: Final = 20  # with fewer rows, the line itself is as clear
 _MAX_MARKS: Final = 60  # more marks than this would hide their line
+_COLUMNS_A_MARK: Final = 4  # in the terminal
 _HALO: Final = [withStroke(linewidth=3, foreground="white")]
 
 _Floats = npt.NDArray[np.float64]
@@ -86,7 +87,14 @@ class _Series:
             return self.values
         half = min(3 * n // 40, (n - 1) // 2)
         bell = np.exp(-0.5 * (np.arange(-half, half + 1) / (n / 40)) ** 2)
-        return np.convolve(self.values, bell, "same") / np.convolve(np.ones(n), bell, "same")
+        smoothed: _Floats = np.convolve(self.values, bell, "same") / np.convolve(np.ones(n), bell, "same")
+        return smoothed
+
+    @property
+    def usual(self) -> _Floats:
+        """All values but the lowest and highest in a hundred: the odd spike would flatten the rest."""
+        low, high = np.percentile(self.values, [1, 99]) if len(self.values) else (0.0, 0.0)
+        return self.values[(low <= self.values) & (self.values <= high)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +106,10 @@ class _Scale:
     is_log: bool
 
     @classmethod
-    def of(cls, train: _Series, held_out: _Series) -> "_Scale":
-        """Room for both lines; of single training losses the odd spike is cut off, lest it flatten the rest."""
-        odd = np.percentile(train.values, [1, 99]) if len(train.values) else []
-        shown = np.concatenate([train.smoothed, held_out.values, odd])
-        if not len(shown):
-            return cls(0.0, 1.0, is_log=False)
-        low, high = float(shown.min()), float(shown.max())
+    def of(cls, *shown: _Floats) -> "_Scale":
+        """Room for all of these."""
+        losses = np.concatenate(shown).tolist()
+        low, high = (min(losses), max(losses)) if losses else (0.0, 1.0)
         if low > 0 and high > low * _LOG_FROM:
             return cls(low, high, is_log=True)
         room = 0.0 if high > low else 0.05 * abs(high) or 0.05
@@ -113,7 +118,7 @@ class _Scale:
     def at(self, share: float) -> float:
         """The loss at this share of the height."""
         if self.is_log:
-            return self.low * (self.high / self.low) ** share
+            return self.low * math.exp(share * math.log(self.high / self.low))
         return self.low + share * (self.high - self.low)
 
     def shares(self, values: _Floats) -> _Floats:
@@ -128,8 +133,9 @@ def write_loss_curve(rows: Sequence[Mapping[str, float]], title: str, path: Path
     """Write the curve as PNG, 1600 x 900: losses of training faint, smoothed strong, of held-out data as points."""
     train, held_out = _Series.of(rows, "loss"), _Series.of(rows, "eval_loss")
     figure = Figure(figsize=(8, 4.5), dpi=200, facecolor="white")
+    FigureCanvasAgg(figure)
     axes = figure.add_axes((0.075, 0.115, 0.795, 0.71))
-    scale = _Scale.of(train, held_out)
+    scale = _Scale.of(train.smoothed, held_out.values, train.usual)
     _dress(axes, scale, title)
     _draw_train(axes, train)
     _draw_held_out(axes, held_out)
@@ -138,7 +144,7 @@ def write_loss_curve(rows: Sequence[Mapping[str, float]], title: str, path: Path
     with warnings.catch_warnings():
         # A title in a script that matplotlib's own font lacks shows as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        FigureCanvasAgg(figure).print_png(str(path), metadata={"Software": None})
+        figure.savefig(path, format="png", metadata={"Software": None})
 
 
 def _dress(axes: Axes, scale: _Scale, title: str) -> None:
@@ -177,6 +183,11 @@ def _draw_held_out(axes: Axes, held_out: _Series) -> None:
     line: dict[str, object] = {"color": _EVAL, "linewidth": 1.2, "markersize": 5.5, "markeredgecolor": "white"}
     (drawn,) = axes.plot(held_out.steps, held_out.values, marker="o", zorder=3)
     drawn.set(**line, markevery=max(1, len(held_out.values) // _MAX_MARKS), clip_on=False)
+    _label_lowest(axes, held_out)
+
+
+def _label_lowest(axes: Axes, held_out: _Series) -> None:
+    """Where it began to learn by heart, if it did."""
     lowest = int(held_out.values.argmin())
     if lowest < len(held_out.values) - 1:
         axes.annotate(
@@ -217,7 +228,7 @@ def loss_curve_text(rows: Sequence[Mapping[str, float]], width: int, height: int
     steps = [*train.steps, *held_out.steps]
     if not steps:
         return ""
-    scale, span = _Scale.of(train, held_out), (min(steps), max(steps))
+    scale, span = _Scale.of(train.smoothed, held_out.values), (min(steps), max(steps))
     labels = _height_labels(scale, height)
     n_columns = max(width - len(labels[0]) - 2, 10)
     drawn = _drawn(train, held_out, scale, _Grid(n_columns, height, span, glyphs))
@@ -229,7 +240,8 @@ def loss_curve_text(rows: Sequence[Mapping[str, float]], width: int, height: int
         f" {_names(train, held_out, scale, glyphs)}",
     )
     indent = " " * (len(labels[0]) + 1)
-    return "\n".join([*map(str.__add__, sides, drawn), *(indent + line for line in below)])
+    lines = (*map(str.__add__, sides, drawn), *(indent + line for line in below))
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _height_labels(scale: _Scale, height: int) -> list[str]:
@@ -273,9 +285,10 @@ def _drawn(train: _Series, held_out: _Series, scale: _Scale, grid: _Grid) -> lis
         for x, y in grid.dots(train.steps, scale.shares(train.smoothed)):
             bits[y // len(dots), x // len(dots[0])] |= dots[y % len(dots)][x % len(dots[0])]
     cells = [[grid.glyphs.cells[sum_of_bits] for sum_of_bits in line] for line in bits.tolist()]
-    for x, y in zip(*grid.places(held_out.steps, scale.shares(held_out.values), 1, 1), strict=True):
+    points = list(zip(*grid.places(held_out.steps, scale.shares(held_out.values), 1, 1), strict=True))
+    for x, y in points[:: -max(1, _COLUMNS_A_MARK * len(points) // grid.n_columns)]:  # the last is always there
         cells[round(y)][round(x)] = grid.glyphs.mark
-    return ["".join(line).rstrip() for line in cells]
+    return ["".join(line) for line in cells]
 
 
 def _names(train: _Series, held_out: _Series, scale: _Scale, glyphs: Glyphs) -> str:
