@@ -4,8 +4,9 @@ Formats and hub access: https://huggingface.co/docs/datasets/loading
 """
 
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
@@ -25,9 +26,9 @@ _WANTED: Final = f"a file that ends in one of {', '.join(_FORMATS)}, a directory
 _HUB_NAME: Final = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?::([\w.-]+))?")
 
 
-def read_samples(data: str, split: str = "train") -> tuple[Sample, ...]:
-    """All samples of ``data``; ``split`` is asked for where there are several."""
-    dataset = _split(_loaded(data), data, split)
+def read_samples(data: str, *splits: str) -> tuple[Sample, ...]:
+    """All samples of ``data``. Of several splits, those of the first of ``splits`` that there is; of train by default."""
+    dataset = _split(_loaded(data), data, splits or ("train",))
     rows: list[dict[str, Any]] = dataset.to_list()
     numbered = list(enumerate(rows, 1))
     if _formats(Path(data)) == {"text"}:
@@ -57,11 +58,11 @@ def _digest(sample: Sample) -> bytes:
     return sha256(repr(replace(sample, where="")).encode()).digest()
 
 
-def _split(parts: "DatasetDict", data: str, split: str) -> "Dataset":
-    name = split if split in parts else next(iter(parts), split)
-    if name != split and len(parts) > 1:
-        raise ConverterError(f"{data}: has no split {split}; found {', '.join(parts)}")
-    return parts[name]
+def _split(parts: "DatasetDict", data: str, splits: Sequence[str]) -> "Dataset":
+    names = [name for name in splits if name in parts]
+    if not names and len(parts) > 1:
+        raise ConverterError(f"{data}: has no split {' or '.join(splits)}; found {', '.join(parts)}")
+    return parts[names[0] if names else next(iter(parts))]
 
 
 def _loaded(data: str) -> "DatasetDict":
@@ -108,7 +109,7 @@ def _as_text(csv: Path) -> dict[str, Any]:
 
     try:
         columns = pd.read_csv(csv, nrows=0).columns
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ConverterError(f"{csv}: can't be read: {_reason(error)}") from error
     return {"features": Features({name: Value("string") for name in columns}), "keep_default_na": False}
 
@@ -138,9 +139,9 @@ def _reason(error: Exception) -> str:
 
 def _broken_line(path: Path) -> str | None:
     """Say where a JSON file is none. Arrow counts rows of a block, and doesn't count empty lines."""
-    if _format(path) != "json" or path.suffix in _COMPRESSED or not path.is_file():
+    if _format(path) != "json" or path.suffix in _COMPRESSED or not os.access(path, os.R_OK):
         return None
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
     documents = [text] if text.lstrip().startswith("[") else text.split("\n")
     for number, document in enumerate(documents, 1):
         try:

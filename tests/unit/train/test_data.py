@@ -22,9 +22,9 @@ def write(path: Path, *rows: Any) -> str:
     return str(path)
 
 
-def refusal(data: str | Path, split: str = "train") -> str:
+def refusal(data: str | Path, *splits: str) -> str:
     with pytest.raises(ConverterError) as refused:
-        read_samples(str(data), split)
+        read_samples(str(data), *splits)
     assert "\n" not in refused.value.message
     return refused.value.message.removeprefix(str(data))
 
@@ -67,7 +67,8 @@ def test_a_directory_is_read_by_its_splits(tmp_path: Path) -> None:
     write(tmp_path / "test.jsonl", {"text": "examine"})
     assert [s.text for s in read_samples(str(tmp_path)) if isinstance(s, Text)] == ["learn"]
     assert [s.text for s in read_samples(str(tmp_path), "test") if isinstance(s, Text)] == ["examine"]
-    assert refusal(tmp_path, "validation") == ": has no split validation; found train, test"
+    assert read_samples(str(tmp_path), "validation", "test") == read_samples(str(tmp_path), "test")
+    assert refusal(tmp_path, "validation", "unseen") == ": has no split validation or unseen; found train, test"
 
 
 def test_files_without_a_split_in_their_names_are_all_one(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def by_loss(model: Any, tokenizer: Any, max_length: int) -> tuple[float, int]:
     """The same by transformers' own loss, a mean over a window's tokens."""
     total, n_tokens = 0.0, 0
     for text in TEXTS:
-        for ids in torch.tensor(tokenizer(text).input_ids, dtype=torch.long).split(max_length):
+        for ids in torch.split(torch.tensor(tokenizer(text).input_ids, dtype=torch.long), max_length):
             if len(ids) > 1:
                 with torch.no_grad():
                     total += model(input_ids=ids[None], labels=ids[None]).loss.item() * (len(ids) - 1)

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from converter.errors import ConverterError
 from converter.train.samples import Chat, Completion, Sample, Text
-from converter.train.settings import TrainingSettings
+from converter.train.settings import Overlong, TrainingSettings
 from converter.train.tokenised import NOT_LEARNED, tokenised
 from fixtures.real import GEMMA3, SMOLLM2, RealModel
 from fixtures.trained_tokenizers import write_byte_level, write_sentencepiece
@@ -192,7 +192,7 @@ def test_samples_over_max_length_are_refused_dropped_or_cut(tokenizer: Any) -> N
         f"(the longest has {max(lengths)} tokens), or say --overlong drop or truncate"
     )
 
-    def counts(overlong: str) -> tuple[int, int, int, list[int]]:
+    def counts(overlong: Overlong) -> tuple[int, int, int, list[int]]:
         made = tokenised((short, long, far), tokenizer, replace(SETTINGS, max_length=limit, overlong=overlong))
         return made.n_dropped, made.n_truncated, made.longest, [len(ids) for ids in made.dataset["input_ids"]]
 
@@ -216,7 +216,8 @@ def test_a_tokenizer_must_name_its_end_and_know_its_characters(tokenizer: Any) -
 
 def as_trl_prepares(tokenizer: Any, rows: list[dict[str, Any]]) -> list[tuple[list[int], list[int]]]:
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     trainer: Any = SimpleNamespace(chat_template=tokenizer.chat_template, _tokenizer=tokenizer)
     trainer.completion_only_loss = "prompt" in rows[0]
