@@ -2,9 +2,10 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,22 @@ SHORT = (
 )
 
 
-def command(*arguments: str | Path, launcher: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+def command(
+    *arguments: str | Path, launcher: Sequence[str] = (), limit: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a module of ours in a process of its own, or in several through a launcher."""
     started = [sys.executable, *(launcher or ("-m",)), *map(str, arguments)]
     # Each of two processes has one of two cores; one alone computes with one as well, to compare like with like.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(started, capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run(started, capture_output=True, text=True, check=False, env=environment, preexec_fn=limit)
+
+
+@pytest.fixture
+def little(tmp_path: Path) -> Path:
+    """Little general text: what forgetting is has tests of its own, and takes longer than four steps."""
+    path = tmp_path / "general.txt"
+    path.write_text("The river rises in the hills and flows south to the sea.", encoding="utf-8")
+    return path
 
 
 def trained(output: Path, *options: str | Path, launcher: Sequence[str] = ()) -> dict[str, Any]:
@@ -64,16 +75,34 @@ def distance(ours: Path, theirs: Path) -> float:
 
 
 @pytest.mark.parametrize("head", ["none", "lora"])
-def test_two_processes_train_as_one_does(tmp_path: Path, head: str) -> None:
-    options = ("--head", head, "--batch-size", "8", "--per-device-train-batch-size", "4")
+def test_two_processes_train_as_one_does(tmp_path: Path, little: Path, head: str) -> None:
+    """Within an epoch: its last step may be too short for all processes, and accelerate fills it up."""
+    options = ("--head", head, "--batch-size", "8", "--per-device-train-batch-size", "4", "--general-text", little)
     launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
                 "--mixed_precision", "no", "--dynamo_backend", "no", "-m")  # fmt: skip
     one = trained(tmp_path / "one", *options)
     two = trained(tmp_path / "two", *options, launcher=launcher)
     assert two["steps"] == one["steps"]
+    assert one["data"]["n_train"] >= 4 * 8
     assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)
     assert two["eval_loss"] == pytest.approx(one["eval_loss"], rel=2e-2)  # a mean over other batches
     assert distance(tmp_path / "two", tmp_path / "one") < 0.02
-    other = trained(tmp_path / "other", *options, "--seed", "1")
-    assert other["steps"] == one["steps"]
-    assert distance(tmp_path / "other", tmp_path / "one") > 0.2  # the control: another order of the samples
+    half = trained(tmp_path / "half", *options, "--batch-size", "4")
+    assert half["steps"] == one["steps"]
+    assert distance(tmp_path / "half", tmp_path / "one") > 0.2  # the control: steps of one process's samples alone
+
+
+def test_out_of_memory_is_one_clear_line(tmp_path: Path, little: Path) -> None:
+    """Logits of 12 GB, where 6 GB are allowed."""
+    data = tmp_path / "data.jsonl"
+    data.write_text((json.dumps({"text": "the sea and the lamp " * 200}) + "\n") * 70, encoding="utf-8")
+    done = command(
+        *("converter.train", "--base", SMOLLM2.hf, "--data", data, "--output", tmp_path / "out", "--head", "lora"),
+        *("--batch-size", "64", "--per-device-train-batch-size", "64", "--general-text", little),
+        limit=lambda: resource.setrlimit(resource.RLIMIT_DATA, (6 * 10**9, 6 * 10**9)),
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("adapter-train: out of memory: wanted ")
+    assert "a smaller --per-device-train-batch-size (now 64)" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("out*"))

@@ -1,0 +1,129 @@
+"""adapter-train as its users meet it: one line for each mistake, the right status, and nothing left behind."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from converter.cli import train
+from converter.errors import COULD_NOT, FINE, JUDGED_BAD
+from converter.train.settings import TrainingSettings
+from fixtures.tiny import TinyModel
+from fixtures.trainable import chats, trainable
+
+BASE = TinyModel("llama")
+SHORT = ("--max-steps", "2", "--warmup-ratio", "0", "--learning-rate", "0.02", "--r", "4", "--max-length", "128")
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run the command on samples that are written first; what is not said is fine."""
+    (tmp_path / "general.txt").write_text("The river rises in the hills.", encoding="utf-8")
+
+    def of(*options: str, samples: str = chats(), base: Path | None = None) -> Result:
+        (tmp_path / "data.jsonl").write_text(samples, encoding="utf-8")
+        paths = ("--data", str(tmp_path / "data.jsonl"), "--output", str(tmp_path / "out"))
+        given = ("--base", str(base or trainable(BASE)), "--general-text", str(tmp_path / "general.txt"))
+        return CliRunner().invoke(train.main, [*given, *paths, *SHORT, *options])
+
+    return of
+
+
+def one_line(result: Result, tmp_path: Path, status: int = COULD_NOT) -> str:
+    """The one line of a failure, after which nothing is left."""
+    assert result.exit_code == status, result.output
+    line = result.stderr
+    assert line.startswith("adapter-train: ")
+    assert line.count("\n") == 1
+    assert not list(tmp_path.glob("out*"))
+    return line
+
+
+def without(tmp_path: Path, *names: str) -> Path:
+    """The base without some files."""
+    base = tmp_path / "base"
+    shutil.copytree(trainable(BASE), base)
+    for name in names:
+        (base / name).unlink()
+    return base
+
+
+def test_every_setting_is_an_option() -> None:
+    options = {option.name for option in train.main.params} - {"sweep", "config", "version"}
+    assert options == {field.name for field in fields(TrainingSettings)}
+
+
+def test_a_run_tells_what_it_makes_and_what_came_out(run: Run, tmp_path: Path) -> None:
+    result = run("--head", "lora")
+    assert result.exit_code == FINE
+    assert not result.stderr  # quiet in a pipe
+    for words in ("--untie --to model  yes", "<- target", "no: HD001 lm-head-lora-on-tied-base", "forgetting", "next"):
+        assert words in result.stdout
+    assert (tmp_path / "out" / "adapter_config.json").is_file()
+
+
+def test_the_settings_that_a_run_leaves_run_it_again(run: Run, tmp_path: Path) -> None:
+    assert run("--use-rslora", "--seed", "5").exit_code == FINE
+    again = ["--config", str(tmp_path / "out" / "train.toml"), "--output", str(tmp_path / "again")]
+    assert CliRunner().invoke(train.main, again).exit_code == FINE
+    first, second = ((tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("out", "again"))
+    assert first == second
+
+
+def test_what_cannot_be_deployed_is_refused_with_its_report(run: Run, tmp_path: Path) -> None:
+    result = run("--head", "full", "--target", "untie-lora")
+    assert result.exit_code == JUDGED_BAD
+    assert "error HD002 saved-lm-head-on-tied-base" in result.stderr
+    assert result.stderr.endswith("refused for --untie --to lora: HD002\n")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_diverged(run: Run, tmp_path: Path) -> None:
+    assert "loss is nan" in one_line(run("--learning-rate", "1e18", "--max-grad-norm", "1e18"), tmp_path, JUDGED_BAD)
+
+
+def test_empty_data(run: Run, tmp_path: Path) -> None:
+    assert "data.jsonl" in one_line(run(samples=""), tmp_path)
+
+
+def test_over_long_samples(run: Run, tmp_path: Path) -> None:
+    line = one_line(run("--max-length", "40"), tmp_path)
+    assert "--max-length" in line
+    assert "--overlong" in line
+
+
+def test_longer_than_the_context(run: Run, tmp_path: Path) -> None:
+    long = json.dumps({"prompt": "one ", "completion": "two " * 1000})
+    line = one_line(run("--max-length", "100000", samples=f"{long}\n{long}\n"), tmp_path)
+    assert "context" in line
+
+
+def test_no_chat_template(run: Run, tmp_path: Path) -> None:
+    base = without(tmp_path)
+    (base / "tokenizer_config.json").write_text('{"eos_token": "<|end|>", "pad_token": "<|pad|>"}', encoding="utf-8")
+    assert "--chat-template" in one_line(run(base=base), tmp_path)
+
+
+def test_no_tokenizer(run: Run, tmp_path: Path) -> None:
+    assert "has no tokenizer" in one_line(run(base=without(tmp_path, "tokenizer.json")), tmp_path)
+
+
+def test_no_base(run: Run, tmp_path: Path) -> None:
+    assert "nowhere" in one_line(run(base=tmp_path / "nowhere"), tmp_path)
+
+
+def test_an_output_that_is_there(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    result = run()
+    assert result.exit_code == COULD_NOT
+    assert "is there already" in result.stderr
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_batches_that_do_not_divide(run: Run, tmp_path: Path) -> None:
+    assert "no multiple" in one_line(run("--batch-size", "5"), tmp_path)
