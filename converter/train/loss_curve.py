@@ -22,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 _TRAIN, _EVAL, _INK, _GREY, _LINE = "#0072b2", "#d55e00", "#222222", "#777777", "#e4e4e4"
 _LOG_FROM: Final = 10.0  # below this ratio of highest to lowest, a linear scale shows all there is
 _SMOOTHED_FROM: Final = 20  # with fewer rows, the line itself is as clear
+_DENSE_FROM: Final = 1000  # from here on single losses run into an area
 _MAX_MARKS: Final = 60  # more marks than this would hide their line
 _COLUMNS_A_MARK: Final = 4  # in the terminal
 _HALO: Final = [withStroke(linewidth=3, foreground="white")]
@@ -134,7 +135,7 @@ def write_loss_curve(rows: Sequence[Mapping[str, float]], title: str, path: Path
     train, held_out = _Series.of(rows, "loss"), _Series.of(rows, "eval_loss")
     figure = Figure(figsize=(8, 4.5), dpi=200, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.075, 0.115, 0.795, 0.71))
+    axes = figure.add_axes((0.075, 0.115, 0.775, 0.71))
     scale = _Scale.of(train.smoothed, held_out.values, train.usual)
     _dress(axes, scale, title)
     _draw_train(axes, train)
@@ -172,7 +173,13 @@ def _dress_height(axes: Axes, scale: _Scale) -> None:
 
 def _draw_train(axes: Axes, train: _Series) -> None:
     if len(train.values) >= _SMOOTHED_FROM:
-        axes.plot(train.steps, train.values, color=_TRAIN, linewidth=0.6, alpha=0.3)
+        axes.plot(
+            train.steps,
+            train.values,
+            color=_TRAIN,
+            linewidth=0.6,
+            alpha=0.3 if len(train.values) < _DENSE_FROM else 0.15,
+        )
     mark = "o" if len(train.values) == 1 else ""
     axes.plot(train.steps, train.smoothed, color=_TRAIN, linewidth=2, marker=mark, solid_capstyle="round")
 
@@ -201,7 +208,7 @@ def _fit_steps(axes: Axes, steps: Sequence[float]) -> None:
     first, last = (min(steps), max(steps)) if steps else (0, 1)
     room = 0.01 * (last - first) or 0.5
     axes.set_xlim(first - room, last + room)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=1))
 
 
 def _label_ends(axes: Axes, scale: _Scale, train: _Series, held_out: _Series) -> None:
@@ -211,7 +218,7 @@ def _label_ends(axes: Axes, scale: _Scale, train: _Series, held_out: _Series) ->
     heights = _apart([share for share, *_ in ends], 0.07)
     for height, (_, name, value, colour) in zip(heights, ends, strict=True):
         # The axes reach from -0.05 to 1.05 of the scale.
-        axes.text(1.015, (height + 0.05) / 1.1, f"{name} {value:.4g}", transform=axes.transAxes, va="center", size=10,
+        axes.text(1.015, (height + 0.05) / 1.1, f"{name} {value:.3g}", transform=axes.transAxes, va="center", size=10,
                   weight="bold", color=colour)  # fmt: skip
 
 

@@ -1,0 +1,122 @@
+"""The bar of a run: on a terminal alone, on stderr alone, and never in what the run says."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from converter.cli.training_progress import terminal_watch
+
+PROGRAM: Final = """
+from converter.cli.training_progress import terminal_watch
+with terminal_watch() as watch:
+    watch.says("before")
+    watch.logged(0, {"eval_loss": 2.5})
+    watch.begins(40)
+    watch.logged(1, {"loss": 2.25, "learning_rate": 1e-4})
+    watch.says("[red]between[/red]")
+    watch.logged(20, {"loss": 1.125})
+    watch.logged(20, {"eval_loss": 1.5})
+    assert not watch.stops(20, 1.5)
+watch.says("after")
+"""
+SAID: Final = ["before", "[red]between[/red]", "after"]
+# A control sequence: ECMA-48, 5.4.
+CONTROL: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+
+
+def run(program: str = PROGRAM, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Stdout and stderr are pipes."""
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={**os.environ, **environment}
+    )
+
+
+def on_terminal(tmp_path: Path, *, stdout_too: bool, environment: Mapping[str, str] = {}) -> tuple[str, str]:
+    """What a terminal got as stderr, or as both, and what went elsewhere as stdout."""
+    import pty
+
+    terminal, end = pty.openpty()
+    with (tmp_path / "stdout").open("w+b") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            stdout=end if stdout_too else file,
+            stderr=end,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "100", **environment},
+        )
+        os.close(end)
+        seen = _all_of(terminal)
+        assert process.wait() == 0, seen
+        file.seek(0)
+        return seen, file.read().decode()
+
+
+def _all_of(terminal: int) -> str:
+    found = b""
+    with os.fdopen(terminal, "rb", buffering=0) as file:
+        try:
+            while part := file.read(4096):
+                found += part
+        except OSError:  # how Linux tells that the other end is closed
+            pass
+    return found.decode()
+
+
+def test_in_a_pipe_there_is_only_what_was_said() -> None:
+    ended = run()
+    assert (ended.stdout.splitlines(), ended.stderr) == (SAID, "")
+
+
+def test_colours_that_are_forced_draw_no_bar_in_a_pipe() -> None:
+    ended = run(FORCE_COLOR="1")
+    assert (ended.stdout.splitlines(), ended.stderr) == (SAID, "")
+
+
+def test_other_processes_of_a_distributed_run_are_silent() -> None:
+    ended = run(RANK="1")
+    assert (ended.stdout, ended.stderr) == ("", "")
+    assert run(RANK="0").stdout.splitlines() == SAID
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals in Python")
+class TestOnATerminal:
+    def test_the_bar_shows_steps_and_losses(self, tmp_path: Path) -> None:
+        seen = CONTROL.sub("", on_terminal(tmp_path, stdout_too=False)[0])
+        for part in ("training", "0/40", "eval loss 2.5000", "20/40", "loss 1.1250  eval loss 1.5000"):
+            assert part in seen
+
+    def test_what_is_said_goes_to_stdout_alone(self, tmp_path: Path) -> None:
+        """A redirected report is whole, and has no bar in it."""
+        seen, stdout = on_terminal(tmp_path, stdout_too=False)
+        assert stdout.splitlines() == SAID
+        assert "between" not in seen
+
+    def test_on_one_terminal_every_line_stands_on_its_own(self, tmp_path: Path) -> None:
+        """The bar is wiped before a line is printed: what follows the last wipe of its line is the line."""
+        seen, _ = on_terminal(tmp_path, stdout_too=True)
+        lines = [CONTROL.sub("", line.rpartition("\x1b[2K")[2]).rpartition("\r")[2] for line in seen.split("\r\n")]
+        assert [line for line in lines if line in SAID] == SAID
+
+    def test_nothing_of_the_bar_stays(self, tmp_path: Path) -> None:
+        seen, _ = on_terminal(tmp_path, stdout_too=False)
+        assert not CONTROL.sub("", seen.rpartition("\x1b[2K")[2]).strip()
+
+    def test_other_processes_draw_no_bar(self, tmp_path: Path) -> None:
+        assert on_terminal(tmp_path, stdout_too=True, environment={"RANK": "1"}) == ("", "")
+
+
+def test_the_bar_ends_with_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    n_threads = threading.active_count()
+    with suppress(ZeroDivisionError), terminal_watch() as watch:
+        watch.begins(3)
+        assert threading.active_count() > n_threads, "rich draws in a thread"
+        raise ZeroDivisionError
+    assert threading.active_count() == n_threads
