@@ -27,7 +27,7 @@ _HUB_NAME: Final = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?::([\w.-]+))?")
 
 
 def read_samples(data: str, *splits: str) -> tuple[Sample, ...]:
-    """All samples of ``data``. Of several splits, those of the first of ``splits`` that there is; of train by default."""
+    """All samples of ``data``; of several splits, the first of ``splits`` that is there, which is train by default."""
     dataset = _split(_loaded(data), data, splits or ("train",))
     rows: list[dict[str, Any]] = dataset.to_list()
     numbered = list(enumerate(rows, 1))

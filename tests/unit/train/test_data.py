@@ -102,10 +102,13 @@ def test_a_prompt_and_a_completion_of_messages_are_a_chat(tmp_path: Path) -> Non
 
 
 def test_tools_and_their_calls_stay_without_the_nulls_that_arrow_adds(tmp_path: Path) -> None:
+    from datasets import Dataset
+
     calls = [{"type": "function", "function": {"name": name, "arguments": {name: 1}}} for name in ("tide", "wind")]
     told = [[USER, {"role": "assistant", "content": "", "tool_calls": [call]}] for call in calls]
     tools = [{"type": "function", "function": {"name": "tide"}}]
-    data = write(tmp_path / "a.jsonl", *({"messages": turns, "tools": json.dumps(tools)} for turns in told))
+    data = str(tmp_path / "a.parquet")
+    Dataset.from_list([{"messages": turns, "tools": json.dumps(tools)} for turns in told]).to_parquet(data)
     read = [sample for sample in read_samples(data) if isinstance(sample, Chat)]
     assert [list(chat.messages) for chat in read] == told
     assert [list(chat.tools) for chat in read] == [tools, tools]
@@ -141,6 +144,7 @@ def test_other_columns_are_left_alone(tmp_path: Path) -> None:
             [{"messages": [USER, {"role": "assistant", "content": [1]}]}],
             ", sample 1: messages[1]: content is [1]; want",
         ),
+        ([{"messages": [{**USER, "content": ""}, ASSISTANT]}], ", sample 1: messages[0]: content is empty; wanted a"),
         ([{"conversations": [{"from": "moon", "value": "a"}]}], ', sample 1: conversations[0]: from is "moon"; wanted'),
         ([{**CHAT, "tools": "{"}], ", sample 1: tools is no JSON (Expecting property name"),
     ],
@@ -162,6 +166,7 @@ def test_what_is_no_sample_is_refused_by_its_place(tmp_path: Path, rows: list[An
             '[\n{"text": "a"}\n{"text": "b"}]',
             ": can't be read: line 3 is no JSON (Expecting ',' delimiter in",
         ),
+        ("a.jsonl", '\ufeff{"text": "a"}\n{', ": can't be read: line 2 is no JSON"),
         ("a.jsonl", "3\n", ": can't be read: JSON parse error"),
         ("a.parquet", "PAR1", ": can't be read: "),
         ("a.jsonl", "", ": holds no samples"),
@@ -191,14 +196,27 @@ def test_a_directory_without_data_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path).startswith(": no data of a known kind; wanted")
 
 
+PROGRAM = """
+import sys
+from converter.errors import ConverterError
+from converter.train.data import read_samples
+read_samples(sys.argv[1])
+try:
+    read_samples(sys.argv[2])
+except ConverterError:
+    sys.exit(7)
+"""
+
+
 def test_local_files_leave_nothing_behind_and_print_nothing(tmp_path: Path) -> None:
-    data = write(tmp_path / "a.jsonl", CHAT)
+    data, broken = write(tmp_path / "a.jsonl", CHAT), tmp_path / "b.jsonl"
+    broken.write_text("{", encoding="utf-8")
     home, temporary = tmp_path / "home", tmp_path / "temporary"
     temporary.mkdir()
-    places = {"HF_HOME": str(home), "XDG_CACHE_HOME": str(home), "TMPDIR": str(temporary)}
-    program = f"from converter.train.data import read_samples; read_samples({data!r})"
-    ran = subprocess.run([sys.executable, "-c", program], env={**os.environ, **places}, capture_output=True, check=True)
-    assert (ran.stdout, ran.stderr) == (b"", b"")
+    environment = {**os.environ, "HF_HOME": str(home), "XDG_CACHE_HOME": str(home), "TMPDIR": str(temporary)}
+    command = [sys.executable, "-c", PROGRAM, data, str(broken)]
+    ran = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (7, b"", b"")
     assert not home.exists()
     assert not list(temporary.iterdir())
 

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -132,8 +133,6 @@ def test_a_template_that_writes_the_bos_gets_no_second_one(tokenizer: Any) -> No
 
 
 def with_template(tokenizer: Any, template: str | None) -> Any:
-    from copy import copy
-
     other = copy(tokenizer)
     other.chat_template = template
     return other
@@ -166,6 +165,13 @@ def test_a_prompt_that_is_not_part_of_the_whole_leaves_only_the_whole(tokenizer:
     assert prepare(closing, chat("Wind?", "North."), loss="all")
 
 
+def test_tools_are_given_to_the_template(tokenizer: Any) -> None:
+    template = "{% for tool in tools %}{{ tool.name }} {% endfor %}{% for m in messages %}{{ m.content }} {% endfor %}"
+    sample = replace(chat("Wind?", "North."), tools=({"name": "vane"},))
+    ((ids, _),) = prepare(with_template(tokenizer, template), sample, loss="all")
+    assert ids == tokenizer("vane Wind? North. ", add_special_tokens=False).input_ids
+
+
 def test_an_answer_to_nothing_is_refused(tokenizer: Any) -> None:
     sample = chat("Ahoy!", "Hm?", "Ahoy!", first="assistant")
     assert refusal(tokenizer, sample, loss="assistant").startswith("sample 1: begins with an assistant's turn")
@@ -186,7 +192,7 @@ def test_samples_over_max_length_are_refused_dropped_or_cut(tokenizer: Any) -> N
     short, long = Text("sample 1", "a b"), Text("sample 2", "a b c d e f g h")
     far = Completion("sample 3", "a b c d e f g h", " i")
     lengths = [len(ids) for ids, _ in prepare(tokenizer, short, long, far)]
-    limit = lengths[0] + 1
+    limit = lengths[0]
     assert refusal(tokenizer, short, long, far, max_length=limit) == (
         f"2 of 3 samples are longer than max_length {limit}, the first is sample 2; raise --max-length "
         f"(the longest has {max(lengths)} tokens), or say --overlong drop or truncate"
