@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from converter.errors import ConverterError
-from converter.train.samples import Sample, kind_of, sample_of
+from converter.train.samples import Sample, check_alike, kind_of, sample_of
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -36,7 +36,9 @@ def read_samples(data: str, *splits: str) -> tuple[Sample, ...]:
     if not numbered:
         raise _without_samples(data)
     kind = kind_of(dataset.column_names, rows, data)
-    return tuple(sample_of(kind, row, f"{data}, sample {number}") for number, row in numbered)
+    samples = tuple(sample_of(kind, row, f"{data}, sample {number}") for number, row in numbered)
+    check_alike(samples)
+    return samples
 
 
 def split_samples(

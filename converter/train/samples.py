@@ -97,6 +97,14 @@ def sample_of(kind: str, row: Row, where: str) -> Sample:
     return _answered(_messages(prompt, f"{where}: prompt"), _messages(completion, f"{where}: completion"), where, tools)
 
 
+def check_alike(samples: Sequence[Sample]) -> None:
+    """Prompts are texts in all samples, or messages in all: a chat gets its special tokens from its template."""
+    other = next((sample for sample in samples if type(sample) is not type(samples[0])), None)
+    if other:
+        chats = "messages" if isinstance(other, Chat) else "texts"
+        raise ConverterError(f"{other.where}: prompt and completion are {chats}, unlike in the samples before it")
+
+
 def _answered(
     prompt: tuple[dict[str, Any], ...], completion: tuple[dict[str, Any], ...], where: str, tools: tuple[Any, ...]
 ) -> Chat:
