@@ -34,7 +34,7 @@ def terminal_watch() -> Iterator[Watch]:
 
 
 def _bar() -> "Progress":
-    """Not shown in a pipe. What goes to stdout must not come out on stderr, above the bar."""
+    """Not shown in a pipe."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -42,11 +42,10 @@ def _bar() -> "Progress":
         TextColumn("training"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
-        redirect_stdout=False,
         disable=not sys.stderr.isatty(),
     )
 

@@ -97,6 +97,16 @@ def test_labels_stay_in_the_picture_and_apart(tmp_path: Path) -> None:
         assert not (labels[lines.min() : lines.max() + 1] == other).all(axis=-1).any()
 
 
+@pytest.mark.parametrize(("losses", "is_labelled"), [((2.0, 1.0, 2.0), True), ((3.0, 2.0, 1.0), False)])
+def test_the_lowest_loss_is_named_unless_it_is_the_last(
+    losses: tuple[float, ...], is_labelled: bool, tmp_path: Path
+) -> None:
+    """Above its point: in the middle of the steps, at whose column there is nothing but the point."""
+    points = where(drawn(evaluated(losses, 1), tmp_path), EVAL)
+    middle = points[(points[:, 1] > 730) & (points[:, 1] < 750)][:, 0]
+    assert (int(np.ptp(middle)) > 40) is is_labelled
+
+
 def test_a_title_is_no_formula_and_may_be_in_any_script(tmp_path: Path) -> None:
     drawn(falling(3), tmp_path, r"$\frac$ 学習")
 
@@ -136,6 +146,13 @@ def test_a_steep_line_has_no_gaps() -> None:
     rows = [{"step": 1, "loss": 5.0}, {"step": 2, "loss": 1.0}, {"step": 3, "loss": 1.0}, {"step": 99, "loss": 1.0}]
     lines = loss_curve_text(rows, 40, 8).splitlines()[:8]
     assert all(line.partition("┤")[2].strip() or line.partition("│")[2].strip() for line in lines)
+
+
+def test_many_evaluations_leave_the_line_to_be_seen() -> None:
+    lines = loss_curve_text(falling(500) + evaluated([2 - step / 500 for step in range(501)], 1), 60)
+    curve = "".join(lines.splitlines()[:10])
+    assert 10 <= curve.count("●") <= 60 // 4
+    assert sum(mark > BRAILLE.cells[1] for mark in curve) > 30
 
 
 def test_a_log_scale_says_so() -> None:
