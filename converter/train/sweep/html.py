@@ -11,7 +11,7 @@ from converter.train.sweep.plots import COLOURS, learning_curves, loss_against_f
 from converter.train.sweep.recommendation import NoRecommendation, Recommendation
 from converter.train.sweep.results import TrialResult, read_report
 from converter.train.sweep.summaries import Summary, best_by_head, noise_of, side_by_side, summaries
-from converter.train.sweep.words import deployed_words, loss_words, nbytes_words, setting_words, share_words
+from converter.train.sweep.words import deployed_words, loss_words, nbytes_words, other_words, share_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ def html_report(results: Sequence[TrialResult], advice: Recommendation | NoRecom
         loss=loss_words,
         share=share_words,
         nbytes=nbytes_words,
-        setting=setting_words,
+        setting=other_words,
         deployed=deployed_words,
         summary=_summary,
     )

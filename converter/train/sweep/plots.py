@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from statistics import median
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -144,8 +143,8 @@ def _ceiling(losses: Sequence[float]) -> float:
     finite = sorted(loss for loss in losses if math.isfinite(loss))
     if not finite:
         return math.inf
-    low = finite[0]
-    return min(finite[-1], low + 4 * (median(finite) - low) or finite[-1])
+    low, usual = finite[0], finite[int(0.8 * (len(finite) - 1))]
+    return min(finite[-1], low + 2 * (usual - low)) if usual > low else finite[-1]
 
 
 def _draw_trials(axes: Axes, results: Iterable[TrialResult], place: Mapping[int, float], ceiling: float) -> None:
@@ -180,7 +179,7 @@ def _hollow(axes: Axes, x: float, y: float, head: Head) -> None:
 def _ring(axes: Axes, points: Iterable[tuple[float, float]]) -> None:
     for x, y in points:
         axes.plot(x, y, "o", ms=14, mfc="none", mec=_INK, mew=1.2)
-        axes.annotate("recommended", (x, y), xytext=(0, -12), textcoords="offset points", ha="center", va="top")
+        axes.annotate("recommended", (x, y), xytext=(-9, -5), textcoords="offset points", ha="right", va="top")
 
 
 def _only(results: Iterable[TrialResult], wanted: TrialResult | None) -> Iterator[tuple[TrialResult, Outcome]]:

@@ -184,10 +184,11 @@ class Search:
         if self._sweep.sampler == "grid":
             yield from ((values, True) for values in self._every)
             return
+        first = anchors(self._space)
         n_repeats = (len(self._space.seed) - 1) * len(self._space.head)
-        # A short sweep isn't all repeats.
-        if len(tried) < self.n_trials - min(n_repeats, self.n_trials // 2):
-            yield from ((values, False) for values in anchors(self._space))
+        n_searched = sum(values.seed == self._space.seed[0] for values in seen)
+        if n_searched < max(len(first), self.n_trials - n_repeats):
+            yield from ((values, False) for values in first)
             yield from ((values, True) for values in self._draws(tried, seen))
         yield from ((values, False) for values in self._best_with_other_seeds(tried))
 

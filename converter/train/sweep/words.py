@@ -6,13 +6,15 @@ from converter.train.sweep.space import Values
 
 def setting_words(values: Values) -> str:
     """A setting without its seed."""
+    return f"head {values.head}, {other_words(values)}"
+
+
+def other_words(values: Values) -> str:
+    """A setting without its head and its seed."""
     scale = f"alpha {values.alpha_over_r * values.r:g}" + (" with rsLoRA" if values.use_rslora else "")
     biases = "" if values.bias == "none" else f", bias {values.bias}"
     biases += ", lora_bias" if values.lora_bias else ""
-    return (
-        f"head {values.head}, r {values.r}, {scale}, dropout {values.lora_dropout:g}{biases}, "
-        f"learning rate {values.learning_rate:g}"
-    )
+    return f"r {values.r}, {scale}, dropout {values.lora_dropout:g}{biases}, learning rate {values.learning_rate:g}"
 
 
 def loss_words(loss: float | None) -> str:
