@@ -94,7 +94,7 @@ def _training_options(command: Any) -> Any:
     return command
 
 
-@click.command(help=_HELP)
+@click.command(COMMAND, help=_HELP)
 @_training_options
 @click.option("--sweep", metavar="FILE", help="Try settings instead of training once: a TOML file, or `default`.")
 @config_option
@@ -114,7 +114,7 @@ def main(sweep: str | None, **options: Any) -> None:
 
 def _train(settings: TrainingSettings) -> None:
     from converter.cli.training_progress import terminal_watch
-    from converter.train.loss_curve import loss_curve_text
+    from converter.train.loss_curve import glyphs_for, loss_curve_text
     from converter.train.run import train
     from converter.train.saved import read_metrics
     from converter.train.told import told_after
@@ -122,7 +122,8 @@ def _train(settings: TrainingSettings) -> None:
     with terminal_watch() as watch:
         report = train(settings, watch)
         if sys.stdout.isatty():
-            watch.says(loss_curve_text(read_metrics(settings.output), report_width()))
+            glyphs = glyphs_for(sys.stdout.encoding)
+            watch.says(loss_curve_text(read_metrics(settings.output), report_width(), glyphs=glyphs))
         for line in told_after(report, settings):
             watch.says(line)
 

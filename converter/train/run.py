@@ -126,7 +126,7 @@ def _refuse_beyond_context(settings: TrainingSettings, longest: int, context: in
 def _samples(settings: TrainingSettings) -> tuple[Any, Any]:
     samples = read_samples(settings.data)
     if settings.eval_data:
-        return samples, read_samples(settings.eval_data)
+        return samples, read_samples(settings.eval_data, "validation", "test")
     return split_samples(samples, settings.eval_split)
 
 
