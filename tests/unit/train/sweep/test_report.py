@@ -62,7 +62,7 @@ class Page(HTMLParser):
             self._rows.append([])
             self.classes.append(given.get("class", ""))
         elif tag in ("td", "th"):
-            self._in_cell, self._value = True, given.get("data-value")
+            self._in_cell, self._value = True, given.get("data-value") or None
             self._rows[-1].append("")
 
     def handle_endtag(self, tag: str) -> None:
@@ -80,7 +80,7 @@ def page(outcome: SweepOutcome) -> Page:
 
 
 def by_heading(table: list[list[str]]) -> list[dict[str, str]]:
-    return [dict(zip(table[0], row, strict=True)) for row in table[1:]]
+    return [dict(zip(table[0], row, strict=False)) for row in table[1:]]  # a trial without an end has one wide cell
 
 
 def last_losses(directory: Path) -> dict[int, float]:
@@ -118,7 +118,7 @@ def test_the_pages_numbers_are_the_metrics(outcome: SweepOutcome, page: Page) ->
         (row,) = [row for row in rows if int(row["trial"]) == number]
         assert float(row["train loss"]) == report["train_loss"]
         assert float(row["perplexity"]) == report["perplexity"]["adapter"]
-        assert int(row["adapter"]) == report["adapter_nbytes"]
+        assert int(row["size"]) == report["deployments"][row["deployed"]]["nbytes"]
 
 
 def test_a_wrong_number_would_be_seen(outcome: SweepOutcome) -> None:
@@ -164,7 +164,7 @@ def test_the_recommended_row_is_marked_and_the_others_say_how_they_ended(outcome
     rows = by_heading(page.tables["trials"])
     assert [int(row["trial"]) for row in rows if row["state"] == "recommended"] == [outcome.recommendation.trial.number]
     assert page.classes.count("best") == 1
-    assert {row["remark"] for row in rows if row["state"] == "failed"} == {"out of memory at r 32"}
+    assert {row["train loss"] for row in rows if row["state"] == "failed"} == {"out of memory at r 32"}
     assert {"pruned", "failed", "completed"} <= set(page.classes)
 
 

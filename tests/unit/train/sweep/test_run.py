@@ -15,8 +15,9 @@ from converter.train.settings import TrainingSettings
 from converter.train.sweep import run as run_module
 from converter.train.sweep.run import SweepOutcome, sweep
 from converter.train.sweep.space import Values
-from converter.train.sweep.study import open_study, values_of
+from converter.train.sweep.study import Search, open_study, values_of
 from converter.train.watch import Unwatched
+from tests.unit.train.sweep import fake_training
 from tests.unit.train.sweep.fake_training import FakeTraining, settings
 
 SEARCH = """
@@ -143,13 +144,15 @@ def test_a_killed_sweep_goes_on(plan: Path) -> None:
     assert contents(trials / "0000") | contents(trials / "0001") == before
 
 
-def test_what_the_sampler_drew_is_run_again_too_when_it_was_killed(plan: Path) -> None:
+def test_what_the_sampler_drew_is_run_again_too_when_it_was_killed(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = plan.parent / "sweep" / "trials"
     dying = worker(plan, 0.03)
     until((trials / "0006.training").exists)
     dying.send_signal(signal.SIGKILL)
     dying.wait()
     killed = values_of(open_study(plan.parent / "sweep").get_trials()[6])
+    # The seed of a draw is how many were tried: the sampler would draw it again, if no other worker went on.
+    monkeypatch.setattr(Search, "_draws", lambda *_: ())
     again = run(plan).results[6]
     assert (again.number, again.values) == (7, killed)
 
@@ -173,7 +176,7 @@ def test_a_trial_that_another_process_runs_is_left_to_it(plan: Path) -> None:
         other.wait()
 
 
-def test_the_pruner_ends_what_lies_behind_but_never_the_main_comparison(plan: Path) -> None:
+def test_the_pruner_ends_what_lies_behind(plan: Path) -> None:
     plan.write_text(
         "[sweep]\nn_trials = 8\n[space]\nr = [16, 64]\nlora_dropout = [0.05, 0.5, 0.7]\nhead = ['none', 'lora']\n"
     )
@@ -183,6 +186,14 @@ def test_the_pruner_ends_what_lies_behind_but_never_the_main_comparison(plan: Pa
     assert all(result.values.lora_dropout > 0.05 for result in pruned)
     assert all(result.curve[-1][0] == result.steps < 6 and result.eval_loss == result.curve[-1][1] for result in pruned)
     assert not any(result.directory.exists() for result in pruned)
+
+
+def test_the_main_comparison_runs_to_its_end_however_far_behind_it_lies(
+    plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_training, "loss_of", lambda run: 1 + run.r / 100)
+    plan.write_text("[sweep]\nn_trials = 6\n[space]\nr = [16, 32, 64]\nhead = ['none', 'lora']\n")
+    assert {result.state for result in run(plan).results} == {"completed"}
 
 
 def test_no_pruner_ends_nothing(plan: Path) -> None:
