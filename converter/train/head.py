@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from converter.errors import ConverterError
 from converter.train.settings import Head, TrainingSettings
-from converter.transformers_base import load_config
+from converter.transformers_base import load_config, quiet
 
 _OWN: Final[tuple[Head, ...]] = ("lora", "full")
 
@@ -108,7 +108,8 @@ def _linear_modules(config: PretrainedConfig) -> tuple[str, ...]:
 def linear_modules_have_bias(base: Path) -> bool:
     """Whether any of the modules that all-linear trains has a bias in this base."""
     config = load_config(base)
-    return _have_bias(shell(config), _linear_modules(config))
+    with quiet():
+        return _have_bias(shell(config), _linear_modules(config))
 
 
 def _have_bias(model: PreTrainedModel, linear: tuple[str, ...]) -> bool:
@@ -141,4 +142,4 @@ def _config(settings: TrainingSettings, linear: tuple[str, ...], embedding: str,
 
 def _alpha(settings: TrainingSettings) -> Any:
     # PEFT computes with any number, and writes integers by habit.
-    return int(settings.lora_alpha) if settings.lora_alpha.is_integer() else settings.lora_alpha
+    return int(settings.lora_alpha) if float(settings.lora_alpha).is_integer() else settings.lora_alpha
