@@ -1,6 +1,7 @@
 # The gate (default):  docker build -t adapter-check .
 #                      docker run --rm -v "$PWD:/work:ro" adapter-check my-adapter
 # The proof:           docker build --target verify -t adapter-verify .
+# Training, on CPU:    docker build --target train -t adapter-train .
 
 FROM python:3.11-slim AS wheel
 WORKDIR /src
@@ -24,6 +25,13 @@ RUN wheel=$(echo /wheels/*.whl) \
     && pip install --no-cache-dir --constraint /constraints.txt --extra-index-url "$TORCH_INDEX" "${wheel}[verify]"
 USER 10001
 ENTRYPOINT ["adapter-verify"]
+
+FROM base AS train
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN wheel=$(echo /wheels/*.whl) \
+    && pip install --no-cache-dir --constraint /constraints.txt --extra-index-url "$TORCH_INDEX" "${wheel}[train]"
+USER 10001
+ENTRYPOINT ["adapter-train"]
 
 FROM base AS gate
 RUN pip install --no-cache-dir --constraint /constraints.txt /wheels/*.whl

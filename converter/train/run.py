@@ -186,7 +186,7 @@ class _Run:
 
     def _measured(self) -> _Measured:
         limit = self._settings.max_length
-        general = perplexity(self._model, self._prepared.tokenizer, self._prepared.general, limit)
+        general = perplexity(self._trainer.model_wrapped, self._prepared.tokenizer, self._prepared.general, limit)
         return _Measured(self._eval_loss() if self._prepared.held_out else None, general)
 
     def _eval_loss(self) -> float:
@@ -197,11 +197,15 @@ class _Run:
         return float(self._trainer.measure()["eval_loss"])
 
     def _prove_ends(self) -> None:
+        """The base's ends are what they were. Where they lie in shards, no process has them to look at."""
+        if self._trainer.is_fsdp_enabled or self._trainer.is_deepspeed_enabled:
+            return
         if ends_digest(self._model) != self._ends:
             raise ConverterError(f"{self._settings.base}: training changed its embedding or head; nothing was saved")
 
     def _save(self, before: _Measured, after: _Measured, began: float) -> TrainingReport:
-        state = self._trainer.accelerator.get_state_dict(self._trainer.model)
+        trainer: Any = self._trainer
+        state = trainer.accelerator.get_state_dict(trainer.deepspeed if trainer.is_deepspeed_enabled else trainer.model)
         if not PartialState().is_main_process:
             return self._report(before, after, 0, (), began)
         settings, base, adapter = self._settings, self._prepared.base, self._directory / "adapter"
