@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import click
 
@@ -16,6 +16,10 @@ from converter.cli.refusals import refusals_shown
 from converter.cli.train_config import config_option
 from converter.cli.width import report_width
 from converter.train.settings import HEADS, Bias, Dtype, Loss, Overlong, TrainingSettings
+
+if TYPE_CHECKING:
+    from converter.train.report import TrainingReport
+    from converter.train.watch import Watch
 
 COMMAND = "adapter-train"
 
@@ -131,13 +135,19 @@ def _train(settings: TrainingSettings) -> None:
 def _sweep(plan: str, settings: TrainingSettings) -> None:
     from converter.cli.training_progress import terminal_watch
     from converter.train.head import linear_modules_have_bias
-    from converter.train.run import train
+    from converter.train.report import REPORT_NAME
+    from converter.train.run import measured_base, train
     from converter.train.sweep.run import sweep
     from converter.train.sweep.table import recommendation_text, text_table
 
+    def trial(chosen: TrainingSettings, watch: "Watch") -> "TrainingReport":
+        """A run; what the first one measured of the base holds for all."""
+        reports = sorted(chosen.output.parent.glob(f"*/{REPORT_NAME}"))
+        return train(chosen, watch, measured_base(reports[0]) if reports else None)
+
     with terminal_watch() as watch:
         has_biases = linear_modules_have_bias(settings.base)
-        outcome = sweep(plan, settings, settings.output, train, watch, base_has_biases=has_biases)
+        outcome = sweep(plan, settings, settings.output, trial, watch, base_has_biases=has_biases)
     advice = outcome.recommendation
     click.echo("\n" + text_table(outcome.results, getattr(advice, "trial", None)))
     click.echo(recommendation_text(advice, report_width()))

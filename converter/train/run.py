@@ -1,5 +1,6 @@
 """One training run: read, judge, train, measure, save, judge again."""
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -78,13 +79,22 @@ class _Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class Measured:
+    """What is measured before and after: the loss of what is held out (None: nothing is), and of general text."""
+
     eval_loss: float | None
     general: Perplexity
 
 
-def train(settings: TrainingSettings, watch: Watch) -> TrainingReport:
-    """Train an adapter and save it at ``settings.output``.
+def measured_base(report: Path) -> Measured:
+    """What a run measured of its base, from its training report."""
+    known = json.loads(report.read_text(encoding="utf-8"))
+    general = known["perplexity"]
+    return Measured(known["eval_loss_of_base"], Perplexity(general["base"], general["n_tokens"]))
+
+
+def train(settings: TrainingSettings, watch: Watch, base: Measured | None = None) -> TrainingReport:
+    """Train an adapter and save it at ``settings.output``. ``base`` is what is known of the base on the same data.
 
     Raises Refused where the gate closes, before the first step or after the last; Stopped where the watch ended the
     run; ConverterError for all else that a user can cause. Nothing is at ``settings.output`` then.
@@ -97,7 +107,7 @@ def train(settings: TrainingSettings, watch: Watch) -> TrainingReport:
         for line in told_before(settings, prepared.base, prepared.planned, prepared.data):
             watch.says(line)
         with _working(settings) as directory:
-            return _Run(settings, prepared, directory, watch).train(began)
+            return _Run(settings, prepared, directory, watch).train(began, base)
 
 
 def _prepare(settings: TrainingSettings) -> _Prepared:
@@ -157,8 +167,10 @@ class _Run:
             self._metrics = Metrics(directory, watch)
             self._trainer = self._new_trainer()
 
-    def train(self, began: float) -> TrainingReport:
-        before = self._measured()
+    def train(self, began: float, base: Measured | None) -> TrainingReport:
+        before = base or self._measured()
+        if base and base.eval_loss is not None:
+            self._metrics.record(0, {"eval_loss": base.eval_loss}, writes=PartialState().is_main_process)
         last = checkpoints(self._directory)[-1] if self._settings.resume else None
         self._trainer.learn(last)
         if self._metrics.stopped:
@@ -184,10 +196,10 @@ class _Run:
         trainer.remove_callback(PrinterCallback)
         return trainer
 
-    def _measured(self) -> _Measured:
+    def _measured(self) -> Measured:
         limit = self._settings.max_length
         general = perplexity(self._trainer.model_wrapped, self._prepared.tokenizer, self._prepared.general, limit)
-        return _Measured(self._eval_loss() if self._prepared.held_out else None, general)
+        return Measured(self._eval_loss() if self._prepared.held_out else None, general)
 
     def _eval_loss(self) -> float:
         """The loss of what is held out; where it was just measured, not once more."""
@@ -203,7 +215,7 @@ class _Run:
         if ends_digest(self._model) != self._ends:
             raise ConverterError(f"{self._settings.base}: training changed its embedding or head; nothing was saved")
 
-    def _save(self, before: _Measured, after: _Measured, began: float) -> TrainingReport:
+    def _save(self, before: Measured, after: Measured, began: float) -> TrainingReport:
         trainer: Any = self._trainer
         state = trainer.accelerator.get_state_dict(trainer.deepspeed if trainer.is_deepspeed_enabled else trainer.model)
         if not PartialState().is_main_process:
@@ -227,7 +239,7 @@ class _Run:
         return fingerprint(self._prepared.base)
 
     def _report(
-        self, before: _Measured, after: _Measured, nbytes: int, warnings: tuple[str, ...], began: float
+        self, before: Measured, after: Measured, nbytes: int, warnings: tuple[str, ...], began: float
     ) -> TrainingReport:
         base, settings = self._prepared.base, self._settings
         return TrainingReport(

@@ -34,10 +34,9 @@ class AdapterTrainer(SFTTrainer):
 
     def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
         """The mean loss of the learned tokens, through the head as PEFT has it."""
-        if not self._head_is_adapted:
-            return super().compute_loss(model, inputs, *arguments, **named)
-        plain: Any = Trainer.compute_loss
-        return plain(self, model, {**inputs, "use_cache": False}, *arguments, **named)
+        # Both are untyped.
+        loss: Any = Trainer.compute_loss if self._head_is_adapted else SFTTrainer.compute_loss
+        return loss(self, model, {**inputs, "use_cache": False}, *arguments, **named)
 
     def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
         """One forward and backward. Raises ConverterError where the loss is no number, in every process."""

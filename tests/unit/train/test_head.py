@@ -58,7 +58,7 @@ def test_an_untied_head_learns_and_the_embedding_stays(name: str, settings: Sett
     assert merged.config.tie_word_embeddings is False
 
 
-def test_the_published_recipe_unties_nothing(settings: Settings) -> None:
+def test_the_published_recipe_unties_nothing() -> None:
     """The control: `.data = clone()` leaves one Parameter, and the head's delta goes into the embedding."""
     model: Any = load_base(TinyModel("llama").hf)
     before = embedding(model).clone()
