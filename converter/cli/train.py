@@ -106,8 +106,9 @@ def _training_options(command: Any) -> Any:
 def main(sweep: str | None, **options: Any) -> None:
     with one_clear_line(COMMAND):
         need_extra("train", *_EXTRA)
-        # Before their import: no bar but ours is drawn, and tokenizers don't warn of forks.
+        # Before their import: no bar but ours is drawn, tokenizers don't warn of forks, no thread spins while it waits.
         os.environ.update({"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"})
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         settings = TrainingSettings(**options)
         with refusals_shown("text"):
             if sweep:
