@@ -142,12 +142,19 @@ def _values_of(settings: TrainingSettings) -> Values:
 
 
 def canonical(space: Space, values: Values) -> Values:
-    """The one way to write a setting: without rsLoRA where the rank is too small for it to be tried."""
-    return replace(values, use_rslora=values.use_rslora and values.r >= space.rslora_from_r)
+    """The one way to write a setting: without what can't have an effect, or can't be deployed.
+
+    rsLoRA is tried at large ranks only; a bias beside a LoRA on the head is one that llama.cpp's graphs don't add.
+    """
+    return replace(
+        values,
+        use_rslora=values.use_rslora and values.r >= space.rslora_from_r,
+        lora_bias=values.lora_bias and values.head not in ("lora", "tied"),
+    )
 
 
 def _preferred(listed: tuple[_T, ...], wanted: _T) -> _T:
-    return wanted if wanted in listed else listed[0]
+    return listed[listed.index(wanted)] if wanted in listed else listed[0]  # of the type that is listed
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Claim:
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """One process at a time decides, and writes the report."""
-    with FileLock(directory / "study.lock"):
+    with FileLock(directory / ".study.lock"):
         yield
 
 
@@ -168,7 +168,8 @@ class Search:
             output = trial_directory(self._directory, trial.number)
             if not _is_held(_lock_path(output)):
                 self._study.tell(trial.number, state=TrialState.FAIL)
-                shutil.rmtree(working_directory(output), ignore_errors=True)
+                for left in (working_directory(output), output):  # whole, where its end was not noted down any more
+                    shutil.rmtree(left, ignore_errors=True)
 
     def _choose(self, tried: Sequence[FrozenTrial]) -> tuple[Values, bool] | None:
         """The values to try next, and whether the pruner may end them: the main comparison runs to its end."""
@@ -203,8 +204,9 @@ class Search:
         del distributions["seed"]
         study = _searched(tried, distributions, first, seed)
         for _ in range(_N_DRAWS):
-            drawn = study.ask(distributions).params
-            yield canonical(self._space, Values(**drawn, seed=first))
+            drawn = canonical(self._space, Values(**study.ask(distributions).params, seed=first))
+            if drawn in left:
+                yield drawn
         yield random.Random(seed).choice(left)  # noqa: S311  no secret
 
     def _best_with_other_seeds(self, tried: Sequence[FrozenTrial]) -> Iterator[Values]:
@@ -238,11 +240,14 @@ def _searched(
 
 
 def _distributions(space: Space) -> dict[str, BaseDistribution]:
-    return {field.name: CategoricalDistribution(getattr(space, field.name)) for field in fields(Values)}
+    lists = {field.name: getattr(space, field.name) for field in fields(Values)}
+    for flag in ("use_rslora", "lora_bias"):  # false is how a setting that can't have it is written
+        lists[flag] = tuple(dict.fromkeys((False, *lists[flag])))
+    return {name: CategoricalDistribution(listed) for name, listed in lists.items()}
 
 
 def _lock_path(output: Path) -> Path:
-    return output.with_name(f"{output.name}.lock")
+    return output.with_name(f".{output.name}.lock")
 
 
 def _is_held(path: Path) -> bool:

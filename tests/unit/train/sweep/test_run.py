@@ -114,6 +114,18 @@ def test_a_small_space_ends_when_all_is_tried(plan: Path) -> None:
     assert len(set(tried(run(plan)))) == len(tried(run(plan))) == 4
 
 
+def test_what_a_list_demands_is_tried_only_where_it_can_be(plan: Path) -> None:
+    plan.write_text(
+        "[space]\nr = [16, 64]\nuse_rslora = [true]\nrslora_from_r = 64\nlora_bias = [true]\nhead = ['none', 'lora']\n"
+    )
+    assert {(one.r, one.head, one.use_rslora, one.lora_bias) for one in tried(run(plan))} == {
+        (16, "none", False, True),
+        (16, "lora", False, False),
+        (64, "none", True, True),
+        (64, "lora", True, False),
+    }
+
+
 def test_a_sweep_that_ended_runs_nothing_more_and_one_with_more_trials_goes_on(plan: Path) -> None:
     plan.write_text("[sweep]\nn_trials = 4\n[space]\nr = [16, 32]\nlora_dropout = [0.05, 0.1, 0.2]\nseed = [0, 1]\n")
     first = tried(run(plan))

@@ -37,6 +37,11 @@ def test_rslora_is_tried_at_large_ranks_only() -> None:
     assert {values.r for values in combinations(space) if values.use_rslora} == {64}
 
 
+def test_a_head_with_a_lora_has_no_bias_of_its_own() -> None:
+    space = offered(read_sweep("default").space, SETTINGS, base_has_biases=False)
+    assert {values.head for values in combinations(space) if values.lora_bias} == {"none"}
+
+
 def test_every_combination_is_there_once_and_heads_change_fastest() -> None:
     space = offered(read_sweep("default").space, SETTINGS, base_has_biases=True)
     every = combinations(space)
@@ -60,6 +65,7 @@ def test_the_safe_setting_is_tried_first_with_each_head_then_larger_ranks() -> N
     ]
     assert {replace(values, r=16, head="none") for values in first} == {first[0]}
     assert first[0] == SAFE
+    assert {type(values.alpha_over_r) for values in first} == {float}
 
 
 def test_a_trial_has_its_own_alpha_and_place() -> None:
