@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -65,7 +65,9 @@ def loss_against_rank(results: Sequence[TrialResult], recommended: TrialResult |
             of_head = [result for result in results if result.values.head == head]
             _draw_trials(axes, of_head, place, ceiling)
             ends[head] = _draw_best(axes, head, summaries(of_head), place, ceiling)
-            _ring(axes, [(place[one.values.r], outcome.eval_loss) for one, outcome in _only(of_head, recommended)])
+            _ring(
+                axes, [(place[one.values.r], outcome.eval_loss) for one, outcome in _only(of_head, recommended)], "left"
+            )
         axes.set_xticks(range(len(ranks)), [str(rank) for rank in ranks])
         axes.set_xlim(-0.5, len(ranks) - 0.5)
         _label_ends(axes, ends)
@@ -114,7 +116,7 @@ def loss_against_forgetting(results: Sequence[TrialResult], recommended: TrialRe
             head = result.values.head
             axes.plot(loss, grown, _MARKERS[head], color=COLOURS[head], ms=6, alpha=0.75, mew=0)
             if result is recommended:
-                _ring(axes, [(loss, grown)])
+                _ring(axes, [(loss, grown)], "right")
         _legend(axes, _heads(results))
     return svg()
 
@@ -176,10 +178,12 @@ def _hollow(axes: Axes, x: float, y: float, head: Head) -> None:
     axes.plot(x, y, _MARKERS[head], ms=5, mfc=_PAPER, mec=COLOURS[head], mew=1)
 
 
-def _ring(axes: Axes, points: Iterable[tuple[float, float]]) -> None:
+def _ring(axes: Axes, points: Iterable[tuple[float, float]], side: Literal["left", "right"]) -> None:
+    """Ring the recommended trial, and say so on the side where the plot has room."""
+    offset, align = (-9, "right") if side == "left" else (9, "left")
     for x, y in points:
         axes.plot(x, y, "o", ms=14, mfc="none", mec=_INK, mew=1.2)
-        axes.annotate("recommended", (x, y), xytext=(-9, -5), textcoords="offset points", ha="right", va="top")
+        axes.annotate("recommended", (x, y), xytext=(offset, -5), textcoords="offset points", ha=align, va="top")
 
 
 def _only(results: Iterable[TrialResult], wanted: TrialResult | None) -> Iterator[tuple[TrialResult, Outcome]]:

@@ -15,7 +15,7 @@ from typing import Final
 from converter.diagnostics import Kind
 from converter.train.sweep.results import Deployable, TrialResult
 from converter.train.sweep.summaries import Summary, best_by_head, cost, noise_of, outcome_of, summaries
-from converter.train.sweep.words import deployed_words, loss_words, setting_words, share_words
+from converter.train.sweep.words import deployed_words, loss_words, other_words, setting_words, share_words
 
 _COMMANDS: Final[dict[Kind, str]] = {
     "lora": "-o lora.gguf",
@@ -115,7 +115,7 @@ def _against_head(chosen: Summary, other: Summary, way: Deployable, scale: _Scal
         "no difference that counts" if abs(difference) <= scale.counts_from(chosen, other) else "a real difference"
     )
     return (
-        f"Head {other.head} at its best, {setting_words(other.values)}, has {loss_words(other.mean)}: {place}, "
+        f"Head {other.head} at its best, {other_words(other.values)}, has {loss_words(other.mean)}: {place}, "
         f"{verdict}; {deployed_words(way)}."
     )
 
