@@ -38,6 +38,7 @@ _STYLE: Final[dict[Any, Any]] = {
     "axes.spines.top": False,
     "axes.grid": True,
     "axes.grid.axis": "y",
+    "axes.ymargin": 0.12,  # room for a label below the lowest point
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that texts have room wherever it is drawn
     "font.size": 10,
     "grid.color": _FAINT,
