@@ -97,7 +97,7 @@ class _TrialWatch:
         self.watch.logged(step, values)
 
     def says(self, line: str) -> None:
-        self.watch.says(line)
+        """Nothing: the sweep has a line of its own for each trial, and its report lies in the trial's directory."""
 
     def stops(self, step: int, eval_loss: float) -> bool:
         return self.search.stops(self.claim.trial, step, eval_loss) or self.watch.stops(step, eval_loss)
