@@ -59,13 +59,14 @@ def loss_against_rank(results: Sequence[TrialResult], recommended: TrialResult |
     ranks, heads = sorted({result.values.r for result in results}), _heads(results)
     with _figure("Eval loss against rank, by head", "rank r", "eval loss") as (axes, svg):
         ceiling = _ceiling([loss for result in results if result.outcome and (loss := result.eval_loss) is not None])
+        ceiling = max([ceiling, *(one.mean for head in heads for one in _best_of_ranks(_of(results, head)))])
         ends: dict[Head, float] = {}
         for index, head in enumerate(heads):
             shift = 0.16 * (index - (len(heads) - 1) / 2)
             place = {rank: at + shift for at, rank in enumerate(ranks)}
-            of_head = [result for result in results if result.values.head == head]
+            of_head = _of(results, head)
             _draw_trials(axes, of_head, place, ceiling)
-            ends[head] = _draw_best(axes, head, summaries(of_head), place, ceiling)
+            ends[head] = _draw_best(axes, head, _best_of_ranks(of_head), place, ceiling)
             _ring(
                 axes, [(place[one.values.r], outcome.eval_loss) for one, outcome in _only(of_head, recommended)], "left"
             )
@@ -162,13 +163,19 @@ def _draw_trials(axes: Axes, results: Iterable[TrialResult], place: Mapping[int,
             axes.plot(*at, _MARKERS[head], color=COLOURS[head], ms=4.5, alpha=0.4, mew=0)
 
 
-def _draw_best(axes: Axes, head: Head, found: Sequence[Summary], place: Mapping[int, float], ceiling: float) -> float:
+def _of(results: Iterable[TrialResult], head: Head) -> list[TrialResult]:
+    return [result for result in results if result.values.head == head]
+
+
+def _best_of_ranks(results: Sequence[TrialResult]) -> list[Summary]:
+    """The best setting of each rank, by rank."""
+    best = {one.values.r: one for one in sorted(summaries(results), key=lambda one: -one.mean)}
+    return [best[rank] for rank in sorted(best)]
+
+
+def _draw_best(axes: Axes, head: Head, ordered: Sequence[Summary], place: Mapping[int, float], ceiling: float) -> float:
     """Draw the best setting of each rank, with the spread of its seeds; where the line ends."""
-    best: dict[int, Summary] = {}
-    for one in sorted(found, key=lambda one: -one.mean):
-        best[one.values.r] = one
-    ordered = [best[rank] for rank in sorted(best)]
-    xs, ys = [place[one.values.r] for one in ordered], [min(one.mean, ceiling) for one in ordered]
+    xs, ys = [place[one.values.r] for one in ordered], [one.mean for one in ordered]
     for x, one in zip(xs, ordered, strict=True):
         axes.plot([x, x], [min(one.losses), min(max(one.losses), ceiling)], color=COLOURS[head], lw=2.5, alpha=0.35)
     axes.plot(xs, ys, color=COLOURS[head], marker=_MARKERS[head], ms=7, lw=1.6, mec=_PAPER, mew=0.8)
