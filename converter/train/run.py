@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import torch
 from accelerate import PartialState
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from converter.diagnostics import Severity
@@ -40,6 +40,7 @@ from converter.train.saved import (
     SETTINGS_NAME,
     checkpoints,
     judge_saved,
+    read_metrics,
     refuse_taken,
     working,
     working_directory,
@@ -164,14 +165,15 @@ class _Run:
         with quiet():
             self._model = attach(model, settings)
             self._ends = ends_digest(self._model)
-            self._metrics = Metrics(directory, watch)
+            self._metrics = Metrics(directory, watch, read_metrics(directory) if settings.resume else ())
             self._trainer = self._new_trainer()
 
     def train(self, began: float, base: Measured | None) -> TrainingReport:
         before = base or self._measured()
-        if base and base.eval_loss is not None:
+        if base and base.eval_loss is not None and not self._metrics.rows:
             self._metrics.record(0, {"eval_loss": base.eval_loss}, writes=PartialState().is_main_process)
         last = checkpoints(self._directory)[-1] if self._settings.resume else None
+        set_seed(self._settings.seed)  # measuring draws numbers too, and isn't always done
         self._trainer.learn(last)
         if self._metrics.stopped:
             raise Stopped(*self._metrics.stopped)
@@ -203,9 +205,10 @@ class _Run:
 
     def _eval_loss(self) -> float:
         """The loss of what is held out; where it was just measured, not once more."""
-        step, row = self._trainer.state.global_step, next(reversed(self._metrics.evaluated), None)
-        if row and row["step"] == step and not self._settings.early_stopping_patience:
-            return row["eval_loss"]
+        step = self._trainer.state.global_step
+        known = self._metrics.eval_loss(step)
+        if known is not None and not (step and self._settings.early_stopping_patience):
+            return known
         return float(self._trainer.measure()["eval_loss"])
 
     def _prove_ends(self) -> None:

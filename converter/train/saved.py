@@ -28,7 +28,9 @@ from converter.transformers_base import quiet
 
 SETTINGS_NAME: Final = "train.toml"
 METRICS_NAME: Final = "metrics.jsonl"
+STATE_NAME: Final = "trainer_state.json"
 _CARD_NAME: Final = "README.md"  # PEFT's model card: a form to be filled in
+_CHECKPOINTS: Final = "checkpoint-*"
 # What may differ between a run and its continuation.
 _FREE: Final = frozenset({"resume", "save_steps", "output"})
 
@@ -57,7 +59,7 @@ def working(settings: TrainingSettings) -> Iterator[Path]:
     try:
         yield directory
     except Stopped:
-        for checkpoint in checkpoints(directory):
+        for checkpoint in directory.glob(_CHECKPOINTS):
             shutil.rmtree(checkpoint)
         raise
     except BaseException:
@@ -68,8 +70,9 @@ def working(settings: TrainingSettings) -> Iterator[Path]:
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints of a run, the newest last."""
-    return sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    """The whole checkpoints of a run, the newest last. The trainer writes its state last of all (_save_checkpoint)."""
+    whole = (path.parent for path in directory.glob(f"{_CHECKPOINTS}/{STATE_NAME}"))
+    return sorted(whole, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def read_metrics(directory: Path) -> list[Mapping[str, float]]:
@@ -85,6 +88,7 @@ def _begin(directory: Path, settings: TrainingSettings) -> None:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
         (directory / SETTINGS_NAME).write_text(settings_toml(settings), encoding="utf-8")
+        (directory / METRICS_NAME).touch()
     except OSError as error:
         raise ConverterError(f"{directory}: can't be written: {error.strerror or error}") from error
 

@@ -6,19 +6,20 @@ head, and so a LoRA there is refused. Where the head is adapted, the loss here c
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import TrainerState
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from converter.errors import JUDGED_BAD, ConverterError
 from converter.train.head import head_is_adapted
-from converter.train.saved import METRICS_NAME
+from converter.train.saved import METRICS_NAME, STATE_NAME
 from converter.train.settings import TrainingSettings
 from converter.train.watch import Watch
 from converter.transformers_base import without_warnings
@@ -47,7 +48,19 @@ class AdapterTrainer(SFTTrainer):
     def learn(self, checkpoint: Path | None) -> None:
         """Train to the end, from a checkpoint or from the start."""
         with without_warnings():
+            if checkpoint and self._is_over(checkpoint):
+                return
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    def _is_over(self, checkpoint: Path) -> bool:
+        """Whether it is of the last step: then it is what was trained. The superclass would take one step more."""
+        state = TrainerState.load_from_json(str(checkpoint / STATE_NAME))
+        if state.global_step < state.max_steps:
+            return False
+        best = state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        self.state = state
+        self._load_from_checkpoint(str(checkpoint.with_name(Path(best).name) if best else checkpoint))
+        return True
 
     def measure(self) -> dict[str, float]:
         """The losses of what is held out."""
@@ -141,10 +154,10 @@ def trainer_config(settings: TrainingSettings, directory: Path, n_processes: int
 class Metrics(TrainerCallback):
     """Writes metrics.jsonl, a line for each thing logged, and asks the watch after each evaluation."""
 
-    def __init__(self, directory: Path, watch: Watch) -> None:
+    def __init__(self, directory: Path, watch: Watch, rows: Iterable[Mapping[str, float]]) -> None:
         self._path = directory / METRICS_NAME
         self._watch = watch
-        self.rows: list[Mapping[str, float]] = []
+        self.rows = list(rows)
         self.stopped: tuple[int, float] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002  the superclass's
@@ -159,10 +172,15 @@ class Metrics(TrainerCallback):
             refuse_nan(values["eval_loss"], "eval_loss", state.global_step)
             self._ask(state, control, values["eval_loss"])
 
-    @property
-    def evaluated(self) -> list[Mapping[str, float]]:
-        """The rows with an eval_loss."""
-        return [row for row in self.rows if "eval_loss" in row]
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002  the superclass's
+        """Have the loss logged whenever the run is evaluated, and at its end, however seldom it is otherwise."""
+        control.should_log |= control.should_evaluate or state.global_step >= state.max_steps
+
+    on_epoch_end = on_step_end
+
+    def eval_loss(self, step: int) -> float | None:
+        """What was measured after this step, if it was."""
+        return next((row["eval_loss"] for row in self.rows if row["step"] == step and "eval_loss" in row), None)
 
     def _ask(self, state: Any, control: Any, eval_loss: float) -> None:
         """Before the first step and after the last there is nothing to stop."""

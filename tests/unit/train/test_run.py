@@ -202,6 +202,64 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(trained: Runs, settings:
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+class InterruptingAtTheEnd(Watched):
+    def logged(self, step: int, values: Mapping[str, float]) -> None:
+        del step
+        if "train_runtime" in values:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("patience", [0, 1])
+def test_a_run_that_was_interrupted_after_its_last_step_takes_no_more(
+    settings: Settings, tmp_path: Path, patience: int
+) -> None:
+    chosen = settings(output=tmp_path / "a", save_steps=3, early_stopping_patience=patience)
+    whole = replace(chosen, output=tmp_path / "whole")
+    report = run.train(whole, Unwatched())
+    with pytest.raises(KeyboardInterrupt):
+        run.train(chosen, InterruptingAtTheEnd())
+    resumed = run.train(replace(chosen, resume=True), Unwatched())
+    assert (resumed.steps, resumed.train_loss) == (report.steps, report.train_loss)
+    assert resumed.eval_loss == pytest.approx(report.eval_loss)
+    ours, theirs = (load_file(path / "adapter_model.safetensors") for path in (chosen.output, whole.output))
+    assert all(torch.allclose(ours[key], theirs[key], atol=1e-6) for key in theirs)
+
+
+def test_a_resumed_run_reports_all_of_its_course(settings: Settings, tmp_path: Path) -> None:
+    chosen = settings(output=tmp_path / "a", save_steps=2)
+    with pytest.raises(KeyboardInterrupt):
+        run.train(chosen, Interrupting())
+    report = run.train(replace(chosen, resume=True), Unwatched())
+    rows = rows_of(chosen.output)
+    assert [row["step"] for row in rows if "eval_loss" in row] == [0, 3, 6]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert report.train_loss == pytest.approx(sum(losses) / 6)
+
+
+def test_a_checkpoint_that_a_kill_cut_off_is_passed_over(settings: Settings, tmp_path: Path) -> None:
+    chosen = settings(output=tmp_path / "a", save_steps=2)
+    with pytest.raises(KeyboardInterrupt):
+        run.train(chosen, Interrupting())
+    (working_directory(chosen.output) / "checkpoint-4" / "trainer_state.json").unlink()
+    assert run.train(replace(chosen, resume=True), Unwatched()).steps == 6
+
+
+def test_what_is_logged_seldom_is_logged_at_the_end(settings: Settings, tmp_path: Path) -> None:
+    report = run.train(settings(output=tmp_path / "a", logging_steps=100, eval_split=0.0), Unwatched())
+    assert [row["step"] for row in rows_of(tmp_path / "a") if "loss" in row] == [6]
+    assert report.train_loss > 0
+
+
+def test_what_is_known_of_the_base_changes_nothing(settings: Settings, tmp_path: Path) -> None:
+    """A trial of a sweep, run again by its train.toml, is what it was."""
+    chosen = settings(output=tmp_path / "a", lora_dropout=0.3)
+    run.train(chosen, Unwatched())
+    known = run.measured_base(chosen.output / "training_report.json")
+    run.train(replace(chosen, output=tmp_path / "b"), Unwatched(), known)
+    first, second = (load_file(tmp_path / name / "adapter_model.safetensors") for name in "ab")
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
 def test_without_a_checkpoint_there_is_nothing_to_resume(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(ConverterError, match="no checkpoint"):
         run.train(settings(output=tmp_path / "a", resume=True), Unwatched())
