@@ -118,6 +118,8 @@ def _prepare(settings: TrainingSettings) -> _Prepared:
     planned = judge_planned(settings, config, base)
     tokenizer = load_tokenizer(base, settings.chat_template)
     samples, held_out = _samples(settings)
+    if settings.early_stopping_patience and held_out is None:
+        raise ConverterError("--early-stopping-patience: nothing is held out; give --eval-data or --eval-split")
     learned = tokenised(samples, tokenizer, settings)
     measured = tokenised(held_out, tokenizer, settings) if held_out is not None else None
     prepared = _Prepared(base, tokenizer, learned, measured, general_texts(settings.general_text), planned)
@@ -160,7 +162,7 @@ class _Run:
     def __init__(self, settings: TrainingSettings, prepared: _Prepared, directory: Path, watch: Watch) -> None:
         self._settings, self._prepared, self._directory = settings, prepared, directory
         with quiet():
-            model = load_base(settings.base, _dtype(settings), None)
+            model = load_base(settings.base, base_dtype(settings), None)
         self._n_parameters = model.num_parameters()
         with quiet():
             self._model = attach(model, settings)
@@ -199,7 +201,8 @@ class _Run:
         return trainer
 
     def _measured(self) -> Measured:
-        limit = self._settings.max_length
+        context = getattr(self._model.config, "max_position_embeddings", None)
+        limit = min(self._settings.max_length, context or self._settings.max_length)
         general = perplexity(self._trainer.model_wrapped, self._prepared.tokenizer, self._prepared.general, limit)
         return Measured(self._eval_loss() if self._prepared.held_out else None, general)
 
@@ -268,9 +271,14 @@ def _early_stopping(settings: TrainingSettings) -> list[EarlyStoppingCallback]:
     return [EarlyStoppingCallback(patience)] if patience else []
 
 
-def _dtype(settings: TrainingSettings) -> torch.dtype:
-    """BF16 where a GPU computes in it; a CPU is faster and more exact in float32."""
+def base_dtype(settings: TrainingSettings) -> torch.dtype:
+    """BF16 where a GPU computes in it; a CPU is faster and more exact in float32.
+
+    What is trained of the base itself has the base's dtype, and BF16 rounds small steps away. PEFT's own is float32.
+    """
     if settings.dtype != "auto":
         chosen: torch.dtype = getattr(torch, settings.dtype)
         return chosen
-    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+    trains_its_own = settings.head == "full" or settings.bias != "none"
+    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if has_bf16 and not trains_its_own else torch.float32

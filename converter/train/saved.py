@@ -84,6 +84,8 @@ def read_metrics(directory: Path) -> list[Mapping[str, float]]:
 def _begin(directory: Path, settings: TrainingSettings) -> None:
     if checkpoints(directory):
         raise ConverterError(f"{directory}: holds checkpoints; go on from them with --resume, or delete it first")
+    if directory.exists() and not (directory / SETTINGS_NAME).is_file():
+        raise ConverterError(f"{directory}: is in the way, and no run's; move it, or give another --output")
     try:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()

@@ -97,7 +97,9 @@ def settings_data(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def _toml(value: object) -> str:
-    # JSON's strings, numbers and booleans are TOML's too.
+    # JSON's strings, integers and booleans are TOML's too; its floats have no infinity.
+    if isinstance(value, float):
+        return repr(value)
     return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
 
 

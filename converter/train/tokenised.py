@@ -189,6 +189,6 @@ def _template(
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
         )
-    except (TemplateError, TypeError) as error:
+    except (TemplateError, TypeError, ValueError) as error:
         raise ConverterError(f"{chat.where}: the chat template can't render it: {error}") from error
     return str(text)

@@ -131,6 +131,7 @@ def trainer_config(settings: TrainingSettings, directory: Path, n_processes: int
         seed=settings.seed,
         bf16=settings.bf16,
         gradient_checkpointing=settings.gradient_checkpointing,
+        router_aux_loss_coef=0.0,  # routers are frozen
         packing=settings.packing,
         max_length=settings.max_length,
         eval_packing=False,

@@ -125,5 +125,39 @@ def test_an_output_that_is_there(run: Run, tmp_path: Path) -> None:
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_nothing_to_stop_early_by(run: Run, tmp_path: Path) -> None:
+    line = one_line(run("--early-stopping-patience", "2", "--eval-split", "0"), tmp_path)
+    assert "--eval-data" in line
+
+
+def test_a_template_that_fails(run: Run, tmp_path: Path) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_text("{{ 'sea'.index('lamp') }}", encoding="utf-8")
+    assert "template can't render it" in one_line(run("--chat-template", str(template)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--learning-rate", "-1"),
+        ("--weight-decay", "-1"),
+        ("--max-grad-norm", "-1"),
+        ("--num-train-epochs", "0"),
+        ("--seed", "-1"),
+    ],
+)
+def test_numbers_that_cannot_be(run: Run, tmp_path: Path, option: str, value: str) -> None:
+    result = run(option, value)
+    assert result.exit_code == COULD_NOT
+    assert f"Invalid value for '{option}'" in result.stderr
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_an_infinite_number_is_read_again(run: Run, tmp_path: Path) -> None:
+    assert run("--max-grad-norm", "inf").exit_code == FINE
+    again = ["--config", str(tmp_path / "out" / "train.toml"), "--output", str(tmp_path / "again")]
+    assert CliRunner().invoke(train.main, again).exit_code == FINE
+
+
 def test_batches_that_do_not_divide(run: Run, tmp_path: Path) -> None:
     assert "no multiple" in one_line(run("--batch-size", "5"), tmp_path)

@@ -310,6 +310,39 @@ def test_bfloat16_and_gradient_checkpointing(settings: Settings, tmp_path: Path)
     assert dtypes == {torch.float32}
 
 
+def test_what_is_trained_whole_is_float32_by_itself(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of AdamW are smaller than BF16 resolves; a LoRA is FP32 whatever its base is."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    dtypes = [run.base_dtype(settings(**whole)) for whole in ({}, {"head": "lora"}, {"head": "full"}, {"bias": "all"})]
+    assert dtypes == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
+
+
+def test_losses_are_those_of_the_tokens_alone(settings: Settings, tmp_path: Path) -> None:
+    """No share of the routers' balance, which isn't trained."""
+    chosen = settings(output=tmp_path / "a", base=trainable(TinyModel("qwen3moe")), max_steps=1)
+    report = run.train(chosen, Unwatched())
+    assert report.eval_loss_of_base == pytest.approx(mean_loss(load_base(chosen.base), chosen), rel=1e-6)
+
+
+def test_general_text_beyond_the_context_is_measured_in_parts(settings: Settings, tmp_path: Path) -> None:
+    """GPT-2 has no positions beyond its context, and other models no sense."""
+    text = tmp_path / "text.txt"
+    text.write_text("bread and water " * 1000, encoding="utf-8")
+    base = trainable(TinyModel("gpt2"))
+    report = run.train(settings(output=tmp_path / "a", base=base, general_text=text, max_length=4096), Unwatched())
+    assert report.perplexity.n_tokens > 1000
+
+
+def test_a_directory_that_is_no_run_s_is_left_alone(settings: Settings, tmp_path: Path) -> None:
+    foreign = tmp_path / "a.training"
+    foreign.mkdir()
+    (foreign / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(ConverterError, match=r"a\.training: is in the way"):
+        run.train(settings(output=tmp_path / "a"), Unwatched())
+    assert (foreign / "notes.txt").is_file()
+
+
 def test_a_chat_template_of_its_own_goes_with_the_adapter(settings: Settings, tmp_path: Path) -> None:
     template = tmp_path / "template.jinja"
     template.write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
