@@ -18,7 +18,7 @@ OUTPUT = Path("demo-output")
 BASE, DIRECTORY = OUTPUT / "SmolLM2-135M-Instruct", OUTPUT / "sweep"
 ARGUMENTS = (
     *("--sweep", SWEEP, "--base", BASE, "--data", DATA, "--output", DIRECTORY),
-    *("--max-steps", "20", "--eval-steps", "10", "--batch-size", "2", "--per-device-train-batch-size", "2"),
+    *("--max-steps", "20", "--eval-steps", "10", "--batch-size", "2"),
 )
 N_BEFORE_THE_KILL = 2
 

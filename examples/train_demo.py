@@ -17,7 +17,7 @@ OUTPUT = Path("demo-output")
 BASE, BASE_GGUF = OUTPUT / "SmolLM2-135M-Instruct", OUTPUT / "base.gguf"
 SAFE, HEAD = OUTPUT / "keeper", OUTPUT / "keeper-with-head"
 LORA, MODEL = OUTPUT / "keeper.gguf", OUTPUT / "keeper-with-head.gguf"
-STEPS = ("--max-steps", "60", "--batch-size", "2", "--per-device-train-batch-size", "2", "--learning-rate", "1e-3",
+STEPS = ("--max-steps", "60", "--batch-size", "2", "--learning-rate", "1e-3",
          "--eval-steps", "20")  # fmt: skip
 # None of them is in the data.
 QUESTIONS = ("Why do leaves turn red in autumn?", "Can you recommend a good book?", "How do I fix a leaking tap?")

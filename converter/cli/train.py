@@ -66,7 +66,10 @@ _OPTIONS: Final[Mapping[str, tuple[Any, str]]] = {
     "num_train_epochs": (click.FloatRange(0, min_open=True), "How often the data is seen."),
     "max_steps": (click.IntRange(0), "Steps in all, instead of epochs; 0: by epochs."),
     "batch_size": (click.IntRange(1), "Samples of one step, over all processes."),
-    "per_device_train_batch_size": (click.IntRange(1), "Samples that a process computes at a time; less: less memory."),
+    "per_device_train_batch_size": (
+        click.IntRange(1),
+        "Samples that a process computes at a time, at most; less: less memory.",
+    ),
     "lr_scheduler_type": (click.Choice(_SCHEDULES), "Course of the learning rate."),
     "warmup_ratio": (click.FloatRange(0, 1, max_open=True), "Share of the steps in which it rises; not with constant."),
     "weight_decay": (click.FloatRange(0), "AdamW's."),

@@ -15,7 +15,7 @@ from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from converter.diagnostics import Severity
+from converter.diagnostics import Finding, Severity
 from converter.errors import ConverterError
 from converter.fingerprint import fingerprint
 from converter.read.base_model import BaseModel, read_base_model
@@ -230,8 +230,7 @@ class _Run:
         write_adapter(self._model, state, settings, self._prepared.tokenizer, adapter)
         write_record(adapter, self._fingerprint(), base)
         judged = judge_saved(adapter, settings, base)
-        warned = (finding.code for finding in judged.findings if finding.severity is Severity.WARNING)
-        warnings = tuple(dict.fromkeys(warned))
+        warnings = tuple(dict.fromkeys(finding.code for finding in judged.findings if _concerns(finding, settings)))
         nbytes = sum(path.stat().st_size for path in adapter.glob("*.safetensors"))
         report = self._report(before, after, nbytes, warnings, began)
         write_report(report, adapter)
@@ -264,6 +263,10 @@ class _Run:
             warnings=warnings,
             seconds=round(time.monotonic() - began, 1),
         )
+
+
+def _concerns(finding: Finding, settings: TrainingSettings) -> bool:
+    return finding.severity is Severity.WARNING and settings.deployment.kind in finding.blocks
 
 
 def _early_stopping(settings: TrainingSettings) -> list[EarlyStoppingCallback]:

@@ -27,9 +27,10 @@ class TrainingSettings:
     """One run. ``target`` is the deployment it is for; None is what suits the settings.
 
     ``batch_size`` is in samples of one optimizer step, over all processes and accumulation steps;
-    ``per_device_train_batch_size`` is what one process computes at a time. ``eval_split`` is the share of ``data`` held
-    out where there is no ``eval_data``. ``max_steps`` 0 leaves the length to ``num_train_epochs``, ``save_steps`` 0
-    keeps no checkpoints, ``eval_steps`` 0 evaluates once an epoch, ``early_stopping_patience`` 0 never stops early.
+    ``per_device_train_batch_size`` is what one process computes at a time, at most. ``eval_split`` is the share of
+    ``data`` held out where there is no ``eval_data``. ``max_steps`` 0 leaves the length to ``num_train_epochs``,
+    ``save_steps`` 0 keeps no checkpoints, ``eval_steps`` 0 evaluates once an epoch, ``early_stopping_patience`` 0 never
+    stops early.
     """
 
     base: Path
@@ -105,5 +106,14 @@ def _toml(value: object) -> str:
 
 def check_settings(settings: TrainingSettings) -> None:
     """Raise ConverterError where a setting can't be, or contradicts another."""
-    if settings.use_rslora and settings.lora_alpha == 0:
-        raise ConverterError("lora_alpha is 0: the adapter would have no effect; give one above 0")
+    if settings.lora_alpha == 0:
+        raise ConverterError("--lora-alpha is 0: the adapter would have no effect; give another")
+    if settings.save_embedding_layers and settings.head != "lora":
+        raise ConverterError(
+            f"--save-embedding-layers is for --head lora: with {settings.head} there is no copy to save"
+        )
+    if settings.dtype == "bfloat16" and (settings.head == "full" or settings.bias != "none"):
+        raise ConverterError(
+            "--dtype bfloat16: a whole head and the base's biases would be trained in it, which rounds small steps "
+            "away; use --dtype float32, with --bf16 for speed"
+        )

@@ -108,11 +108,16 @@ def _head_not_looked_at(model: Any, head_is_adapted: bool) -> Iterator[None]:  #
 
 def trainer_config(settings: TrainingSettings, directory: Path, n_processes: int, *, evaluates: bool) -> SFTConfig:
     """The settings as trl and transformers want them. Raises ConverterError where the batches don't divide."""
-    per_step = settings.per_device_train_batch_size * n_processes
-    if settings.batch_size % per_step:
+    if torch.cuda.device_count() > 1 and n_processes == 1:
         raise ConverterError(
-            f"--batch-size {settings.batch_size} is no multiple of --per-device-train-batch-size "
-            f"{settings.per_device_train_batch_size} x {n_processes} processes"
+            f"{torch.cuda.device_count()} GPUs are visible to one process; start one for each with `accelerate launch "
+            "-m converter.train`, or show it one with CUDA_VISIBLE_DEVICES=0"
+        )
+    per_device = min(settings.per_device_train_batch_size, max(1, settings.batch_size // n_processes))
+    if settings.batch_size % (per_device * n_processes):
+        raise ConverterError(
+            f"--batch-size {settings.batch_size} is no multiple of --per-device-train-batch-size {per_device} x "
+            f"{n_processes} processes"
         )
     strategy = "steps" if settings.eval_steps else "epoch"
     early = settings.early_stopping_patience > 0
@@ -120,9 +125,9 @@ def trainer_config(settings: TrainingSettings, directory: Path, n_processes: int
         output_dir=str(directory),
         num_train_epochs=settings.num_train_epochs,
         max_steps=settings.max_steps or -1,
-        per_device_train_batch_size=settings.per_device_train_batch_size,
+        per_device_train_batch_size=per_device,
         per_device_eval_batch_size=settings.per_device_train_batch_size,
-        gradient_accumulation_steps=settings.batch_size // per_step,
+        gradient_accumulation_steps=settings.batch_size // (per_device * n_processes),
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.lr_scheduler_type,
         warmup_steps=settings.warmup_ratio,

@@ -87,6 +87,8 @@ def test_two_processes_train_as_one_does(tmp_path: Path, little: Path, head: str
     assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)
     assert two["eval_loss"] == pytest.approx(one["eval_loss"], rel=2e-2)  # a mean over other batches
     assert distance(tmp_path / "two", tmp_path / "one") < 0.02
+    if head == "none":
+        return
     half = trained(tmp_path / "half", *options, "--batch-size", "2")
     assert half["steps"] == one["steps"]
     assert distance(tmp_path / "half", tmp_path / "one") > 0.2  # the control: steps of one process's samples alone

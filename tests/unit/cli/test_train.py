@@ -161,3 +161,16 @@ def test_an_infinite_number_is_read_again(run: Run, tmp_path: Path) -> None:
 
 def test_batches_that_do_not_divide(run: Run, tmp_path: Path) -> None:
     assert "no multiple" in one_line(run("--batch-size", "5"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--lora-alpha", "0"), "--lora-alpha"),
+        (("--save-embedding-layers",), "--save-embedding-layers"),
+        (("--head", "full", "--dtype", "bfloat16"), "--dtype bfloat16"),
+        (("--bias", "all", "--dtype", "bfloat16"), "--dtype bfloat16"),
+    ],
+)
+def test_settings_that_contradict_each_other(run: Run, tmp_path: Path, options: tuple[str, ...], named: str) -> None:
+    assert named in one_line(run(*options), tmp_path)

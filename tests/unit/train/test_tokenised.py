@@ -88,8 +88,10 @@ def test_no_special_token_is_doubled(tokenizer: Any) -> None:
 def test_of_prompt_and_completion_the_completion_is_learned(tokenizer: Any) -> None:
     sample = Completion("", "Wind? North?", " No, 江南 🌊.")
     ((ids, labels),) = prepare(tokenizer, sample)
-    assert ids == [*tokenizer("Wind? North? No, 江南 🌊.").input_ids, tokenizer.eos_token_id]
-    n_prompt = len(tokenizer("Wind? North?").input_ids)
+    whole = tokenizer("Wind? North? No, 江南 🌊.", return_offsets_mapping=True)
+    assert ids == [*whole.input_ids, tokenizer.eos_token_id]
+    # A small vocabulary may have a token over the border, and which one it has isn't the same in every training.
+    n_prompt = sum(end <= len("Wind? North?") for _, end in whole.offset_mapping)
     assert labels == [NOT_LEARNED] * n_prompt + ids[n_prompt:]
     ((_, labels),) = prepare(tokenizer, sample, loss="all")
     assert labels == ids

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from gguf import GGUFWriter
 
-from converter.cli import verify
+from converter.cli import extras, verify
 from converter.cli.verify import _refuse_longer
 from converter.errors import ConverterError
 from fixtures.adapters import tiny_adapter
@@ -55,7 +55,7 @@ def test_usage_is_status_2_and_one_line(adapter: Path, options: list[object], me
 
 def test_a_missing_extra_is_named(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(verify, "find_spec", lambda name: None if name == "torch" else find_spec(name))
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "torch" else find_spec(name))
     result = run(adapter, "--base", BASE.hf, "--model", BASE.gguf)
     assert result.exit_code == 2
     assert result.stderr == "adapter-verify: torch missing: pip install 'adapter-to-gguf[verify]'\n"
