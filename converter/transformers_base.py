@@ -39,9 +39,9 @@ def load_base(
     arguments = _gguf_arguments(path) if path.is_file() else {"pretrained_model_name_or_path": path}
     model, report = _from_pretrained(path, {**arguments, "dtype": dtype, "attn_implementation": attn_implementation})
     _refuse_gaps(path, report)
-    # A model that remembers being quantised is taken for a quantised one by PEFT.
+    # A GGUF's weights are plain by now; a model that remembers more is taken for a quantised one by PEFT and Trainer.
     if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
+        model.hf_quantizer.remove_quantization_config(model)  # type: ignore[operator, union-attr]  # transformers' own
     return model
 
 

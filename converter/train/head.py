@@ -45,6 +45,7 @@ def attach(model: PreTrainedModel, settings: TrainingSettings) -> PeftModel:
         untie(model)
     if settings.head == "tied" and not is_tied(model):
         raise ConverterError(f"{settings.base}: its head is not tied to its embedding; use --head lora or full")
+    model.name_or_path = str(settings.base)  # what PEFT writes down; transformers calls a GGUF by its directory
     torch.manual_seed(settings.seed)  # lora_A starts at random
     return get_peft_model(model, _config(settings, linear, *_ends(model)))
 
@@ -127,7 +128,6 @@ def _config(settings: TrainingSettings, linear: tuple[str, ...], embedding: str,
     ends: dict[Head, tuple[str, ...]] = {"none": (), "lora": (head,), "full": (), "tied": (embedding, head)}
     return LoraConfig(
         task_type="CAUSAL_LM",
-        base_model_name_or_path=str(settings.base),
         target_modules=[*linear, *ends[settings.head]],
         modules_to_save=[head] if settings.head == "full" else None,
         ensure_weight_tying=settings.head == "tied",

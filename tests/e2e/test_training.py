@@ -49,9 +49,11 @@ def little(tmp_path: Path) -> Path:
     return path
 
 
-def trained(output: Path, *options: str | Path, launcher: Sequence[str] = ()) -> dict[str, Any]:
-    base = ("--base", SMOLLM2.hf, "--data", DATA, "--output", output)
-    done = command("converter.train", *base, *SHORT, *options, launcher=launcher)
+def trained(
+    output: Path, *options: str | Path, launcher: Sequence[str] = (), base: Path | None = None
+) -> dict[str, Any]:
+    paths = ("--base", base or SMOLLM2.hf, "--data", DATA, "--output", output)
+    done = command("converter.train", *paths, *SHORT, *options, launcher=launcher)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads((output / "training_report.json").read_text(encoding="utf-8"))
     return report
@@ -92,6 +94,18 @@ def test_two_processes_train_as_one_does(tmp_path: Path, little: Path, head: str
     half = trained(tmp_path / "half", *options, "--batch-size", "2")
     assert half["steps"] == one["steps"]
     assert distance(tmp_path / "half", tmp_path / "one") > 0.2  # the control: steps of one process's samples alone
+
+
+def test_a_gguf_is_a_base_too(tmp_path: Path, little: Path) -> None:
+    """The same values in another order of rows: the same losses, the same adapter; and it names its file."""
+    options = ("--max-steps", "1", "--batch-size", "2", "--general-text", little)
+    ours = trained(tmp_path / "gguf", *options, base=SMOLLM2.bf16_gguf)
+    theirs = trained(tmp_path / "hf", *options)
+    assert ours["eval_loss_of_base"] == pytest.approx(theirs["eval_loss_of_base"], rel=1e-5)
+    assert ours["base"]["fingerprint"] == theirs["base"]["fingerprint"]
+    assert distance(tmp_path / "gguf", tmp_path / "hf") < 1e-3
+    config = json.loads((tmp_path / "gguf" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == str(SMOLLM2.bf16_gguf)
 
 
 def test_out_of_memory_is_one_clear_line(tmp_path: Path, little: Path) -> None:

@@ -353,8 +353,7 @@ def test_a_chat_template_of_its_own_goes_with_the_adapter(settings: Settings, tm
     assert check_adapter(read_adapter(chosen.output), read_base_model(chosen.base), Deployment("model")).passed
 
 
-def test_a_gguf_base_trains_as_its_directory_does(settings: Settings, tmp_path: Path) -> None:
-    """The tiny GGUF has no tokenizer: that is told, and nothing is left."""
+def test_a_base_without_a_tokenizer_is_told(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(ConverterError, match="has no tokenizer"):
         run.train(settings(output=tmp_path / "a", base=BASE.gguf), Unwatched())
     assert not list(tmp_path.iterdir())
