@@ -34,6 +34,11 @@ class Deployment:
     outtype: str | None = None
     host: str | None = None
 
+    @classmethod
+    def of(cls, kind: Kind) -> "Deployment":
+        """The deployment of this kind, with nothing else chosen."""
+        return cls("lora" if kind in LORA else "model", kind in UNTIED)
+
     @property
     def kind(self) -> Kind:
         """The deployment as findings name it in ``blocks``."""

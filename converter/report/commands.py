@@ -18,4 +18,9 @@ def command(report: Report, kind: Kind) -> str | None:
     """The command that makes this deployment; None where a finding forbids it, or no base says that it can be."""
     if report.base is None or report.blockers(kind):
         return None
-    return shlex.join(("adapter-to-gguf", str(report.path), "--base", report.base, *_OPTIONS[kind]))
+    return conversion_command(str(report.path), report.base, kind)
+
+
+def conversion_command(adapter: str, base: str, kind: Kind) -> str:
+    """The command that makes this deployment of an adapter."""
+    return shlex.join(("adapter-to-gguf", adapter, "--base", base, *_OPTIONS[kind]))

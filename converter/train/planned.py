@@ -66,9 +66,8 @@ def _deployable(report: Report, adapter: Adapter, base: BaseModel, kind: Kind) -
     blockers = report.blockers(kind)
     if blockers:
         return Deployable(blockers, None)
-    deployment = Deployment("lora" if kind.endswith("lora") else "model", kind.startswith("untie"))
     try:
-        plan = plan_conversion(adapter, base, deployment, measure_head)
+        plan = plan_conversion(adapter, base, Deployment.of(kind), measure_head)
     except ConverterError:
         return Deployable((), None)
     return Deployable((), sum(gguf_nbytes(file) for file in plan.files))

@@ -43,11 +43,10 @@ from converter.train.saved import (
     read_metrics,
     refuse_taken,
     working,
-    working_directory,
     write_adapter,
     write_record,
 )
-from converter.train.settings import TrainingSettings, check_settings
+from converter.train.settings import TrainingSettings, check_settings, working_directory
 from converter.train.tokenised import Tokenised, tokenised
 from converter.train.tokenizer import load_tokenizer
 from converter.train.told import told_before
@@ -164,6 +163,7 @@ class _Run:
         with quiet():
             model = load_base(settings.base, base_dtype(settings), None)
         self._n_parameters = model.num_parameters()
+        self._fingerprint = fingerprint(prepared.base)
         with quiet():
             self._model = attach(model, settings)
             self._ends = ends_digest(self._model)
@@ -228,7 +228,7 @@ class _Run:
             return self._report(before, after, 0, (), began)
         settings, base, adapter = self._settings, self._prepared.base, self._directory / "adapter"
         write_adapter(self._model, state, settings, self._prepared.tokenizer, adapter)
-        write_record(adapter, self._fingerprint(), base)
+        write_record(adapter, self._fingerprint, base)
         judged = judge_saved(adapter, settings, base)
         warnings = tuple(dict.fromkeys(finding.code for finding in judged.findings if _concerns(finding, settings)))
         nbytes = sum(path.stat().st_size for path in adapter.glob("*.safetensors"))
@@ -240,19 +240,16 @@ class _Run:
         adapter.rename(settings.output)
         return report
 
-    def _fingerprint(self) -> str | None:
-        return fingerprint(self._prepared.base)
-
     def _report(
         self, before: Measured, after: Measured, nbytes: int, warnings: tuple[str, ...], began: float
     ) -> TrainingReport:
         base, settings = self._prepared.base, self._settings
         return TrainingReport(
             **common_facts(settings),
-            base=Base(str(base.path), base.model_type, self._fingerprint(), base.tied, self._n_parameters),
+            base=Base(str(base.path), base.model_type, self._fingerprint, base.tied, self._n_parameters),
             head=Head(settings.head, untied=base.tied and settings.head in {"lora", "full"}),
             data=self._prepared.data,
-            n_trainable=self._model.get_nb_trainable_parameters()[0],
+            n_trainable=self._prepared.planned.n_trainable,
             adapter_nbytes=nbytes,
             steps=self._trainer.state.global_step,
             train_loss=mean_of_last(self._metrics.rows),

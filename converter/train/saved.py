@@ -22,7 +22,7 @@ from converter.errors import ConverterError
 from converter.fingerprint import RECORD_NAME
 from converter.read.adapter import read_adapter
 from converter.read.base_model import BaseModel
-from converter.train.settings import TrainingSettings, settings_toml
+from converter.train.settings import TrainingSettings, settings_toml, working_directory
 from converter.train.watch import Stopped
 from converter.transformers_base import quiet
 
@@ -33,11 +33,6 @@ _CARD_NAME: Final = "README.md"  # PEFT's model card: a form to be filled in
 _CHECKPOINTS: Final = "checkpoint-*"
 # What may differ between a run and its continuation.
 _FREE: Final = frozenset({"resume", "save_steps", "output"})
-
-
-def working_directory(output: Path) -> Path:
-    """Where a run writes before its adapter is whole."""
-    return output.with_name(f"{output.name}.training")
 
 
 def refuse_taken(output: Path) -> None:

@@ -82,7 +82,12 @@ class TrainingSettings:
         """What the adapter is to become: the target, or what serves such an adapter at the least cost."""
         has_bias = self.lora_bias or self.bias != "none"  # a LoRA GGUF can't hold one
         kind = self.target or ("model" if has_bias and self.head == "none" else _TARGET_OF[self.head])
-        return Deployment("lora" if kind.endswith("lora") else "model", kind.startswith("untie"))
+        return Deployment.of(kind)
+
+
+def working_directory(output: Path) -> Path:
+    """Where a run's files lie until its adapter is whole."""
+    return output.with_name(f"{output.name}.training")
 
 
 def settings_toml(settings: TrainingSettings) -> str:

@@ -1,12 +1,11 @@
 """What a run says: before the first step what it will make and how that is served, after the last what came out."""
 
-import shlex
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
-from converter.diagnostics import OPTIONS, Kind
+from converter.diagnostics import OPTIONS
 from converter.read.base_model import BaseModel
+from converter.report.commands import conversion_command
 from converter.report.documentation import rule_named
 from converter.train.planned import Deployable, Planned
 from converter.train.report import Data, TrainingReport
@@ -18,12 +17,6 @@ _COSTS: Final[Mapping[Head, str]] = {
     "must untie it too (config.tie_word_embeddings = false and a head of its own) before they load the adapter",
     "full": "a tensor of its own, trained and saved whole: it is served merged into a model of its own, only",
     "tied": "one LoRA for head and embedding together: it is served merged, or on an untied copy of the base",
-}
-_TO: Final[Mapping[Kind, str]] = {
-    "lora": "-o lora.gguf",
-    "model": "--to model -o model.gguf",
-    "untie-lora": "--untie --to lora -o lora-gguf",
-    "untie-model": "--untie -o model.gguf",
 }
 
 
@@ -74,12 +67,8 @@ def told_after(report: TrainingReport, settings: TrainingSettings) -> Iterator[s
     noted = f", with {', '.join(report.warnings)}" if report.warnings else ""
     yield f"gate       passed for {settings.deployment.options}{noted}"
     yield f"saved      {settings.output} ({megabytes(report.adapter_nbytes)})"
-    yield f"next       {next_command(settings.output, settings.base, settings.deployment.kind)}"
-
-
-def next_command(adapter: Path, base: Path, kind: Kind) -> str:
-    """The command that converts the adapter."""
-    return f"adapter-to-gguf {shlex.quote(str(adapter))} --base {shlex.quote(str(base))} {_TO[kind]}"
+    command = conversion_command(str(settings.output), str(settings.base), settings.deployment.kind)
+    yield f"next       {command}"
 
 
 def _samples(data: Data) -> str:

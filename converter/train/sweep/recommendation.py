@@ -7,22 +7,13 @@ ship, then the one that forgot least.
 """
 
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from converter.diagnostics import Kind
+from converter.report.commands import conversion_command
 from converter.train.sweep.results import Deployable, TrialResult
 from converter.train.sweep.summaries import Summary, best_by_head, cost, noise_of, outcome_of, summaries
 from converter.train.sweep.words import deployed_words, loss_words, other_words, setting_words, share_words
-
-_COMMANDS: Final[dict[Kind, str]] = {
-    "lora": "-o lora.gguf",
-    "model": "--to model -o model.gguf",
-    "untie-lora": "--untie --to lora -o lora-gguf",
-    "untie-model": "--untie -o model.gguf",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +71,9 @@ def recommend(results: Sequence[TrialResult], tolerance: float) -> Recommendatio
         _forgetting(chosen),
     )
     caveats = (*_noise_caveats(chosen, scale), *_left_out(results, found))
-    return Recommendation(chosen, ways[chosen], _command(chosen.best, ways[chosen]), reason, caveats)
+    trial, way = chosen.best, ways[chosen]
+    command = conversion_command(str(trial.directory), str(trial.settings["base"]), way.kind)
+    return Recommendation(chosen, way, command, reason, caveats)
 
 
 def _own_numbers(chosen: Summary, way: Deployable) -> str:
@@ -192,8 +185,3 @@ def _capital(words: str) -> str:
 
 def _or_infinite(share: float | None) -> float:
     return math.inf if share is None else share
-
-
-def _command(trial: TrialResult, way: Deployable) -> str:
-    place = shlex.join(("adapter-to-gguf", str(trial.directory), "--base", str(trial.settings["base"])))
-    return f"{place} {_COMMANDS[way.kind]}"

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from optuna.trial import FrozenTrial, TrialState
 
 from converter.diagnostics import Kind
+from converter.train.settings import working_directory
 from converter.train.sweep.space import Values
 from converter.train.sweep.study import (
     REASON,
@@ -19,7 +20,6 @@ from converter.train.sweep.study import (
     own_trials,
     trial_directory,
     values_of,
-    working_directory,
 )
 
 State = Literal["completed", "pruned", "failed", "running"]

@@ -24,7 +24,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from converter.errors import ConverterError
-from converter.train.settings import TrainingSettings, settings_data
+from converter.train.settings import TrainingSettings, settings_data, working_directory
 from converter.train.sweep.space import Pruner, Space, Sweep, Values, anchors, canonical, combinations, settings_of
 
 STUDY_NAME: Final = "study.db"
@@ -77,11 +77,6 @@ def own_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 def trial_directory(directory: Path, number: int) -> Path:
     return directory / "trials" / f"{number:04}"
-
-
-def working_directory(output: Path) -> Path:
-    """Where a run's files lie until it ends well."""
-    return output.with_name(f"{output.name}.training")
 
 
 def values_of(trial: FrozenTrial | optuna.Trial) -> Values:

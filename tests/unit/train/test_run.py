@@ -20,8 +20,7 @@ from converter.train import run, trainer
 from converter.train.data import read_samples, split_samples
 from converter.train.head import untie
 from converter.train.report import TrainingReport
-from converter.train.saved import working_directory
-from converter.train.settings import HEADS, Head, TrainingSettings
+from converter.train.settings import HEADS, Head, TrainingSettings, working_directory
 from converter.train.tokenised import tokenised
 from converter.train.tokenizer import load_tokenizer
 from converter.train.watch import Stopped, Unwatched
