@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from benchmarks.bench import BIN, run
-from converter.verify.llama_cpp import LlamaCpp
+from converter.verification.llama_cpp import LlamaCpp
 
 HOSTS = ("gemma3", "spark2_5", "wide")
 CPU_PER_GB = 54 / 0.887 / 5

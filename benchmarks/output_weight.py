@@ -20,7 +20,7 @@ import numpy.typing as npt
 from gguf import MODEL_ARCH_NAMES, GGUFWriter
 
 from converter.architectures import NAMES
-from converter.verify.llama_cpp import LlamaCpp, LlamaCppFailed
+from converter.verification.llama_cpp import LlamaCpp, LlamaCppFailed
 
 DOCUMENT: Final = Path(__file__).parent.parent / "docs" / "output_weight.md"
 N_VOCAB, HIDDEN = 64, 64

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from converter.verify.llama_cpp import LlamaCpp
+from converter.verification.llama_cpp import LlamaCpp
 
 
 def say(line: str) -> None:

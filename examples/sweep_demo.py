@@ -36,7 +36,7 @@ def main() -> None:
 
 def kill_after_some_trials() -> None:
     say(f"A first run of the sweep, killed (kill -9) in its trial {N_BEFORE_THE_KILL + 1}")
-    arguments = [sys.executable, "-m", "converter.train", *map(str, ARGUMENTS)]
+    arguments = [sys.executable, "-m", "converter.training", *map(str, ARGUMENTS)]
     running = subprocess.Popen(arguments)
     while running.poll() is None and not is_in_the_midst():
         time.sleep(0.5)

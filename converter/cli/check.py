@@ -10,7 +10,7 @@ from typing import Literal
 import click
 
 from converter import __version__
-from converter.check import check_adapter, without
+from converter.checking import check_adapter, without
 from converter.cli.bases import find_base
 from converter.cli.initial_adapter import HELP, read_initial_adapter
 from converter.cli.width import report_width

@@ -21,7 +21,7 @@ def convertible(
 
     Raises Refused where a rule forbids the deployment, ConverterError where PEFT is missing or can't do it.
     """
-    from converter.convert import judge
+    from converter.conversion import judge
 
     if initial:
         first = read_initial_adapter(initial)

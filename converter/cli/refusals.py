@@ -11,7 +11,7 @@ from converter.cli.width import report_width
 @contextmanager
 def refusals_shown(style: str) -> Iterator[None]:
     """Print the report of a refusal, as text on stderr or as JSON on stdout, and let the refusal pass."""
-    from converter.convert import Refused
+    from converter.conversion import Refused
 
     try:
         yield

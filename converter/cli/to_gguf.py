@@ -18,14 +18,14 @@ from converter.cli.initial_adapter import HELP as INITIAL_HELP
 from converter.cli.refusals import refusals_shown
 from converter.diagnostics import HOSTS, Deployment
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
-from converter.plan.outtypes import OUTTYPES
+from converter.planning.outtypes import OUTTYPES
 from converter.read.adapter import Adapter, read_adapter
 from converter.read.base_model import BaseModel
 from converter.read.checkpoint import find_adapters
 
 if TYPE_CHECKING:
-    from converter.plan.conversion_plan import ConversionPlan
-    from converter.write.gguf_file import Progress
+    from converter.planning.conversion_plan import ConversionPlan
+    from converter.writing.gguf_file import Progress
 
 COMMAND = "adapter-to-gguf"
 
@@ -85,7 +85,7 @@ def main(
     with one_clear_line(COMMAND):
         if host and not untie:
             raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
-        from converter.convert import plan
+        from converter.conversion import plan
 
         if modelfile and deployment.to == "lora":
             raise ConverterError("--modelfile needs --to model: Ollama doesn't serve LoRA GGUF files")
@@ -131,7 +131,7 @@ def _default_output(adapter: Adapter, deployment: Deployment) -> Path:
 def _write(
     conversion: "ConversionPlan", adapter: Adapter, base: BaseModel, output: Path, style: str, *, modelfile: bool
 ) -> None:
-    from converter.convert import write
+    from converter.conversion import write
     from converter.report.conversion import conversion_data, written_text
 
     with _progress(conversion.nbytes) as progress:
@@ -160,7 +160,7 @@ def _progress(nbytes: int) -> "Iterator[Progress]":
 
 
 def _write_modelfile(output: Path) -> None:
-    from converter.write.whole_file import whole_file
+    from converter.writing.whole_file import whole_file
 
     with whole_file(output.with_suffix(".Modelfile")) as file:
         file.write(f"FROM ./{output.name}\n".encode())
@@ -168,7 +168,7 @@ def _write_modelfile(output: Path) -> None:
 
 def _following(adapter: Adapter, base: BaseModel, deployment: Deployment, output: Path) -> str:
     """The adapter-verify command that proves this output."""
-    from converter.plan.untied import LORA_NAME, UNTIED_BASE_NAME
+    from converter.planning.untied import LORA_NAME, UNTIED_BASE_NAME
 
     start = f"adapter-verify {quote(str(adapter.path))} --base {quote(str(base.path))}"
     match deployment.kind:

@@ -15,11 +15,11 @@ from converter.cli.extras import need_extra
 from converter.cli.refusals import refusals_shown
 from converter.cli.train_config import config_option
 from converter.cli.width import report_width
-from converter.train.settings import HEADS, Bias, Dtype, Loss, Overlong, TrainingSettings
+from converter.training.settings import HEADS, Bias, Dtype, Loss, Overlong, TrainingSettings
 
 if TYPE_CHECKING:
-    from converter.train.report import TrainingReport
-    from converter.train.watch import Watch
+    from converter.training.report import TrainingReport
+    from converter.training.watch import Watch
 
 COMMAND = "adapter-train"
 
@@ -131,10 +131,10 @@ def main(sweep: str | None, **options: Any) -> None:
 
 def _train(settings: TrainingSettings) -> None:
     from converter.cli.training_progress import terminal_watch
-    from converter.train.loss_curve import glyphs_for, loss_curve_text
-    from converter.train.run import train
-    from converter.train.saved import read_metrics
-    from converter.train.told import told_after
+    from converter.training.loss_curve import glyphs_for, loss_curve_text
+    from converter.training.run import train
+    from converter.training.saved import read_metrics
+    from converter.training.told import told_after
 
     with terminal_watch() as watch:
         report = train(settings, watch)
@@ -147,11 +147,11 @@ def _train(settings: TrainingSettings) -> None:
 
 def _sweep(plan: str, settings: TrainingSettings) -> None:
     from converter.cli.training_progress import terminal_watch
-    from converter.train.head import linear_modules_have_bias
-    from converter.train.report import REPORT_NAME
-    from converter.train.run import measured_base, train
-    from converter.train.sweep.run import sweep
-    from converter.train.sweep.table import recommendation_text, text_table
+    from converter.training.head import linear_modules_have_bias
+    from converter.training.report import REPORT_NAME
+    from converter.training.run import measured_base, train
+    from converter.training.sweep.run import sweep
+    from converter.training.sweep.table import recommendation_text, text_table
 
     def trial(chosen: TrainingSettings, watch: "Watch") -> "TrainingReport":
         """A run; what the first one measured of the base holds for all."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from converter.train.watch import Unwatched, Watch
+from converter.training.watch import Unwatched, Watch
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -22,9 +22,9 @@ from converter.read.checkpoint import find_adapters
 from converter.read.gguf_header import read_gguf_header
 
 if TYPE_CHECKING:
-    from converter.verify.llama_cpp import LlamaCpp
-    from converter.verify.prompts import Sequences
-    from converter.verify.verification import Deployed, Progress, Verification
+    from converter.verification.llama_cpp import LlamaCpp
+    from converter.verification.prompts import Sequences
+    from converter.verification.verification import Deployed, Progress, Verification
 
 COMMAND = "adapter-verify"
 
@@ -91,7 +91,7 @@ def _adapter(path: Path) -> Adapter:
 
 
 def _deployed(model: Path | None, lora: Path | None, base_gguf: Path | None) -> "Deployed":
-    from converter.verify.verification import DeployedLora, DeployedModel
+    from converter.verification.verification import DeployedLora, DeployedModel
 
     for path in (model, lora, base_gguf):
         if path and not path.is_file():
@@ -110,8 +110,8 @@ def _verify(
 ) -> "Verification":
     # Before their import: no model hub is asked, no bar but ours is drawn, and no thread spins while another works.
     os.environ.update({"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"})
-    from converter.verify.llama_cpp import LlamaCpp
-    from converter.verify.verification import Case, refuse_broken_base, verify
+    from converter.verification.llama_cpp import LlamaCpp
+    from converter.verification.verification import Case, refuse_broken_base, verify
 
     with LlamaCpp() as llama, _progress() as progress:
         if deployed.base:
@@ -123,7 +123,7 @@ def _verify(
 
 def _tokenizing(llama: "LlamaCpp", deployed: "Deployed") -> Path:
     """The deployed model, which may know new tokens; its base where llama.cpp can't load it, as the proof will tell."""
-    from converter.verify.llama_cpp import LlamaCppFailed
+    from converter.verification.llama_cpp import LlamaCppFailed
 
     try:
         llama.n_vocab(deployed.model)
@@ -143,7 +143,7 @@ def _refuse_longer(model: Path, sequences: "Sequences") -> None:
 
 
 def _sequences(llama: "LlamaCpp", model: Path, prompts: Path | None, tokens: Path | None) -> "Sequences":
-    from converter.verify.prompts import built_in_sequences, sequences_of_prompts, sequences_of_tokens
+    from converter.verification.prompts import built_in_sequences, sequences_of_prompts, sequences_of_tokens
 
     if prompts:
         return sequences_of_prompts(llama, model, prompts)
@@ -167,6 +167,6 @@ def _progress() -> "Iterator[Progress]":
 
 
 def _print(verification: "Verification", style: str) -> None:
-    from converter.verify.verdict import verdict_data, verdict_text
+    from converter.verification.verdict import verdict_data, verdict_text
 
     click.echo(json.dumps(verdict_data(verification)) if style == "json" else verdict_text(verification))

@@ -4,8 +4,8 @@ from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING
 
-from converter.plan.conversion_plan import ConversionPlan, PlannedFile, PlannedTensor
-from converter.plan.sources import (
+from converter.planning.conversion_plan import ConversionPlan, PlannedFile, PlannedTensor
+from converter.planning.sources import (
     CopiedBytes,
     Filled,
     Given,
@@ -24,7 +24,7 @@ from converter.plan.sources import (
 )
 
 if TYPE_CHECKING:
-    from converter.convert import Written
+    from converter.conversion import Written
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 

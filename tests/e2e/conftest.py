@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from converter.verify.llama_cpp import LlamaCpp
+from converter.verification.llama_cpp import LlamaCpp
 
 # Signals, permissions and file systems as POSIX has them.
 collect_ignore = ["test_failures.py"] if os.name == "nt" else []

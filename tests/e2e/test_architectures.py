@@ -14,7 +14,7 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 
 from converter.architectures import NAMES, Architecture, architecture_named
-from converter.verify.llama_cpp import LlamaCpp, LlamaCppFailed
+from converter.verification.llama_cpp import LlamaCpp, LlamaCppFailed
 from fixtures.tiny import TinyModel, token_sequences
 
 pytestmark = pytest.mark.llama

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from converter.convert import plan, write
+from converter.conversion import plan, write
 from converter.diagnostics import Deployment
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
-from converter.verify.llama_cpp import LlamaCpp
-from converter.verify.verification import Case, DeployedModel, verify
+from converter.verification.llama_cpp import LlamaCpp
+from converter.verification.verification import Case, DeployedModel, verify
 from fixtures.adapters import tiny_adapter
 from fixtures.tiny import TinyModel, token_sequences
 

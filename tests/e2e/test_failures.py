@@ -25,7 +25,7 @@ COMMAND = "from converter.cli.to_gguf import main; main(prog_name='adapter-to-gg
 # to go on.
 HELD = f"""
 import sys
-from converter.write import gguf_file
+from converter.writing import gguf_file
 blocks = gguf_file.blocks
 def held(*arguments):
     for n, block in enumerate(blocks(*arguments)):
@@ -180,7 +180,7 @@ exit $status
 # After the first tensor, something else takes what is left of the disk.
 FILLED = f"""
 import sys
-from converter.write import gguf_file
+from converter.writing import gguf_file
 blocks = gguf_file.blocks
 def filling(*arguments):
     yield from blocks(*arguments)

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from converter.read.adapter import read_adapter
 from converter.read.gguf_header import read_gguf_header
-from converter.verify.comparison import kl_divergence, log_softmax
-from converter.verify.llama_cpp import LlamaCpp, LlamaCppFailed
-from converter.verify.reference import Reference
+from converter.verification.comparison import kl_divergence, log_softmax
+from converter.verification.llama_cpp import LlamaCpp, LlamaCppFailed
+from converter.verification.reference import Reference
 from fixtures.adapters import BASES, RECIPES, load_base, saved_logits, tiny_adapter
 from fixtures.cache import cached
 from fixtures.generated import write_gemma_2b_adapter, write_gemma_2b_head_adapter, write_safetensors

@@ -15,19 +15,19 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from converter.convert import plan, write
+from converter.conversion import plan, write
 from converter.diagnostics import Deployment
 from converter.errors import ConverterError
-from converter.plan.conversion_plan import ConversionPlan, PlannedFile
-from converter.plan.rehost.hosting import hosted_model
-from converter.plan.sources import Merged
+from converter.planning.conversion_plan import ConversionPlan, PlannedFile
+from converter.planning.rehost.hosting import hosted_model
+from converter.planning.sources import Merged
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
 from converter.read.gguf_header import read_gguf_header
-from converter.verify.comparison import kl_divergence, log_softmax
-from converter.verify.llama_cpp import PROOF, LlamaCpp, LlamaCppFailed, Settings
-from converter.write.gguf_file import write_gguf
-from converter.write.head_basis import measure_head
+from converter.verification.comparison import kl_divergence, log_softmax
+from converter.verification.llama_cpp import PROOF, LlamaCpp, LlamaCppFailed, Settings
+from converter.writing.gguf_file import write_gguf
+from converter.writing.head_basis import measure_head
 from fixtures.adapters import saved_logits, tiny_adapter
 from fixtures.tiny import HOSTED, N_VOCAB, WINDOW, TinyModel, token_sequences
 from fixtures.trained_tokenizers import write_byte_level

@@ -20,18 +20,18 @@ from gguf.quants import dequantize
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from converter.check import check_adapter
-from converter.convert import Written, plan, write
+from converter.checking import check_adapter
+from converter.conversion import Written, plan, write
 from converter.diagnostics import Deployment
-from converter.plan.base_tensors import base_tensors
-from converter.plan.conversion_plan import PlannedFile
-from converter.plan.metadata import base_key_values
+from converter.planning.base_tensors import base_tensors
+from converter.planning.conversion_plan import PlannedFile
+from converter.planning.metadata import base_key_values
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
 from converter.read.gguf_header import GgufTensor, read_gguf_header
-from converter.verify.comparison import kl_divergence, log_softmax
-from converter.verify.llama_cpp import LlamaCpp
-from converter.write.gguf_file import write_gguf
+from converter.verification.comparison import kl_divergence, log_softmax
+from converter.verification.llama_cpp import LlamaCpp
+from converter.writing.gguf_file import write_gguf
 from fixtures.adapters import BASES, load_base, tiny_adapter
 from fixtures.real import GEMMA3, SMOLLM2, RealModel
 from fixtures.tiny import CONFIGS, MORE, N_VOCAB, TIED_FOR_GOOD, UNTIED_FOR_GOOD, TinyModel, token_sequences

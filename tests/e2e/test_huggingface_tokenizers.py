@@ -11,13 +11,13 @@ from gguf import GGUFReader
 from transformers import AutoTokenizer
 
 from converter.dtypes import F16
-from converter.plan.base_tensors import base_tensors
-from converter.plan.conversion_plan import NewKeyValue, PlannedFile, PlannedKeyValue, PlannedTensor
-from converter.plan.metadata import base_key_values
-from converter.plan.sources import Zeros
+from converter.planning.base_tensors import base_tensors
+from converter.planning.conversion_plan import NewKeyValue, PlannedFile, PlannedKeyValue, PlannedTensor
+from converter.planning.metadata import base_key_values
+from converter.planning.sources import Zeros
 from converter.read.base_model import read_base_model
-from converter.verify.llama_cpp import LlamaCpp
-from converter.write.gguf_file import write_gguf
+from converter.verification.llama_cpp import LlamaCpp
+from converter.writing.gguf_file import write_gguf
 from fixtures.mixed_texts import mixed_texts
 from fixtures.real import GEMMA3, SMOLLM2, RealModel
 from fixtures.tiny import TinyModel

@@ -14,8 +14,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from converter.cli.to_gguf import main
-from converter.verify.comparison import kl_divergence, log_softmax
-from converter.verify.llama_cpp import LlamaCpp
+from converter.verification.comparison import kl_divergence, log_softmax
+from converter.verification.llama_cpp import LlamaCpp
 from fixtures.adapters import LINEAR, load_base, untie
 from fixtures.tiny import TinyModel, token_sequences
 

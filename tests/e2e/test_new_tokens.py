@@ -18,13 +18,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from converter.convert import Refused, plan, write
+from converter.conversion import Refused, plan, write
 from converter.diagnostics import Deployment
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
 from converter.read.vocabulary import base_tokens
-from converter.verify.comparison import kl_divergence, log_softmax
-from converter.verify.llama_cpp import LlamaCpp
+from converter.verification.comparison import kl_divergence, log_softmax
+from converter.verification.llama_cpp import LlamaCpp
 from fixtures.adapters import load_base
 from fixtures.tiny import N_VOCAB, TinyModel
 from fixtures.tokenizers import CONTROL, UNUSED, byte_level, sentencepiece, with_metadata

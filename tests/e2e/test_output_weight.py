@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.output_weight import DOCUMENT, Outcome, measure, measured, table
 from converter.architectures import NAMES, architecture_named
-from converter.verify.llama_cpp import LlamaCpp
+from converter.verification.llama_cpp import LlamaCpp
 from fixtures.tiny import TIED_FOR_GOOD, UNTIED_FOR_GOOD
 
 pytestmark = pytest.mark.llama

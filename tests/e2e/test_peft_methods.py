@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from converter.check import check_adapter
+from converter.checking import check_adapter
 from converter.cli.to_gguf import main
-from converter.convert import plan, write
+from converter.conversion import plan, write
 from converter.diagnostics import Deployment
-from converter.plan.base_tensors import base_tensors
-from converter.plan.conversion_plan import PlannedTensor
+from converter.planning.base_tensors import base_tensors
+from converter.planning.conversion_plan import PlannedTensor
 from converter.read.adapter import read_adapter
 from converter.read.base_model import BaseModel, read_base_model
 from converter.through_peft.equivalent import equivalent_adapter
-from converter.verify.comparison import kl_divergence, log_softmax
-from converter.verify.llama_cpp import LlamaCpp
-from converter.verify.verification import Case, DeployedModel, Verification, verify
+from converter.verification.comparison import kl_divergence, log_softmax
+from converter.verification.llama_cpp import LlamaCpp
+from converter.verification.verification import Case, DeployedModel, Verification, verify
 from fixtures.adapters import saved_logits
 from fixtures.peft_methods import METHODS, method_adapter
 from fixtures.tiny import TinyModel, token_sequences

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from converter.convert import Refused, plan, write
+from converter.conversion import Refused, plan, write
 from converter.diagnostics import Deployment
 from converter.read.adapter import Adapter, read_adapter
 from converter.read.base_model import read_base_model
 from converter.read.gguf_header import read_gguf_header
-from converter.verify.comparison import kl_divergence, log_softmax
-from converter.verify.llama_cpp import LlamaCpp
-from converter.verify.reference import Reference
-from converter.verify.tensors import prove_model
+from converter.verification.comparison import kl_divergence, log_softmax
+from converter.verification.llama_cpp import LlamaCpp
+from converter.verification.reference import Reference
+from converter.verification.tensors import prove_model
 from fixtures.real import GEMMA3, SMOLLM2, RealModel
 from fixtures.train import TEXTS, trained_adapter
 

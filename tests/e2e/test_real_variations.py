@@ -16,18 +16,18 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from converter.convert import plan, write
+from converter.conversion import plan, write
 from converter.diagnostics import Deployment
 from converter.read.adapter import Adapter, read_adapter
 from converter.read.base_model import read_base_model
 from converter.read.gguf_header import GgufTensor, read_gguf_header
-from converter.verify import verification
-from converter.verify.gguf_weights import weights_in
-from converter.verify.llama_cpp import LlamaCpp
-from converter.verify.lora_pairs import prove_lora
-from converter.verify.reference import Reference
-from converter.verify.tensors import TensorProof, prove_model
-from converter.verify.verification import Case, Deployed, DeployedLora, DeployedModel, verify
+from converter.verification import verification
+from converter.verification.gguf_weights import weights_in
+from converter.verification.llama_cpp import LlamaCpp
+from converter.verification.lora_pairs import prove_lora
+from converter.verification.reference import Reference
+from converter.verification.tensors import TensorProof, prove_model
+from converter.verification.verification import Case, Deployed, DeployedLora, DeployedModel, verify
 from fixtures.real import GEMMA3
 from fixtures.train import CHAT_TEMPLATE, MARKS, RECIPES, TEXTS, TEXTS_WITH_NEW_TOKENS, WORDS, trained_adapter
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from converter.convert import plan, write
+from converter.conversion import plan, write
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
-from converter.train.run import train
-from converter.train.settings import HEADS, Head, TrainingSettings
-from converter.train.watch import Unwatched
-from converter.verify.llama_cpp import LlamaCpp
-from converter.verify.verification import Case, DeployedLora, DeployedModel, Verification, verify
+from converter.training.run import train
+from converter.training.settings import HEADS, Head, TrainingSettings
+from converter.training.watch import Unwatched
+from converter.verification.llama_cpp import LlamaCpp
+from converter.verification.verification import Case, DeployedLora, DeployedModel, Verification, verify
 from fixtures.tiny import TinyModel, token_sequences
 from fixtures.trainable import chats, trainable
 

@@ -53,7 +53,7 @@ def trained(
     output: Path, *options: str | Path, launcher: Sequence[str] = (), base: Path | None = None
 ) -> dict[str, Any]:
     paths = ("--base", base or SMOLLM2.hf, "--data", DATA, "--output", output)
-    done = command("converter.train", *paths, *SHORT, *options, launcher=launcher)
+    done = command("converter.training", *paths, *SHORT, *options, launcher=launcher)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads((output / "training_report.json").read_text(encoding="utf-8"))
     return report
@@ -113,7 +113,7 @@ def test_out_of_memory_is_one_clear_line(tmp_path: Path, little: Path) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text((json.dumps({"text": "the sea and the lamp " * 200}) + "\n") * 70, encoding="utf-8")
     done = command(
-        *("converter.train", "--base", SMOLLM2.hf, "--data", data, "--output", tmp_path / "out", "--head", "lora"),
+        *("converter.training", "--base", SMOLLM2.hf, "--data", data, "--output", tmp_path / "out", "--head", "lora"),
         *("--batch-size", "64", "--per-device-train-batch-size", "64", "--general-text", little, "--eval-split", "0"),
         limit=lambda: resource.setrlimit(resource.RLIMIT_DATA, (6 * 10**9, 6 * 10**9)),
     )

@@ -18,9 +18,9 @@ from transformers import AutoConfig
 
 from converter.cli.verify import main
 from converter.read.adapter import Adapter, LoraPair, read_adapter
-from converter.verify.llama_cpp import LlamaCpp, LlamaCppFailed
-from converter.verify.reference import Reference
-from converter.verify.verification import Case, Deployed, DeployedLora, DeployedModel, Verification, verify
+from converter.verification.llama_cpp import LlamaCpp, LlamaCppFailed
+from converter.verification.reference import Reference
+from converter.verification.verification import Case, Deployed, DeployedLora, DeployedModel, Verification, verify
 from fixtures.adapters import load_base, tiny_adapter, untie
 from fixtures.tiny import TinyModel, token_sequences
 from fixtures.tiny_gguf import ARCHITECTURES, _gguf_values, gguf_name, write_gguf

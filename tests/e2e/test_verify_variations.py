@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from converter.errors import ConverterError
 from converter.read.adapter import Adapter, read_adapter
 from converter.read.base_model import read_base_model
-from converter.verify.comparison import kl_divergence, log_softmax
-from converter.verify.llama_cpp import DEFAULTS, PROOF, LlamaCpp
-from converter.verify.lora_pairs import prove_lora
-from converter.verify.reference import Reference
-from converter.verify.verification import Case, DeployedLora, DeployedModel, verify
+from converter.verification.comparison import kl_divergence, log_softmax
+from converter.verification.llama_cpp import DEFAULTS, PROOF, LlamaCpp
+from converter.verification.lora_pairs import prove_lora
+from converter.verification.reference import Reference
+from converter.verification.verification import Case, DeployedLora, DeployedModel, verify
 from fixtures.tiny import TinyModel
 from fixtures.variation import Truth, Variation, save_variation
 from tests.e2e.verify_variations import CASES, weights_of, write_model

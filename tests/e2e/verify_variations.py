@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from converter.read.adapter import Adapter
-from converter.verify.prepared_base import prepare_base
-from converter.verify.reference import Reference
+from converter.verification.prepared_base import prepare_base
+from converter.verification.reference import Reference
 from fixtures import variation_edits as edits
 from fixtures.adapters import load_base
 from fixtures.tiny import TinyModel

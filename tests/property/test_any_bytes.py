@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from converter.check import check_adapter
+from converter.checking import check_adapter
 from converter.diagnostics import Deployment
 from converter.errors import COULD_NOT, FINE, ConverterError, Status
 from converter.read.adapter import read_adapter

@@ -9,15 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from converter.convert import Refused, plan
+from converter.conversion import Refused, plan
 from converter.diagnostics import Deployment
-from converter.plan.conversion import plan_conversion
-from converter.plan.conversion_plan import ConversionPlan
-from converter.plan.ledger import LedgerGapError
-from converter.plan.sources import keys_of
+from converter.planning.conversion import plan_conversion
+from converter.planning.conversion_plan import ConversionPlan
+from converter.planning.ledger import LedgerGapError
+from converter.planning.sources import keys_of
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
-from converter.write.head_basis import measure_head
+from converter.writing.head_basis import measure_head
 from tests.rules.specimens import (
     EMBEDDING,
     HEAD,

@@ -14,7 +14,7 @@ from converter.dtypes import BF16, F16, F32, GGML_BY_NAME, Q8_0
 from converter.errors import JUDGED_BAD, ConverterError
 from converter.read.stored import StoredTensor
 from converter.values.rows import read_rows
-from converter.write.encode import decode, encode
+from converter.writing.encode import decode, encode
 
 LARGEST_BF16 = float.fromhex("0x1.fep127")
 

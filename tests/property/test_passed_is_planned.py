@@ -7,12 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from converter.check import check_adapter
+from converter.checking import check_adapter
 from converter.diagnostics import Deployment
-from converter.plan.conversion import plan_conversion
+from converter.planning.conversion import plan_conversion
 from converter.read.adapter import read_adapter
 from converter.read.base_model import BaseModel, read_base_model
-from converter.write.head_basis import measure_head
+from converter.writing.head_basis import measure_head
 from fixtures.generated import Tensor
 from tests.rules.specimens import (
     EMBEDDING,

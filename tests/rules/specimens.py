@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType, GGUFWriter, quants
 
-from converter.check import check_adapter
+from converter.checking import check_adapter
 from converter.diagnostics import EVERY, Deployment, Kind, Report
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
-from converter.check import check_adapter
+from converter.checking import check_adapter
 from converter.diagnostics import EVERY, Deployment, Kind
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 from gguf.gguf_reader import ReaderTensor
 
-from converter.convert import Written, plan, write
+from converter.conversion import Written, plan, write
 from converter.diagnostics import Deployment
-from converter.plan.conversion_plan import ConversionPlan
+from converter.planning.conversion_plan import ConversionPlan
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
 from tests.rules.specimens import FFN, HEAD_DIM, HIDDEN, N_HEAD, N_HEAD_KV, N_LAYER, VOCAB, Specimen

@@ -20,13 +20,13 @@ from converter.diagnostics import OPTIONS, Kind
 from converter.read.adapter import Adapter, read_adapter
 from converter.read.base_model import read_base_model
 from converter.read.gguf_header import read_gguf_header
-from converter.verify.comparison import kl_divergence, log_softmax
-from converter.verify.hosts import is_hosted, prove_hosted, prove_hosted_lora
-from converter.verify.llama_cpp import LlamaCpp
-from converter.verify.lora_pairs import prove_lora
-from converter.verify.reference import Reference
-from converter.verify.tensors import TensorProof, prove_model
-from converter.verify.verification import Deployed, DeployedLora, DeployedModel
+from converter.verification.comparison import kl_divergence, log_softmax
+from converter.verification.hosts import is_hosted, prove_hosted, prove_hosted_lora
+from converter.verification.llama_cpp import LlamaCpp
+from converter.verification.lora_pairs import prove_lora
+from converter.verification.reference import Reference
+from converter.verification.tensors import TensorProof, prove_model
+from converter.verification.verification import Deployed, DeployedLora, DeployedModel
 from fixtures.tiny import TinyModel
 from fixtures.variation import BASES, Truth, Variation, save_variation
 

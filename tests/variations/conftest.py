@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from converter.verify.llama_cpp import LlamaCpp
+from converter.verification.llama_cpp import LlamaCpp
 from tests.variations.page import PAGE, Outcomes, render
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from converter.convert import plan, write
+from converter.conversion import plan, write
 from converter.diagnostics import Deployment, Kind
-from converter.plan.conversion_plan import ConversionPlan, PlannedTensor
-from converter.plan.sources import CopiedBytes, Delta, Merged, Stacked, StoredRows, Zeros
+from converter.planning.conversion_plan import ConversionPlan, PlannedTensor
+from converter.planning.sources import CopiedBytes, Delta, Merged, Stacked, StoredRows, Zeros
 from converter.read.adapter import Adapter
 from converter.read.base_model import BaseModel, read_base_model
 from converter.transforms import IDENTITY
-from converter.verify.llama_cpp import LlamaCpp
+from converter.verification.llama_cpp import LlamaCpp
 from fixtures.variations import VARIATIONS
 from tests.variations.cells import LARGEST_RATIO, Saved, deployed, ratio, tensor_proof
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from converter.diagnostics import OPTIONS, Kind
-from converter.verify.llama_cpp import LlamaCpp
+from converter.verification.llama_cpp import LlamaCpp
 from fixtures.variation import BASES, Variation, names_of
 from fixtures.variations import VARIATIONS
 from tests.variations.cells import (

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from converter.cli import train
 from converter.errors import COULD_NOT, FINE, JUDGED_BAD
-from converter.train.settings import TrainingSettings
+from converter.training.settings import TrainingSettings
 from fixtures.tiny import TinyModel
 from fixtures.trainable import chats, trainable
 

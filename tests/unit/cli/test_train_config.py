@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.cli.train_config import config_option
-from converter.train.settings import TrainingSettings, settings_toml
+from converter.training.settings import TrainingSettings, settings_toml
 
 NEEDED = 'base = "b"\ndata = "d"\noutput = "o"\n'
 

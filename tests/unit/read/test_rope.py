@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.plan.rope import rope_factors, rope_key_values
+from converter.planning.rope import rope_factors, rope_key_values
 from converter.read.base_model import BaseModel, read_base_model
 from converter.read.rope import rope_fault, rope_of
 from tests.rules.specimens import write_huggingface

@@ -9,7 +9,7 @@ from peft.tuners.ia3 import Linear as Ia3Linear
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from converter.convert import plan
+from converter.conversion import plan
 from converter.diagnostics import Deployment
 from converter.errors import JUDGED_BAD, ConverterError
 from converter.read.adapter import read_adapter

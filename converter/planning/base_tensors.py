@@ -1,0 +1,98 @@
+"""The base's tensors as a GGUF wants them, whatever it is made from: names, shapes, types, and where the rows are.
+
+A GGUF base has them so already. Of a Hugging Face checkpoint rows are put in order, norms get Gemma's + 1, Conv1D is
+turned round and experts are stacked. Matrices keep their type, and where nothing moves their bytes; vectors are F32.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from converter.dtypes import F16, F32, GGML_BY_NAME, GgmlType
+from converter.planning.conversion_plan import PlannedTensor
+from converter.planning.rope import rope_factors
+from converter.planning.sources import CopiedBytes, Rows, Stacked, StoredColumns, StoredRows, shape_of
+from converter.read.base_model import BaseModel
+from converter.read.checkpoint_parts import Part, parts_of
+from converter.read.stored import StoredTensor
+from converter.transforms import order_of
+
+
+@dataclass(frozen=True, slots=True)
+class BaseTensor:
+    """``matrices`` are the tensor, or each expert of a three-dimensional one; ``copy`` is the tensor byte for byte.
+
+    ``type`` is that of the tensor where nothing changes it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: GgmlType
+    matrices: tuple[Rows, ...]
+    copy: CopiedBytes | None
+
+    def planned(self, name: str) -> PlannedTensor:
+        """The tensor as it is, under ``name``."""
+        source = self.copy or (Stacked(self.matrices) if len(self.shape) > 2 else self.matrices[0])
+        return PlannedTensor(name, self.shape, self.type, source)
+
+    def first_rows(self, n: int) -> "BaseTensor":
+        """A matrix of at most ``n`` rows; a row is a whole number of blocks."""
+        shape = (min(n, self.shape[0]), *self.shape[1:])
+        matrices = tuple(replace(m, tensor=_cut(m.tensor, n)) for m in self.matrices if isinstance(m, StoredRows))
+        copy = replace(self.copy, tensor=_cut(self.copy.tensor, n)) if self.copy else None
+        return replace(self, shape=shape, matrices=matrices, copy=copy)
+
+
+def _cut(tensor: StoredTensor, n: int) -> StoredTensor:
+    n_rows = min(n, tensor.shape[0])
+    return replace(tensor, shape=(n_rows, *tensor.shape[1:]), nbytes=tensor.nbytes // tensor.shape[0] * n_rows)
+
+
+def base_tensors(base: BaseModel) -> Iterator[BaseTensor]:
+    """The tensors of a base, in its own order."""
+    if base.format == "gguf":
+        return _gguf_tensors(base)
+    return _huggingface_tensors(base)
+
+
+def _gguf_tensors(base: BaseModel) -> Iterator[BaseTensor]:
+    for shard in base.shards:
+        for tensor in shard.tensors:
+            data = StoredTensor(shard.path, tensor.offset, tensor.nbytes, tensor.shape, tensor.type.name)
+            slabs = [data.slab(e) for e in range(data.shape[0])] if len(data.shape) == 3 else [data]
+            matrices = tuple(StoredRows(tensor.name, slab) for slab in slabs)
+            yield BaseTensor(tensor.name, tensor.shape, tensor.type, matrices, CopiedBytes(tensor.name, data))
+
+
+def _huggingface_tensors(base: BaseModel) -> Iterator[BaseTensor]:
+    for name, parts in parts_of(base).items():
+        yield _huggingface_tensor(base, name, parts)
+    for name, factors in rope_factors(base):
+        yield BaseTensor(name, factors.shape[:1], F32, (factors,), None)
+
+
+# F64 is rounded once, FP8 fits F16 exactly.
+_TYPES = {"F64": F32, "F8_E4M3": F16, "F8_E5M2": F16}
+
+
+def _huggingface_tensor(base: BaseModel, name: str, parts: tuple[Part, ...]) -> BaseTensor:
+    matrices = tuple(_matrices(base, parts))
+    target, tensor = parts[0].target, parts[0].tensor
+    shape = shape_of(matrices[0])
+    is_vector = len(shape) == 1
+    shape = (len(matrices), *shape) if len(matrices) > 1 or ".experts" in target.module else shape
+    ggml_type = F32 if is_vector or target.f32 else _TYPES.get(tensor.dtype) or GGML_BY_NAME[tensor.dtype]
+    moves = matrices != (StoredRows(parts[0].key, tensor),) or ggml_type.name != tensor.dtype
+    return BaseTensor(name, shape, ggml_type, matrices, None if moves else CopiedBytes(parts[0].key, tensor))
+
+
+def _matrices(base: BaseModel, parts: tuple[Part, ...]) -> Iterator[Rows]:
+    """One for each expert, in their order; one alone where there are none."""
+    for part in sorted(parts, key=lambda part: part.target.expert or 0):
+        order = order_of(part.target, base.dims)
+        if len(part.tensor.shape) == 3:
+            yield from (StoredRows(part.key, part.tensor.slab(e), order) for e in range(part.tensor.shape[0]))
+        elif part.target.transposed and len(part.tensor.shape) > 1:
+            yield StoredColumns(part.key, part.tensor)
+        else:
+            yield StoredRows(part.key, part.tensor, order, add=part.target.add)

@@ -1,0 +1,71 @@
+"""From a judged adapter, its base and a deployment to the plan."""
+
+from collections.abc import Iterator
+
+from converter.diagnostics import Deployment
+from converter.errors import ConverterError
+from converter.planning.conversion_plan import ConversionPlan, PlannedFile
+from converter.planning.ledger import plan_ledger
+from converter.planning.lora import plan_lora
+from converter.planning.merged import plan_merged
+from converter.planning.rehost.hosting import Hosted, hosted_lora, hosted_model
+from converter.planning.rehost.wide import Measure
+from converter.planning.untied import LORA_NAME, plan_untied_base
+from converter.planning.vocabulary import vocabulary_notes
+from converter.read.adapter import Adapter
+from converter.read.base_model import BaseModel
+from converter.read.graph_settings import ignored_window
+from converter.read.replication import as_trained
+
+
+def plan_conversion(adapter: Adapter, base: BaseModel, deployment: Deployment, measure: Measure) -> ConversionPlan:
+    """Decide every output tensor. The adapter must have passed check_adapter for this deployment.
+
+    ``measure`` reads the numbers that one host of an untied Gemma depends on (converter.writing.head_basis).
+
+    Raises ConverterError where an ``outtype`` doesn't fit a tensor, LedgerGapError where a part is left over.
+    """
+    if base.architecture is None:
+        raise ConverterError(f"{base.path}: architecture {base.model_type!r} is not supported")
+    trained = as_trained(base, adapter)
+    hosted = _hosted(_files(adapter, trained, deployment), trained, deployment, measure)
+    ledger = plan_ledger(adapter, hosted.files)
+    notes = (*_notes(adapter, base, deployment), *hosted.notes)
+    return ConversionPlan(deployment, base.architecture.name, hosted.files, ledger, notes)
+
+
+def _notes(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Iterator[str]:
+    """What whoever serves the output has to know."""
+    yield from vocabulary_notes(adapter, base, deployment)
+    window = ignored_window(base)
+    if window:
+        yield f"llama.cpp's graph hasn't the sliding window of {window} tokens: keep the context to that"
+
+
+def _files(adapter: Adapter, base: BaseModel, deployment: Deployment) -> tuple[PlannedFile, ...]:
+    match deployment.kind:
+        case "lora":
+            return (plan_lora(adapter, base, deployment.outtype),)
+        case "untie-lora":
+            return (plan_untied_base(base), plan_lora(adapter, base, deployment.outtype, LORA_NAME))
+        case "model" | "untie-model":
+            return (plan_merged(adapter, base, deployment.outtype, untie=_unties(adapter, base, deployment)),)
+
+
+def _unties(adapter: Adapter, base: BaseModel, deployment: Deployment) -> bool:
+    """Whether the head gets a tensor of its own: not for a pair trained as one where that would need a host."""
+    free = base.architecture is not None and base.architecture.reads_output
+    is_pair = adapter.is_tied_pair or adapter.is_saved_pair
+    return deployment.untie and (free or not is_pair or deployment.host not in (None, "auto"))
+
+
+def _hosted(files: tuple[PlannedFile, ...], base: BaseModel, deployment: Deployment, measure: Measure) -> Hosted:
+    """The files as they are, or those of a host where llama.cpp's own graph reads no head."""
+    if base.architecture is None or base.architecture.reads_output or not deployment.untie:
+        if deployment.host not in (None, "auto", "native"):
+            raise ConverterError("--host is for the untied head of a Gemma 1 or 2; leave it out")
+        return Hosted(files, ())
+    host = deployment.host or "auto"
+    if len(files) == 1:
+        return hosted_model(files[0], base, host, deployment.outtype, measure)
+    return hosted_lora(files[0], files[1], base, host, deployment.outtype)

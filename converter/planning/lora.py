@@ -1,0 +1,176 @@
+"""Plans a LoRA GGUF: factors as llama.cpp's loader wants them (src/llama-adapter.cpp), nothing merged."""
+
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+from converter.dtypes import F32, GgmlType
+from converter.errors import ConverterError
+from converter.planning.changes import Change, Changes, changes_of
+from converter.planning.conversion_plan import NewKeyValue, PlannedFile, PlannedTensor
+from converter.planning.outtypes import factor_type
+from converter.planning.sources import (
+    JoinedColumns,
+    JoinedRows,
+    Rows,
+    Stacked,
+    StoredColumns,
+    StoredRows,
+    Zeros,
+    shape_of,
+    stored_in,
+)
+from converter.read.adapter import Adapter, LoraPair
+from converter.read.base_model import BaseModel
+from converter.transforms import order_of
+
+
+def plan_lora(adapter: Adapter, base: BaseModel, outtype: str | None, name: str = "") -> PlannedFile:
+    """Plan the LoRA GGUF of a judged adapter. Raises ConverterError where ``outtype`` can't hold factors."""
+    changes = changes_of(adapter, base)
+    alpha = common_alpha(changes)
+    writer = _Factors(base, alpha, outtype)
+    tensors = [tensor for name, by_expert in changes.items() for tensor in writer.planned(name, by_expert)]
+    return PlannedFile(tuple(tensors), tuple(_key_values(adapter, base, 1.0 if alpha is None else alpha)), name=name)
+
+
+def common_alpha(changes: Mapping[str, Changes]) -> float | None:
+    """The one alpha that gives every tensor its scale as alpha / rank, or None where there is none or it is 0.
+
+    llama.cpp scales by alpha / rank with one float32 alpha a file, and takes 0 for "no scaling" (get_scale in
+    src/llama-adapter.h).
+    """
+    every = [change for by_expert in changes.values() for change in by_expert.values()]
+    alphas = {_as_float32(pair.scaling * rank_of(change)) for change in every for pair in change.pairs}
+    alpha = alphas.pop() if len(alphas) == 1 else 0.0
+    return alpha or None
+
+
+def rank_of(change: Change) -> int:
+    """The rank of a tensor's factors in the file: of its pairs, beside each other."""
+    return sum(pair.rank for pair in (*change.pairs, *change.initial))
+
+
+_NORMAL_FLOAT32: Final = (2.0**-126, 2.0**128 - 2.0**104)
+
+
+def _as_float32(alpha: float) -> float:
+    """The nearest float32; 0 where none has its full precision."""
+    smallest, largest = _NORMAL_FLOAT32
+    if not smallest <= abs(alpha) <= largest:
+        return 0.0
+    nearest: float = struct.unpack("<f", struct.pack("<f", alpha))[0]
+    return nearest
+
+
+@dataclass(frozen=True, slots=True)
+class _Factors:
+    """Plans the two factors of each tensor."""
+
+    base: BaseModel
+    alpha: float | None
+    outtype: str | None
+
+    def planned(self, name: str, changes: Changes) -> Iterator[PlannedTensor]:
+        if None not in changes:
+            yield from self._stack(name, *self._by_expert(changes))
+        elif changes[None].pairs[0].n_experts > 1:
+            yield from self._stack(name, *self._stacked(changes[None]))
+        else:
+            a, b = self._matrices(changes[None])
+            # Rows of tokens that the GGUF doesn't have stay behind.
+            yield self._matrix(f"{name}.lora_a", a, self._n_tokens(name == "token_embd.weight"))
+            yield self._matrix(f"{name}.lora_b", b, self._n_tokens(name == "output.weight"))
+
+    def _n_tokens(self, counts_tokens: bool) -> float:  # noqa: FBT001  a fact
+        return self.base.dims["vocab"] if counts_tokens else inf
+
+    def _matrix(self, name: str, rows: Rows, at_most: float) -> PlannedTensor:
+        n_rows, n_columns = shape_of(rows)
+        return PlannedTensor(name, (int(min(n_rows, at_most)), n_columns), self._type((rows,)), rows)
+
+    def _stack(self, name: str, a: tuple[Rows, ...], b: tuple[Rows, ...]) -> Iterator[PlannedTensor]:
+        for factor, parts in (("lora_a", a), ("lora_b", b)):
+            shape = (len(parts), *shape_of(parts[0]))
+            yield PlannedTensor(f"{name}.{factor}", shape, self._type(parts), Stacked(parts))
+
+    def _matrices(self, change: Change) -> tuple[Rows, Rows]:
+        order = order_of(change.target, self.base.dims)
+        a: list[Rows] = []
+        b: list[Rows] = []
+        for pair, scale in self._scaled(change):
+            a.append((StoredColumns if pair.is_embedding else StoredRows)(pair.a.key, pair.a.tensor))
+            b.append(StoredRows(pair.b.key, pair.b.tensor, order, scale))
+        if len(a) == 1:
+            return a[0], b[0]
+        return (JoinedColumns if change.pairs[0].is_embedding else JoinedRows)(tuple(a)), JoinedColumns(tuple(b))
+
+    def _scaled(self, change: Change) -> Iterator[tuple[LoraPair, float]]:
+        """Each pair, and what its lora_b is multiplied by; what is subtracted comes last.
+
+        Without a common alpha the file says 1, and lora_b carries scaling * rank: llama.cpp divides by rank again.
+        """
+        whole = 1.0 / change.pairs[0].scaling if self.alpha is not None else rank_of(change)
+        for pair in change.pairs:
+            yield pair, 1.0 if self.alpha is not None else pair.scaling * whole
+        for pair in change.initial:
+            yield pair, -pair.scaling * whole
+
+    def _stacked(self, change: Change) -> tuple[tuple[Rows, ...], tuple[Rows, ...]]:
+        """The factors of all experts, which one pair holds together."""
+        ((pair, scale),) = self._scaled(change)
+        order, n = order_of(change.target, self.base.dims), pair.n_experts
+        a, b = pair.a.tensor.slabs(n), pair.b
+        return (
+            tuple(StoredRows(pair.a.key, a.slab(e)) for e in range(n)),
+            tuple(StoredRows(b.key, b.tensor, order, scale, every=(e, n)) for e in range(n)),
+        )
+
+    def _by_expert(self, changes: Changes) -> tuple[tuple[Rows, ...], tuple[Rows, ...]]:
+        """The factors of a layer's experts, each of its own pair; zeros for an expert that has none."""
+        some = next(iter(changes.values()))
+        n_out, n_in = some.pairs[0].shape
+        rank = rank_of(some)
+        none: tuple[Rows, Rows] = (Zeros((rank, n_in)), Zeros((n_out, rank)))
+        experts = range(self.base.dims["n_expert"])
+        factors = [self._matrices(changes[e]) if e in changes else none for e in experts]
+        return tuple(a for a, _ in factors), tuple(b for _, b in factors)
+
+    def _type(self, parts: tuple[Rows, ...]) -> GgmlType:
+        """A factor's own type; F32 where it is multiplied, or put together of several types."""
+        stored = [rows for part in parts for rows in stored_in(part)]
+        dtypes = {rows.tensor.dtype for rows in stored}
+        if len(dtypes) > 1 or any(isinstance(rows, StoredRows) and rows.scale != 1.0 for rows in stored):
+            return F32
+        return factor_type(self.outtype, dtypes.pop())
+
+
+def _key_values(adapter: Adapter, base: BaseModel, alpha: float) -> Iterator[NewKeyValue]:
+    yield NewKeyValue("general.architecture", _architecture(base))
+    yield NewKeyValue("general.type", "adapter")
+    yield NewKeyValue("adapter.type", "lora")
+    yield NewKeyValue("adapter.lora.alpha", float(alpha))
+    yield from _base_names(adapter)
+
+
+def _architecture(base: BaseModel) -> str:
+    if base.architecture is None:
+        raise ConverterError(f"{base.path}: model_type {base.model_type!r} is not supported")
+    return base.architecture.name
+
+
+_HUB_NAME: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def _base_names(adapter: Adapter) -> Iterator[NewKeyValue]:
+    """The base's hub name, where the config has one; a local path says nothing to others."""
+    name = (adapter.config.base_model_name_or_path if adapter.config else None) or ""
+    if _HUB_NAME.fullmatch(name):
+        organization, _, model = name.partition("/")
+        yield NewKeyValue("general.base_model.count", 1)
+        yield NewKeyValue("general.base_model.0.name", model)
+        yield NewKeyValue("general.base_model.0.organization", organization)
+        yield NewKeyValue("general.base_model.0.repo_url", f"https://huggingface.co/{name}")

@@ -1,0 +1,73 @@
+"""The output's metadata: a GGUF base's own, byte for byte, or what a Hugging Face directory says, as GGUF's keys.
+
+Which key comes from which field of the config is data of the architecture. Keys: gguf-py/gguf/constants.py of
+https://github.com/ggml-org/llama.cpp; what llama.cpp's converter writes: its conversion/base.py.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from converter.planning.conversion_plan import CopiedKeyValue, NewKeyValue, PlannedKeyValue, PlannedTensor
+from converter.planning.rope import rope_key_values
+from converter.planning.tokenizer import tokenizer_key_values
+from converter.read.base_model import GGUF_KEYS, BaseModel
+from converter.read.gguf_header import DEFAULT_ALIGNMENT
+
+# LLAMA_FTYPE in llama.cpp's include/llama.h: informative, of the type that most elements have.
+_FILE_TYPES: Final = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}
+_FLOATS: Final = ("epsilon", "scale", "softcapping")
+
+
+def alignment_of(base: BaseModel) -> int:
+    """The alignment of tensors in the output."""
+    return base.shards[0].alignment if base.shards else DEFAULT_ALIGNMENT
+
+
+def base_key_values(base: BaseModel, tensors: tuple[PlannedTensor, ...]) -> tuple[PlannedKeyValue, ...]:
+    """The metadata of an output that has these tensors."""
+    if base.format == "gguf":
+        return tuple(_copied(base))
+    return (*_general(base, tensors), *_settings(base), *rope_key_values(base), *tokenizer_key_values(base))
+
+
+def _copied(base: BaseModel) -> Iterator[PlannedKeyValue]:
+    """What says "one of several split files" stays behind, for the output is one file.
+
+    A base with replicated layers has another number of them.
+    """
+    first = base.shards[0]
+    n_layers = NewKeyValue(f"{base.model_type}.block_count", base.dims["n_layer"])
+    for entry in first.key_values:
+        if base.layers and entry.key == n_layers.key:
+            yield n_layers
+        elif not entry.key.startswith("split."):
+            yield CopiedKeyValue(first.path, entry)
+
+
+def _general(base: BaseModel, tensors: tuple[PlannedTensor, ...]) -> Iterator[NewKeyValue]:
+    yield NewKeyValue("general.architecture", base.architecture.name if base.architecture else base.model_type)
+    yield NewKeyValue("general.type", "model")
+    yield NewKeyValue("general.name", base.name or base.label)
+    nbytes = Counter[str]()
+    for tensor in tensors:
+        nbytes[tensor.type.name] += tensor.nbytes
+    (most, _), *_ = nbytes.most_common(1)
+    yield NewKeyValue("general.file_type", _FILE_TYPES[most])
+    yield NewKeyValue("general.quantization_version", 2)
+
+
+def _settings(base: BaseModel) -> Iterator[NewKeyValue]:
+    architecture = base.architecture
+    if architecture is None:
+        return
+    for dim, key in GGUF_KEYS.items():
+        if dim in base.dims and key not in architecture.metadata:
+            yield NewKeyValue(f"{architecture.name}.{key}", base.dims[dim])
+    yield NewKeyValue(f"{architecture.name}.attention.value_length", base.dims["head_dim"])
+    yield NewKeyValue(f"{architecture.name}.vocab_size", base.dims["vocab"])
+    for key, field in (*architecture.metadata.items(), *architecture.optional_metadata.items()):
+        value = architecture.setting(base.config, field)
+        if isinstance(value, int | float):
+            number = float(value) if key.endswith(_FLOATS) else int(value)
+            yield NewKeyValue(f"{architecture.name}.{key}", number)

@@ -1,0 +1,147 @@
+"""A plan as plain data for JSON: names, shapes, keys and numbers; no paths."""
+
+import json
+from hashlib import sha256
+
+from converter.planning.conversion_plan import (
+    CopiedKeyValue,
+    EditedArray,
+    NewArray,
+    NewKeyValue,
+    PlannedFile,
+    PlannedKeyValue,
+)
+from converter.planning.sources import (
+    CopiedBytes,
+    Delta,
+    Filled,
+    Given,
+    JoinedColumns,
+    JoinedRows,
+    Merged,
+    Piece,
+    Placed,
+    Product,
+    Rows,
+    Source,
+    Stacked,
+    StoredColumns,
+    StoredRows,
+    WideEmbedding,
+    Zeros,
+)
+from converter.transforms import InterleaveRope, Order, RowRange
+
+
+def file_data(file: PlannedFile) -> dict[str, object]:
+    """A planned file."""
+    return {
+        "name": file.name,
+        "nbytes": file.nbytes,
+        "alignment": file.alignment,
+        "key_values": [_key_value_data(entry) for entry in file.key_values],
+        "tensors": [
+            {"name": t.name, "shape": list(t.shape), "type": t.type.name, "source": _source_data(t.source)}
+            for t in file.tensors
+        ],
+    }
+
+
+def _key_value_data(entry: PlannedKeyValue) -> dict[str, object]:
+    match entry:
+        case CopiedKeyValue():
+            return {"copy": entry.key}
+        case EditedArray(_, key, _, n, changes):
+            return {"edit": key, "n": n, "changes": [list(change) for change in changes]}
+        case NewKeyValue(key, value):
+            return {"key": key, "value": value}
+        case NewArray(key, _, values):
+            return {"key": key, "n": len(values), "sha256": sha256(json.dumps(values).encode()).hexdigest()}
+
+
+def _source_data(source: Source) -> dict[str, object]:
+    match source:
+        case CopiedBytes(key):
+            return {"copy": key}
+        case Merged():
+            return _merged_data(source)
+        case Stacked(parts):
+            return {"experts": [_source_data(part) for part in parts]}
+        case Placed(shape, pieces):
+            return {"placed": list(shape), "pieces": [_piece_data(piece) for piece in pieces]}
+        case WideEmbedding():
+            return _wide_data(source)
+        case rows:
+            return _rows_data(rows)
+
+
+def _merged_data(source: Merged) -> dict[str, object]:
+    data: dict[str, object] = {"merge": _source_data(source.base)}
+    if source.deltas:
+        data["deltas"] = [_delta_data(delta) for delta in source.deltas]
+    if source.magnitude:
+        data["magnitudes"] = {"of": source.magnitude.of, **_rows_data(source.magnitude.values)}
+    if source.replaced:
+        data["replaced"] = [{"indices": list(r.indices), **_rows_data(r.rows)} for r in source.replaced]
+    return data
+
+
+def _piece_data(piece: Piece) -> dict[str, object]:
+    data: dict[str, object] = {"at": list(piece.at), "rows": list(piece.rows), "columns": list(piece.columns)}
+    if piece.factor != 1.0:
+        data["factor"] = piece.factor
+    match piece.matrix:
+        case Product(left, columns, matrix):
+            factors: list[Merged | Rows | None] = [left, columns, matrix]
+            return {**data, "product": [_source_data(factor) for factor in factors if factor]}
+        case matrix:
+            return {**data, "of": _source_data(matrix)}
+
+
+def _wide_data(source: WideEmbedding) -> dict[str, object]:
+    return {
+        "wide": _source_data(source.embedding),
+        "head": [_delta_data(delta) for delta in source.head],
+        "mixing": _rows_data(source.mixing),
+        "factor": source.factor,
+        "constant": source.constant,
+        "norm2": source.norm2,
+    }
+
+
+def _delta_data(delta: Delta) -> dict[str, object]:
+    right = {"right": _rows_data(delta.right)} if delta.right else {}
+    return {"left": _rows_data(delta.left), **right, "scaling": delta.scaling}
+
+
+def _rows_data(rows: Rows) -> dict[str, object]:
+    match rows:
+        case Zeros(shape):
+            return {"zeros": list(shape)}
+        case Filled(shape, value):
+            return {"filled": list(shape), "value": value}
+        case Given(shape, data):
+            return {"given": list(shape), "sha256": sha256(data).hexdigest()}
+        case StoredColumns(key):
+            return {"columns": key}
+        case JoinedRows(parts) | JoinedColumns(parts):
+            where = "below" if isinstance(rows, JoinedRows) else "beside"
+            return {where: [_rows_data(part) for part in parts]}
+        case StoredRows(key, _, order, scale, add, every):
+            facts = {
+                "order": _order_text(order),
+                "scale": scale if scale != 1.0 else None,
+                "add": add or None,
+                "every": list(every) if every else None,
+            }
+            return {"rows": key} | {name: fact for name, fact in facts.items() if fact is not None}
+
+
+def _order_text(order: Order) -> str | None:
+    match order:
+        case InterleaveRope(n_head):
+            return f"interleave_rope over {n_head} heads"
+        case RowRange(begin, n_rows):
+            return f"rows {begin} to {begin + n_rows}"
+        case _:
+            return None

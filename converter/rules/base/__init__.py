@@ -1,0 +1,58 @@
+"""The adapter beside its base: names, shapes, vocabulary, whether it is the right one."""
+
+from typing import Final
+
+from converter.diagnostics import Rule
+from converter.rules.base import (
+    another_architecture,
+    another_base_named,
+    another_base_recorded,
+    another_revision,
+    another_tokenizer,
+    base_tensor_not_converted,
+    base_weights_incomplete,
+    base_without_tokenizer,
+    factors_dont_fit,
+    magnitudes_of_another_base,
+    module_not_in_base,
+    new_tokens_as_lora,
+    prequantized_base,
+    rope_not_read,
+    rows_not_given,
+    saved_tensor_doesnt_fit,
+    setting_not_read,
+    tied_pair_on_untied_base,
+    token_without_row,
+    tokenizer_left_behind,
+    tokens_differ,
+    unclear_vocabulary,
+    unknown_tokenizer,
+    unsupported_architecture,
+)
+
+RULES: Final[tuple[Rule, ...]] = (
+    module_not_in_base.RULE,
+    factors_dont_fit.RULE,
+    unsupported_architecture.RULE,
+    prequantized_base.RULE,
+    saved_tensor_doesnt_fit.RULE,
+    another_base_named.RULE,
+    another_base_recorded.RULE,
+    magnitudes_of_another_base.RULE,
+    another_architecture.RULE,
+    tied_pair_on_untied_base.RULE,
+    another_revision.RULE,
+    new_tokens_as_lora.RULE,
+    unclear_vocabulary.RULE,
+    rows_not_given.RULE,
+    another_tokenizer.RULE,
+    tokens_differ.RULE,
+    tokenizer_left_behind.RULE,
+    token_without_row.RULE,
+    base_weights_incomplete.RULE,
+    base_tensor_not_converted.RULE,
+    base_without_tokenizer.RULE,
+    unknown_tokenizer.RULE,
+    rope_not_read.RULE,
+    setting_not_read.RULE,
+)

@@ -1,0 +1,26 @@
+"""The adapter changes a module that the base doesn't have, or that llama.cpp has no tensor for.
+
+Why it matters: the delta has nowhere to go. It is the adapter of another model, or of a larger one of the family.
+
+What to do: give the base that the adapter was trained on.
+"""
+
+from collections.abc import Iterator
+
+from converter.diagnostics import BaseCheck, Problem, Rule, Severity
+from converter.read.adapter import Adapter
+from converter.read.base_model import BaseModel
+from converter.rules.lora.vision_tower_changed import is_of_tower
+
+
+def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
+    """Yield each module that the adapter changes and the base lacks; vision towers are vision-tower-changed."""
+    if base.architecture is None or base.quantization:
+        return
+    changed = (tensor.module for tensor in adapter.tensors if tensor.role not in ("unknown", "shared"))
+    for module in dict.fromkeys(changed):
+        if not is_of_tower(module) and (base.target(module) is None or base.shape(module) is None):
+            yield Problem(module, f"is not in {base.label} ({base.model_type}, {base.dims['n_layer']} layers)")
+
+
+RULE = Rule("BM001", "module-not-in-base", Severity.ERROR, BaseCheck(check))

@@ -1,0 +1,24 @@
+"""What GGUF and llama.cpp can express."""
+
+from typing import Final
+
+from converter.diagnostics import Rule
+from converter.rules.gguf import (
+    bias_not_read,
+    experts_of_different_ranks,
+    head_not_read,
+    lora_not_read,
+    lora_on_vector,
+    replication_beyond_base,
+    replication_breaks_windows,
+)
+
+RULES: Final[tuple[Rule, ...]] = (
+    head_not_read.RULE,
+    lora_on_vector.RULE,
+    bias_not_read.RULE,
+    lora_not_read.RULE,
+    experts_of_different_ranks.RULE,
+    replication_breaks_windows.RULE,
+    replication_beyond_base.RULE,
+)

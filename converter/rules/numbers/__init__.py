@@ -1,0 +1,20 @@
+"""The numbers of tensors."""
+
+from typing import Final
+
+from converter.diagnostics import Rule
+from converter.rules.numbers import (
+    delta_lost,
+    no_effect,
+    non_finite,
+    value_too_large,
+    zero_delta,
+)
+
+RULES: Final[tuple[Rule, ...]] = (
+    non_finite.RULE,
+    no_effect.RULE,
+    zero_delta.RULE,
+    value_too_large.RULE,
+    delta_lost.RULE,
+)

@@ -1,6 +1,0 @@
-"""``accelerate launch -m converter.train ...``: adapter-train in several processes."""
-
-from converter.cli.train import main
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,147 @@
+"""The tensor proof of a LoRA GGUF: every pair's scale * B @ A against PEFT's delta in float64.
+
+Scale, ranks and orientations as llama.cpp takes them: llama_adapter_lora_weight::get_scale in src/llama-adapter.h,
+build_lora_mm and build_inp_embd in src/llama-graph.cpp.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, sqrt
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from converter.architectures import Target
+from converter.errors import ConverterError
+from converter.read.base_model import BaseModel
+from converter.read.gguf_header import GgufArray, GgufHeader, read_gguf_header, read_scalars
+from converter.read.module_paths import EMBEDDING
+from converter.verification.gguf_weights import Weights, weights_in
+from converter.verification.reference import Reference
+from converter.verification.tensors import Progress, TensorCheck, TensorProof, fits, rows_of_huggingface
+
+# Relative error of the whole delta: some units in the last place of the factors' type, since B @ A cancels in part.
+_TOLERANCE: Final[Mapping[str, float]] = {"F32": 1e-6, "F16": 4e-3, "BF16": 3e-2, "Q8_0": 3e-2}
+_INVOCATION: Final = "adapter.alora.invocation_tokens"
+
+
+def prove_lora(lora: Path, base: BaseModel, reference: Reference, progress: Progress) -> TensorProof:
+    """Compare every pair of the file with PEFT's deltas; what one of the two lacks is a fault."""
+    header = read_gguf_header(lora)
+    alpha = header.kv.get("adapter.lora.alpha")
+    if not isinstance(alpha, float):
+        raise ConverterError(f"{lora}: is no LoRA GGUF (adapter.lora.alpha is {alpha!r}, wanted a number)")
+    stored = weights_in(header)
+    if reference.layers:
+        fault = "is the base's, and PEFT's adapter replicates layers, which no LoRA can"
+        return TensorProof((TensorCheck("block_count", "nothing", fault=fault),))
+    checks = [*_check_invocation(header, reference)]
+    for done, parameter in enumerate(sorted(reference.touched)):
+        progress(done, len(reference.touched))
+        checks += _check(parameter, stored, alpha, base, reference)
+    return TensorProof((*checks, *_in_excess(stored, checks)))
+
+
+def _check_invocation(header: GgufHeader, reference: Reference) -> Iterator[TensorCheck]:
+    # llama-server looks for them in the prompt, and keeps the LoRA off before.
+    array = header.kv.get(_INVOCATION)
+    found = read_scalars(header.path, array) if isinstance(array, GgufArray) else ()
+    if found != reference.invocation_tokens:
+        fault = f"is {list(found)}, PEFT's {list(reference.invocation_tokens)}"
+        yield TensorCheck(_INVOCATION, "nothing", fault=fault)
+
+
+def _check(
+    parameter: str, stored: Mapping[str, Weights], alpha: float, base: BaseModel, reference: Reference
+) -> Iterator[TensorCheck]:
+    module, _, kind = parameter.rpartition(".")
+    targets = base.targets(module)
+    if not targets:
+        raise ConverterError(f"{base.path}: {base.model_type} has no tensor for PEFT's {parameter}")
+    for target in targets:
+        tensor = f"{target.tensor}.{kind}"
+        a, b = stored.get(f"{tensor}.lora_a"), stored.get(f"{tensor}.lora_b")
+        if module not in reference.pairs or kind == "bias":
+            yield TensorCheck(tensor, "nothing", fault=f"has no LoRA: {parameter} changes in a way that none can carry")
+        elif a is None or b is None:
+            yield TensorCheck(tensor, "nothing", fault=f"lacks a factor of the delta of {parameter}, or both")
+        else:
+            yield _compare(tensor, target, _Product(target, a, b, alpha), base, reference)
+
+
+@dataclass(frozen=True, slots=True)
+class _Product:
+    """scale * B @ A as llama.cpp multiplies it; of experts one below the other (build_lora_mm_id)."""
+
+    target: Target
+    a: Weights
+    b: Weights
+    alpha: float
+
+    @property
+    def left(self) -> Weights:
+        """The factor whose rows are the product's: an embedding is looked up in A."""
+        return self.a if self.target.module == EMBEDDING else self.b
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The product's shape; None where the factors have none."""
+        a, b = self.a.tensor.shape, self.b.tensor.shape
+        if self.target.module == EMBEDDING:
+            return (a[0], b[0]) if len(a) == len(b) == 2 and a[1] == b[1] else None
+        fits_together = len(a) == len(b) > 1 and a[:-2] == b[:-2] and a[-2] == b[-1]
+        return (*b[:-1], a[-1]) if fits_together else None
+
+    def values(self, rows: slice) -> np.ndarray:
+        """Some rows of it, in float64."""
+        if self.target.module == EMBEDDING:
+            return np.asarray(self.scale * self.a.values(rows) @ self.b.values(slice(0, self.b.n_rows)).T)
+        rank, n_out = self.a.tensor.shape[-2], self.b.tensor.shape[-2]
+        left, expert = self.b.values(rows), np.arange(rows.start, rows.stop) // n_out
+        parts = [
+            left[expert == e] @ self.a.values(slice(e * rank, (e + 1) * rank)) for e in range(expert[0], expert[-1] + 1)
+        ]
+        return np.asarray(self.scale * np.concatenate(parts))
+
+    @property
+    def scale(self) -> float:
+        """The file's alpha over the rank that B states; alpha 0 means no scaling."""
+        return self.alpha / self.b.tensor.shape[-1] if self.alpha else 1.0
+
+    @property
+    def type_name(self) -> str:
+        """The coarser type of the two factors."""
+        return max(self.a.tensor.type.name, self.b.tensor.type.name, key=lambda name: _TOLERANCE.get(name, inf))
+
+
+def _compare(tensor: str, target: Target, product: _Product, base: BaseModel, reference: Reference) -> TensorCheck:
+    shape, wanted_shape = product.shape, reference.shape(f"{target.module}.weight")
+    if shape is None or not fits(shape, wanted_shape, target, reference.n_rows_needed):
+        factors = f"factors of shape {product.a.tensor.shape} and {product.b.tensor.shape}"
+        return TensorCheck(tensor, "nothing", fault=f"has {factors}, PEFT's delta has {wanted_shape}")
+    error2 = norm2 = held = 0.0
+    for rows in product.left.blocks():
+        found = product.values(rows)
+        wanted = reference.delta(target.module, rows_of_huggingface(target, base.dims, shape, rows))
+        error2 += float(((found - wanted) ** 2).sum())
+        norm2 += float((wanted**2).sum())
+        held += float((found * wanted).sum())
+    return _judge(tensor, product.type_name, error2, norm2, held)
+
+
+def _judge(tensor: str, type_name: str, error2: float, norm2: float, held: float) -> TensorCheck:
+    if norm2 == 0:  # a delta of nothing, or not a number
+        fault = "is not 0, as PEFT's delta is" if error2 else None
+        return TensorCheck(tensor, "numbers", type_name, touched=True, fault=fault)
+    relative = sqrt(error2 / norm2)
+    error = relative / _TOLERANCE[type_name]
+    fault = None if error <= 1 else f"differs from PEFT's delta by {relative:.3g} of its size"
+    return TensorCheck(tensor, "numbers", type_name, True, error, held / norm2, fault)
+
+
+def _in_excess(stored: Mapping[str, Weights], checks: Sequence[TensorCheck]) -> Iterator[TensorCheck]:
+    wanted = {f"{check.tensor}.{factor}" for check in checks for factor in ("lora_a", "lora_b")}
+    for name in stored:
+        if name not in wanted:
+            yield TensorCheck(name, "nothing", fault="is in excess; PEFT's adapter has no such delta")

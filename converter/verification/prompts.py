@@ -1,0 +1,79 @@
+"""The token sequences a verification runs on: a file's, the built-in texts, or random ids without a tokenizer.
+
+Prompt files hold one text a line; token files one sequence a line, ids separated by spaces or commas.
+"""
+
+import random
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from converter.errors import ConverterError
+from converter.verification.llama_cpp import LlamaCpp
+
+Sequences = tuple[tuple[int, ...], ...]
+
+_N_RANDOM: Final = (12, 24)  # sequences, tokens in each
+_SEED: Final = 20
+
+
+def built_in_sequences(llama: LlamaCpp, model: Path) -> Sequences:
+    """The built-in texts in the model's own tokens; seeded random ids where it has no tokenizer."""
+    if not llama.tokenizes(model):
+        return random_sequences(llama.n_vocab(model))
+    text = files("converter.verification").joinpath("prompts.txt").read_text(encoding="utf-8")
+    return _tokenize(llama, model, text.splitlines())
+
+
+def random_sequences(n_vocab: int) -> Sequences:
+    """The same ids on every run."""
+    draw = random.Random(_SEED)  # noqa: S311  no secret
+    n_sequences, n_tokens = _N_RANDOM
+    return tuple(tuple(draw.randrange(n_vocab) for _ in range(n_tokens)) for _ in range(n_sequences))
+
+
+def sequences_of_prompts(llama: LlamaCpp, model: Path, path: Path) -> Sequences:
+    """The texts of a prompt file in the model's own tokens; control tokens in them count."""
+    lines = [line for line in _read(path).splitlines() if line.strip()]
+    if not llama.tokenizes(model):
+        raise ConverterError(f"{model}: has no tokenizer (tokenizer.ggml.model is no_vocab); give ids with --tokens")
+    return _tokenize(llama, model, lines, parse_special=True) or _refuse_empty(path)
+
+
+def sequences_of_tokens(path: Path, n_vocab: int) -> Sequences:
+    """The ids of a token file."""
+    lines = [line.replace(",", " ").split() for line in _read(path).splitlines() if line.strip()]
+    for number, line in enumerate(lines, 1):
+        for word in line:
+            if not word.isdecimal() or int(word) >= n_vocab:
+                raise ConverterError(f"{path}: sequence {number} has {word!r}, wanted ids from 0 to {n_vocab - 1}")
+    return tuple(tuple(map(int, line)) for line in lines) or _refuse_empty(path)
+
+
+def invoked(sequences: Sequences, invocation: tuple[int, ...]) -> Sequences:
+    """The sequences with an activated LoRA's tokens in each: in the middle, where one lacks them."""
+    return tuple(sequence if _holds(sequence, invocation) else _with(sequence, invocation) for sequence in sequences)
+
+
+def _holds(sequence: tuple[int, ...], part: tuple[int, ...]) -> bool:
+    return any(sequence[i : i + len(part)] == part for i in range(len(sequence) - len(part) + 1))
+
+
+def _with(sequence: tuple[int, ...], part: tuple[int, ...]) -> tuple[int, ...]:
+    middle = len(sequence) // 2
+    return (*sequence[:middle], *part, *sequence[middle:])
+
+
+def _tokenize(llama: LlamaCpp, model: Path, texts: list[str], *, parse_special: bool = False) -> Sequences:
+    return tuple(tuple(llama.tokenize(model, text, parse_special=parse_special)) for text in texts)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConverterError(f"{path}: can't be read: {error}") from error
+
+
+def _refuse_empty(path: Path) -> Sequences:
+    raise ConverterError(f"{path}: holds nothing to run")

@@ -1,0 +1,203 @@
+"""The reference: unmerged PEFT in float32 on CPU, for logits with and without the adapter, and every weight in float64.
+
+Parameters have the names of the text model's modules as `converter.read.module_paths` spells them, and `.weight` or
+`.bias` behind: GPT-2's embedding is ``model.embed_tokens.weight``, fused experts are ``....experts.down_proj.weight``.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft.tuners.lora.layer import LoraLayer, ParamWrapper
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
+from torch import nn
+
+from converter.read.adapter import Adapter
+from converter.read.module_paths import EMBEDDING, HEAD, normal_module
+from converter.transformers_base import load_base, quiet
+from converter.verification.loaded_adapter import load_adapter
+from converter.verification.peft_layers import (
+    NAME,
+    Rows,
+    as_matrix,
+    brings_bias,
+    delta,
+    is_product,
+    merged,
+    own_module,
+    refuse_wrong_merges,
+    saved_module,
+    swapped,
+    to_numpy,
+    wrapper_of,
+)
+from converter.verification.prepared_base import prepare_base
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a parameter lies in the model: the module's path, and the parameter's name in it."""
+
+    path: str
+    parameter: str
+
+
+class Reference:
+    """A base with an adapter on it.
+
+    ``names`` are the parameters, ``touched`` those that the adapter changes, ``pairs`` the modules whose weight gets
+    scaling * B @ A and nothing else. ``layers`` are the base's own behind replicated ones, if they are.
+    ``n_rows_needed`` is how many rows a served vocabulary must have, ``invocation_tokens`` are aLoRA's.
+    Rows are a slice or an array of indices.
+    """
+
+    def __init__(self, base_path: Path, adapter: Adapter) -> None:
+        adapter = adapter.origin.adapter if adapter.origin else adapter
+        prepared = prepare_base(load_base(base_path), adapter)
+        self._places = {
+            _name(path): _place(path) for path, _ in prepared.model.named_parameters(remove_duplicate=False)
+        }
+        self._loaded = load_adapter(prepared, adapter)
+        self._peft: Any = self._loaded.model
+        self._model: Any = self._peft.get_base_model()
+        self._own_layers = prepared.own_layers
+        self._places |= dict(self._new_biases())
+        self._last: tuple[object, Any] = (None, None)
+        self.names = tuple(self._places)
+        self.layers, self.n_rows_needed = prepared.layers, prepared.n_rows_needed
+        self.invocation_tokens = adapter.config.alora_invocation_tokens if adapter.config else ()
+        resized = {f"{EMBEDDING}.weight", f"{HEAD}.weight"} if prepared.is_resized else set()
+        self.touched = frozenset(name for name in self.names if self._is_touched(name)) | resized
+        self.pairs = frozenset(name.removesuffix(".weight") for name in self.names if self._is_pair(name))
+        refuse_wrong_merges(self._model, lambda: self.logits(range(8)))
+
+    def logits(self, sequence: Sequence[int]) -> np.ndarray:
+        """Logits of base and adapter at every position, float32 (n_tokens, n_vocab)."""
+        with torch.inference_mode():
+            output = self._peft(input_ids=torch.tensor([list(sequence)]), use_cache=False)
+        logits: np.ndarray = output.logits[0].numpy()
+        return logits
+
+    def base_logits(self, sequence: Sequence[int]) -> np.ndarray:
+        """Logits of the base alone; of tokens that it lacks they are 0."""
+        with quiet(), self._peft.disable_adapter(), self._base_weights(), self._base_layers():
+            return self.logits(sequence)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a parameter: (out, in), (n_experts, out, in) or (n,)."""
+        values = self._own(name, own_module)
+        return tuple((values if values.dim() == 3 else self._matrix(name, values)).shape)
+
+    def weight(self, name: str, rows: Rows) -> np.ndarray:
+        """Rows of a parameter as PEFT serves it, in float64; those of all experts one below the other."""
+        layer = self._layer(name)
+        if self._is_pair(name):
+            whole: np.ndarray = self._before_delta(name, rows) + self.delta(name.removesuffix(".weight"), rows)
+            return whole
+        if not _is_changed_by_layer(layer, name):
+            return to_numpy(self._matrix(name, self._own(name, saved_module))[rows])
+        module: Any = self._once((self._places[name].path, "merged"), lambda: merged(layer))
+        return to_numpy(as_matrix(module, module.get_parameter(self._places[name].parameter))[rows])
+
+    def base_weight(self, name: str, rows: Rows) -> np.ndarray:
+        """Rows of the same parameter as the base has it, in float64."""
+        with self._base_weights():
+            return to_numpy(self._matrix(name, self._own(name, own_module))[rows])
+
+    def delta(self, module: str, rows: Rows) -> np.ndarray:
+        """Rows of what PEFT adds to the weight of one of ``pairs``."""
+        layer, path = self._layer(f"{module}.weight"), self._places[f"{module}.weight"].path
+        if isinstance(layer, ParamWrapper):
+            whole = self._once((module, "delta"), lambda: delta(layer, slice(None)))
+            return np.asarray(whole[rows])
+        initial = self._loaded.initial.get(path)
+        return delta(layer, rows) - delta(layer, rows, initial) if initial else delta(layer, rows)
+
+    def _before_delta(self, name: str, rows: Rows) -> np.ndarray:
+        # What PiSSA and OLoRA took off the base is part of the delta.
+        if self._places[name].path in self._loaded.initial:
+            return self.base_weight(name, rows)
+        return to_numpy(self._matrix(name, self._own(name, own_module))[rows])
+
+    def _layer(self, name: str) -> Any:
+        """What PEFT put on the module of a parameter, or the module itself."""
+        place = self._places[name]
+        module = self._model.get_submodule(place.path)
+        return wrapper_of(module, place.parameter) or own_module(module) if isinstance(module, ParamWrapper) else module
+
+    def _own(self, name: str, of: Callable[[Any], Any]) -> torch.Tensor:
+        place = self._places[name]
+        module = of(self._model.get_submodule(place.path))
+        if getattr(module, place.parameter) is None:  # a bias that the adapter brings
+            return torch.zeros(module.out_features)
+        values: torch.Tensor = module.get_parameter(place.parameter)
+        return values
+
+    def _matrix(self, name: str, values: torch.Tensor) -> torch.Tensor:
+        return as_matrix(own_module(self._model.get_submodule(self._places[name].path)), values)
+
+    def _is_pair(self, name: str) -> bool:
+        return name.endswith(".weight") and is_product(self._layer(name))
+
+    def _is_touched(self, name: str) -> bool:
+        overwritten = {id(parameter) for parameter, _ in self._loaded.overwritten}
+        own = self._own(name, own_module)
+        layer = self._layer(name)
+        return id(own) in overwritten or isinstance(layer, ModulesToSaveWrapper) or _is_changed_by_layer(layer, name)
+
+    def _new_biases(self) -> Iterator[tuple[str, _Place]]:
+        for path, layer in self._model.named_modules():
+            if isinstance(layer, BaseTunerLayer) and brings_bias(layer):
+                yield f"{normal_module(path)}.bias", _Place(path, "bias")
+
+    def _once(self, key: object, make: Callable[[], Any]) -> Any:
+        """What was made last, if it was for the same: a tensor is asked for block by block."""
+        if self._last[0] != key:
+            self._last = (None, None)
+            self._last = (key, make())
+        return self._last[1]
+
+    @contextmanager
+    def _base_weights(self) -> Iterator[None]:
+        with swapped(self._loaded.overwritten):
+            yield
+
+    @contextmanager
+    def _base_layers(self) -> Iterator[None]:
+        """With the layers that the base has, where the adapter replicated some."""
+        decoder, config = self._model.get_decoder(), self._model.config
+        grown = decoder.layers if self._own_layers else None
+        if grown:
+            decoder.layers, config.num_hidden_layers = self._own_layers, len(self._own_layers or ())
+        try:
+            yield
+        finally:
+            if grown:
+                decoder.layers, config.num_hidden_layers = grown, len(grown)
+
+
+def _is_changed_by_layer(layer: nn.Module, name: str) -> bool:
+    is_weight = name.endswith(".weight")
+    if isinstance(layer, TrainableTokensWrapper):
+        return is_weight
+    if isinstance(layer, LoraLayer):
+        return is_weight or bool(layer.lora_bias.get(NAME))
+    return isinstance(layer, BaseTunerLayer)
+
+
+def _place(path: str) -> _Place:
+    module, _, parameter = path.rpartition(".")
+    return _Place(module, parameter)
+
+
+def _name(path: str) -> str:
+    """The name of a parameter. Fused experts have no module of their own, and no `.weight`."""
+    place = _place(path)
+    if place.parameter in {"weight", "bias"}:
+        return f"{normal_module(place.path)}.{place.parameter}"
+    return f"{normal_module(path)}.weight"

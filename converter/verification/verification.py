@@ -1,0 +1,164 @@
+"""The library entry of ``adapter-verify``: both proofs of one deployment, and the verdict."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from converter.errors import ConverterError
+from converter.read.adapter import Adapter
+from converter.read.base_model import read_base_model
+from converter.verification.comparison import LogitsComparison, Sample, compare_logits
+from converter.verification.hosts import is_hosted, prove_hosted, prove_hosted_lora
+from converter.verification.llama_cpp import DEFAULTS, LlamaCpp, LlamaCppFailed
+from converter.verification.lora_pairs import prove_lora
+from converter.verification.prompts import Sequences, invoked
+from converter.verification.reference import Reference
+from converter.verification.tensors import TensorProof, prove_model
+from converter.verification.thresholds import COARSE, Threshold, lora_threshold, model_threshold
+
+# Step, how many are done, how many there are.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedModel:
+    """One merged GGUF; ``base`` is the GGUF it was made from, where it is at hand."""
+
+    model: Path
+    base: Path | None
+
+    @property
+    def file(self) -> Path:
+        """The file that is judged."""
+        return self.model
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedLora:
+    """A LoRA GGUF and the GGUF it is served on."""
+
+    lora: Path
+    base: Path
+
+    @property
+    def file(self) -> Path:
+        """The file that is judged."""
+        return self.lora
+
+    @property
+    def model(self) -> Path:
+        """The GGUF that llama.cpp loads."""
+        return self.base
+
+
+Deployed = DeployedModel | DeployedLora
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An adapter, the base PEFT gets (a directory or a GGUF), what was deployed, and the tokens to try it on."""
+
+    adapter: Adapter
+    base: Path
+    deployed: Deployed
+    sequences: Sequences
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was found. ``comparison`` is None where llama.cpp failed; ``llama_cpp`` then says how."""
+
+    adapter: Path
+    deployed: Deployed
+    threshold: Threshold
+    tensors: TensorProof
+    comparison: LogitsComparison | None
+    llama_cpp: str | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether both proofs hold."""
+        return not any(self.failures)
+
+    @property
+    def failures(self) -> Iterator[str]:
+        """Why the deployment is not proven, a line each."""
+        if self.llama_cpp:
+            yield self.llama_cpp
+        if self.comparison:
+            yield from _logits_failures(self.comparison, self.threshold)
+        yield from (f"tensor proof: {fault}" for fault in self.tensors.faults)
+
+
+def _logits_failures(comparison: LogitsComparison, threshold: Threshold) -> Iterator[str]:
+    if not threshold.has_effect(comparison):
+        yield (
+            f"the adapter has too little effect to prove anything: KL(PEFT || base) is {comparison.effect:.3g}, wanted "
+            f"{threshold.effect_per_floor:g} times the noise floor of {comparison.floor or 0:.3g}; texts like those it "
+            "was trained on (--prompts) show more of it, and a high floor may mean that --base is another model"
+        )
+    if not threshold.allows(comparison):
+        wanted = f"wanted at most {threshold.ratio:g} ({threshold.reason})"
+        yield f"effect ratio {comparison.effect_ratio:.3g}, {wanted}{_advice(comparison, threshold)}"
+
+
+def _advice(comparison: LogitsComparison, threshold: Threshold) -> str:
+    # Up to 0.026 was measured of correct conversions to Q8_0, with texts that the adapter barely moves.
+    if threshold is not COARSE or not comparison.effect_ratio < 0.05:
+        return ""
+    return "; noise of 8-bit types can be this large on texts unlike the adapter's own, which --prompts can give"
+
+
+def refuse_broken_base(llama: LlamaCpp, base: Path) -> None:
+    """Raise ConverterError, status 2, where llama.cpp can't run the base: that is no verdict on the adapter."""
+    try:
+        llama.logits(base, [[0]])
+    except LlamaCppFailed as error:
+        raise ConverterError(f"{base}: llama.cpp can't run the base: {error.message}") from error
+
+
+def verify(case: Case, llama: LlamaCpp, progress: Progress = lambda *_: None) -> Verification:
+    """Prove a deployment against PEFT, or say what is wrong with it.
+
+    Raises ConverterError where that can't be found out: the adapter or the base can't be loaded.
+    """
+    progress("loading PEFT", 0, 1)
+    reference = Reference(case.base, case.adapter)
+    proof, threshold = _prove_tensors(case.deployed, reference, lambda done, of: progress("tensors", done, of))
+    try:
+        comparison, failure = compare_logits(_samples(case, reference, llama, progress)), None
+    except LlamaCppFailed as error:
+        comparison, failure = None, error.message
+    return Verification(case.adapter.path, case.deployed, threshold, proof, comparison, failure)
+
+
+def _prove_tensors(
+    deployed: Deployed, reference: Reference, progress: Callable[[int, int], None]
+) -> tuple[TensorProof, Threshold]:
+    model = read_base_model(deployed.model)
+    if isinstance(deployed, DeployedLora):
+        types = {tensor.type.name for shard in model.shards for tensor in shard.tensors}
+        prove_pairs = prove_hosted_lora if is_hosted(model) else prove_lora
+        return prove_pairs(deployed.lora, model, reference, progress), lora_threshold(types)
+    base = read_base_model(deployed.base) if deployed.base else None
+    proof = (prove_hosted if is_hosted(model) else prove_model)(model, base, reference, progress)
+    touched = {check.type for check in proof.checks if check.type and check.touched}
+    untouched = {check.type for check in proof.checks if check.type and not check.touched}
+    return proof, model_threshold(touched, untouched)
+
+
+def _samples(case: Case, reference: Reference, llama: LlamaCpp, progress: Progress) -> Iterator[Sample]:
+    model, base = case.deployed.model, case.deployed.base
+    n_known = llama.n_vocab(base) if base else 0
+    lora = case.deployed.lora if isinstance(case.deployed, DeployedLora) else None
+    # Without its invocation tokens an activated LoRA does nothing.
+    for done, tokens in enumerate(invoked(case.sequences, reference.invocation_tokens)):
+        progress("logits", done, len(case.sequences))
+        yield Sample(
+            tokens,
+            peft=reference.logits(tokens),
+            peft_base=reference.base_logits(tokens),
+            deployed=llama.logits(model, [tokens], lora)[0],
+            deployed_by_default=llama.logits(model, [tokens], lora, settings=DEFAULTS)[0],
+            base=llama.logits(base, [tokens])[0] if base and max(tokens) < n_known else None,
+        )

@@ -1,0 +1,111 @@
+"""A planned tensor's bytes, a block of rows at a time, so that memory is bounded whatever the model's size.
+
+Merging is done in float64 and rounded once, so that neither block size nor BLAS threads change a byte.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import sqrt
+from typing import Final
+
+import numpy as np
+
+from converter.errors import JUDGED_BAD, ConverterError
+from converter.planning.conversion_plan import PlannedTensor
+from converter.planning.sources import CopiedBytes, Merged, Placed, Rows, Stacked, WideEmbedding
+from converter.read.stored import StoredTensor
+from converter.values.rows import Array
+from converter.writing.encode import decode, encode
+from converter.writing.evaluate import Doubles, doubles, is_stored_as, stored_values
+from converter.writing.matrices import MatrixRows, matrix_rows, ranges
+
+BLOCK_N_ELEMENTS: Final = 1 << 17  # 1 MB of float64 fits a core's cache
+_COPY_NBYTES: Final = 1 << 22
+
+
+@dataclass(slots=True)
+class DeltaKept:
+    """How much of a delta survives the rounding of W + D: 1 + <rounding error, D> / ||D||^2.
+
+    The plain norm of the error would not tell: it is large beside a small delta even where the delta's mean effect
+    is all there. ``noise`` is the error's own size beside ||D||.
+    """
+
+    tensor: str
+    norm2: float = 0.0
+    error_dot_delta: float = 0.0
+    error_norm2: float = 0.0
+
+    def add(self, error: Doubles, delta: Doubles) -> None:
+        """Account for one block."""
+        error, delta = error.reshape(-1), delta.reshape(-1)
+        self.norm2 += float(delta @ delta)
+        self.error_dot_delta += float(error @ delta)
+        self.error_norm2 += float(error @ error)
+
+    @property
+    def share(self) -> float:
+        """1 where everything is kept, 0 where the rounding undid the delta; 1 for a delta that is zero."""
+        return 1.0 + self.error_dot_delta / self.norm2 if self.norm2 else 1.0
+
+    @property
+    def noise(self) -> float:
+        """||rounding error|| / ||D||."""
+        return sqrt(self.error_norm2 / self.norm2) if self.norm2 else 0.0
+
+
+def blocks(tensor: PlannedTensor, kept: DeltaKept, n_elements: int = BLOCK_N_ELEMENTS) -> Iterator[bytes | memoryview]:
+    """Yield the tensor's bytes in order; for a merged tensor ``kept`` is filled on the way.
+
+    Raises ConverterError where a source can't be read, or a value is too large for the tensor's type.
+    """
+    match tensor.source:
+        case CopiedBytes(_, stored):
+            yield from _copied(stored)
+        case Stacked(parts):
+            for part in parts:
+                matrix = replace(tensor, shape=tensor.shape[1:], source=part)
+                yield from blocks(matrix, kept, n_elements)
+        case Merged() | Placed() | WideEmbedding() as source:
+            rows = matrix_rows(source, n_elements, tensor.type)
+            yield from map(_bytes, _computed(tensor, rows, kept, n_elements))
+        case source:
+            yield from map(_bytes, _rows(tensor, source, n_elements))
+
+
+def _bytes(array: Array) -> memoryview:
+    # BF16 has no buffer protocol of its own, bytes have.
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _copied(stored: StoredTensor) -> Iterator[bytes]:
+    left = stored.nbytes
+    try:
+        with stored.path.open("rb") as file:
+            file.seek(stored.offset)
+            while left and (chunk := file.read(min(left, _COPY_NBYTES))):
+                left -= len(chunk)
+                yield chunk
+    except OSError as error:
+        raise ConverterError(f"{stored.path}: can't be read: {error.strerror or error}") from error
+    if left:
+        raise ConverterError(f"{stored.path}: ended while it was copied", status=JUDGED_BAD)
+
+
+def _rows(tensor: PlannedTensor, source: Rows, n_elements: int) -> Iterator[Array]:
+    keeps_type = is_stored_as(source, tensor.type.name)
+    for begin, end in ranges(tensor.shape, n_elements):
+        if keeps_type:
+            yield stored_values(source, begin, end)
+        else:
+            yield encode(doubles(source, begin, end), tensor.type, tensor.name)
+
+
+def _computed(tensor: PlannedTensor, rows: MatrixRows, kept: DeltaKept, n_elements: int) -> Iterator[Array]:
+    for begin, end in ranges(tensor.shape, n_elements):
+        served, base = rows(begin, end)
+        encoded = encode(served, tensor.type, tensor.name)
+        if base is not served:
+            rounded = decode(encoded, tensor.type)
+            kept.add(np.subtract(rounded, served, dtype=np.float64), np.subtract(served, base, out=base))
+        yield encoded

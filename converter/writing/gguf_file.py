@@ -1,0 +1,140 @@
+"""Writes one planned GGUF: header, metadata, tensor table, then every tensor block by block.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Metadata of the base goes over as raw bytes, which no
+writer library does; so the few lines of header are ours.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import BinaryIO, Final
+
+from converter.errors import JUDGED_BAD, ConverterError
+from converter.planning.conversion_plan import (
+    CopiedKeyValue,
+    EditedArray,
+    NewArray,
+    NewKeyValue,
+    PlannedFile,
+    PlannedKeyValue,
+    PlannedTensor,
+)
+from converter.planning.sources import has_delta
+from converter.read.gguf_header import (
+    ARRAY,
+    BOOL,
+    FLOAT32,
+    MAGIC,
+    STRING,
+    UINT32,
+    align,
+    raw_elements,
+    scalar_bytes,
+)
+from converter.writing.blocks import DeltaKept, blocks
+
+VERSION: Final = 3
+
+Progress = Callable[[int], None]
+
+
+def write_gguf(file: PlannedFile, out: BinaryIO, progress: Progress) -> tuple[DeltaKept, ...]:
+    """Write ``file`` to ``out``, calling ``progress`` with each count of bytes written.
+
+    Returns what each merged tensor kept of its delta. Raises ConverterError where a source can't be read or a value
+    doesn't fit, OSError where ``out`` can't be written.
+    """
+    written = out.write(_header(file))
+    written += out.write(bytes(align(written, file.alignment) - written))
+    measured = []
+    for tensor in file.tensors:
+        kept = DeltaKept(tensor.name)
+        for block in blocks(tensor, kept):
+            progress(out.write(block))
+        out.write(bytes(align(tensor.nbytes, file.alignment) - tensor.nbytes))
+        if has_delta(tensor.source):
+            measured.append(kept)
+    return tuple(measured)
+
+
+def gguf_nbytes(file: PlannedFile) -> int:
+    """The size that ``file`` will have."""
+    return align(len(_header(file)), file.alignment) + file.nbytes
+
+
+def _header(file: PlannedFile) -> bytes:
+    counts = struct.pack("<IQQ", VERSION, len(file.tensors), len(file.key_values))
+    return MAGIC + counts + b"".join(map(_key_value, file.key_values)) + _tensor_table(file)
+
+
+def _key_value(entry: PlannedKeyValue) -> bytes:
+    match entry:
+        case CopiedKeyValue():
+            return _copied(entry)
+        case EditedArray():
+            return _edited(entry)
+        case NewArray():
+            return _array(entry)
+        case NewKeyValue(key, value):
+            return _string(key) + _new_value(value)
+
+
+def _new_value(value: str | float | tuple[int, ...]) -> bytes:
+    """A value's type, and the value."""
+    match value:
+        case str(text):
+            return struct.pack("<I", STRING) + _string(text)
+        case bool(flag):
+            return struct.pack("<I?", BOOL, flag)
+        case int(number):
+            return struct.pack("<II", UINT32, number)
+        case tuple(numbers):
+            return struct.pack(f"<IIQ{len(numbers)}I", ARRAY, UINT32, len(numbers), *numbers)
+        case number:
+            return struct.pack("<If", FLOAT32, number)
+
+
+def _array(entry: NewArray) -> bytes:
+    elements = (_string(v) if isinstance(v, str) else scalar_bytes(entry.element_type, v) for v in entry.values)
+    start = struct.pack("<IIQ", ARRAY, entry.element_type, len(entry.values))
+    return _string(entry.key) + start + b"".join(elements)
+
+
+def _edited(entry: EditedArray) -> bytes:
+    element_type = entry.array.element_type
+    elements = raw_elements(entry.path, entry.array)[: entry.n]
+    elements += [b""] * (entry.n - len(elements))
+    for index, value in entry.changes:
+        elements[index] = _string(value) if isinstance(value, str) else scalar_bytes(element_type, value)
+    return _string(entry.key) + struct.pack("<IIQ", ARRAY, element_type, entry.n) + b"".join(elements)
+
+
+def _copied(entry: CopiedKeyValue) -> bytes:
+    begin, end = entry.entry.begin, entry.entry.end
+    try:
+        with entry.path.open("rb") as source:
+            source.seek(begin)
+            data = source.read(end - begin)
+    except OSError as error:
+        raise ConverterError(f"{entry.path}: can't be read: {error.strerror or error}") from error
+    if len(data) < end - begin:
+        raise ConverterError(f"{entry.path}: ended while it was copied", status=JUDGED_BAD)
+    return data
+
+
+def _string(text: str) -> bytes:
+    data = text.encode(errors="surrogateescape")
+    return struct.pack("<Q", len(data)) + data
+
+
+def _tensor_table(file: PlannedFile) -> bytes:
+    table, offset = [], 0
+    for tensor in file.tensors:
+        table.append(_tensor_info(tensor, offset))
+        offset += align(tensor.nbytes, file.alignment)
+    return b"".join(table)
+
+
+def _tensor_info(tensor: PlannedTensor, offset: int) -> bytes:
+    n_dims = len(tensor.shape)
+    ne = struct.pack(f"<I{n_dims}Q", n_dims, *reversed(tensor.shape))
+    return _string(tensor.name) + ne + struct.pack("<IQ", tensor.type.id, offset)

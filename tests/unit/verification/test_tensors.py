@@ -1,0 +1,74 @@
+"""Faults of single tensors, and the row order against the fixtures' own."""
+
+import numpy as np
+import pytest
+
+from converter.architectures import RowOrder, Target
+from converter.read.module_paths import HEAD
+from converter.verification.tensors import TensorCheck, TensorProof, _fault, fits, rows_of_huggingface
+from fixtures.tiny_gguf import _interleave
+
+Q_PROJ = Target("model.layers.0.self_attn.q_proj", "blk.0.attn_q", ("q", "hidden"), "interleave_rope", "n_head")
+O_PROJ = Target("model.layers.0.self_attn.o_proj", "blk.0.attn_output", ("hidden", "q"))
+LM_HEAD = Target(HEAD, "output", ("vocab", "hidden"))
+
+
+@pytest.mark.parametrize("rows", [slice(0, 96), slice(7, 50), slice(95, 96)])
+def test_interleaved_rows_are_those_the_fixtures_write(rows: slice) -> None:
+    values = np.arange(96 * 2, dtype=np.float32).reshape(96, 2)
+    source = rows_of_huggingface(Q_PROJ, {"n_head": 4}, (96, 2), rows)
+    assert np.array_equal(values[source], _interleave(values, 4)[rows])
+
+
+def test_other_rows_stay_where_they_are() -> None:
+    assert rows_of_huggingface(O_PROJ, {}, (64, 96), slice(3, 9)) == slice(3, 9)
+
+
+@pytest.mark.parametrize("half", ["first_half", "second_half"])
+@pytest.mark.parametrize("rows", [slice(0, 24), slice(5, 17), slice(11, 12)])
+def test_halves_of_fused_experts_are_those_the_fixtures_write(half: RowOrder, rows: slice) -> None:
+    fused = np.arange(3 * 16 * 2).reshape(3, 16, 2)  # gate and up of three experts, eight rows each
+    halves = dict(zip(("first_half", "second_half"), np.split(fused, 2, axis=1), strict=True))
+    target = Target("model.layers.0.mlp.experts.gate_up_proj", "blk.0.ffn_up_exps", ("e", "gu", "h"), half)
+    source = rows_of_huggingface(target, {}, (3, 8, 2), rows)
+    assert np.array_equal(fused.reshape(-1, 2)[source], halves[half].reshape(-1, 2)[rows])
+    assert fits((3, 8, 2), (3, 16, 2), target, 0)
+    assert not fits((3, 16, 2), (3, 16, 2), target, 0)
+
+
+def test_only_a_vocabulary_may_be_trimmed_and_only_to_its_tokens() -> None:
+    assert fits((300, 64), (320, 64), LM_HEAD, 0)
+    assert fits((300, 64), (320, 64), LM_HEAD, 300)
+    assert not fits((300, 64), (320, 64), LM_HEAD, 301)
+    assert not fits((320, 64), (300, 64), LM_HEAD, 0)
+    assert not fits((300, 32), (320, 64), LM_HEAD, 0)
+    assert not fits((32, 64), (64, 64), O_PROJ, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "kept", "fault"),
+    [
+        (1.0, 1.0, None),
+        (None, None, None),
+        (1.5, 1.0, "is off from PEFT's w by 1.5 times what F16 allows"),
+        (float("nan"), 1.0, "is off from PEFT's w by nan times what F16 allows"),
+        (0.9, 0.45, "holds 0.45 of the delta of w in F16, wanted 1"),
+        (None, 2.0, "holds 2 of the delta of w in F16, wanted 1"),
+    ],
+)
+def test_a_tensor_must_be_near_and_keep_its_delta(error: float | None, kept: float | None, fault: str | None) -> None:
+    assert _fault("w", "F16", error, kept) == fault
+
+
+def test_a_proof_sums_up_its_checks() -> None:
+    proof = TensorProof(
+        (
+            TensorCheck("a", "numbers", "F16", touched=True, error=0.5, kept=0.9),
+            TensorCheck("b", "bytes", "F32"),
+            TensorCheck("c", "numbers", "F16", touched=True, error=0.8, kept=1.1),
+            TensorCheck("d", "nothing", fault="is missing"),
+        )
+    )
+    assert proof.faults == ("d is missing",)
+    assert (proof.error, proof.kept) == (0.8, (0.9, 1.1))
+    assert (proof.n_by("numbers"), proof.n_by("bytes"), proof.n_by("nothing")) == (2, 1, 1)
