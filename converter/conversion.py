@@ -7,6 +7,8 @@ from typing import Final
 
 from converter import __version__
 from converter.checking import check_adapter
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import Deployment, Report
 from converter.digests import adapter_digest, base_digest
 from converter.errors import JUDGED_BAD, ConverterError
@@ -15,8 +17,6 @@ from converter.fingerprint import fingerprint
 from converter.planning.conversion import plan_conversion
 from converter.planning.conversion_plan import ConversionPlan, NewKeyValue, PlannedFile
 from converter.planning.untied import UNTIED_BASE_NAME
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 from converter.read.checkpoint import CONFIG_NAME
 from converter.read.gguf_header import read_gguf_header
 from converter.read.tokenizer import TOKENIZER_FILES

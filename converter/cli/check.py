@@ -14,10 +14,10 @@ from converter.checking import check_adapter, without
 from converter.cli.bases import find_base
 from converter.cli.initial_adapter import HELP, read_initial_adapter
 from converter.cli.width import report_width
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Deployment, Report
 from converter.errors import COULD_NOT, NOTHING_LOOKED_AT, ConverterError
-from converter.read.adapter import Adapter, read_adapter
-from converter.read.base_model import BaseModel, read_base_model
 from converter.read.checkpoint import find_adapters
 from converter.report.documentation import explanation, rule_named
 from converter.report.github import github_report

@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from converter.cli.initial_adapter import read_initial_adapter
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.config_fields import initialization
+from converter.derive.peft_methods import peft_method
 from converter.diagnostics import Deployment
 from converter.errors import ConverterError
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.peft_methods import peft_method
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def convertible(
 def _needs_peft(adapter: Adapter) -> bool:
     config = adapter.config
     method = peft_method(config.peft_type) if config else None
-    return method.needs_peft if method else bool(config and config.initialization)
+    return method.needs_peft if method else bool(initialization(config))
 
 
 def _computed(adapter: Adapter, base: BaseModel, scratch: Path) -> AbstractContextManager[Adapter]:

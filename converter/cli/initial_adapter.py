@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from converter.derive.adapter import Adapter, read_adapter
 from converter.errors import ConverterError
-from converter.read.adapter import Adapter, read_adapter
 from converter.read.checkpoint import is_adapter
 
 HELP: Final = "The adapter as saved before training, where that changed the base (PiSSA, OLoRA, CorDA, LoRA-GA)."

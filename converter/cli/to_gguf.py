@@ -16,11 +16,11 @@ from converter.cli.convertible import convertible
 from converter.cli.ending import one_clear_line
 from converter.cli.initial_adapter import HELP as INITIAL_HELP
 from converter.cli.refusals import refusals_shown
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import HOSTS, Deployment
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.planning.outtypes import OUTTYPES
-from converter.read.adapter import Adapter, read_adapter
-from converter.read.base_model import BaseModel
 from converter.read.checkpoint import find_adapters
 
 if TYPE_CHECKING:

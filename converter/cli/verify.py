@@ -16,8 +16,8 @@ from converter.cli.ending import one_clear_line
 from converter.cli.extras import need_extra
 from converter.cli.initial_adapter import HELP as INITIAL_HELP
 from converter.cli.initial_adapter import read_initial_adapter
+from converter.derive.adapter import Adapter, read_adapter
 from converter.errors import JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
-from converter.read.adapter import Adapter, read_adapter
 from converter.read.checkpoint import find_adapters
 from converter.read.gguf_header import read_gguf_header
 

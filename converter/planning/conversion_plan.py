@@ -6,7 +6,6 @@ A plan is plain data. ``--dry-run`` prints it, tests compare it, and the same pl
 import json
 from dataclasses import dataclass, field
 from hashlib import sha256
-from math import prod
 from pathlib import Path
 from typing import Literal
 
@@ -138,8 +137,3 @@ class ConversionPlan:
             "ledger": [{"kind": x.kind, "key": x.key, "fate": x.fate, "how": x.how} for x in self.ledger],
             "notes": list(self.notes),
         }
-
-
-def n_elements(tensor: PlannedTensor) -> int:
-    """How many elements an output tensor has."""
-    return prod(tensor.shape)

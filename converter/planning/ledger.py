@@ -6,12 +6,13 @@ This is the product's promise as a data structure. A key in no line is a bug of 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from converter.derive.adapter import Adapter, Origin
+from converter.derive.adapter_tensors import AdapterTensor
+from converter.derive.config_fields import FIELDS, holds_nothing
+from converter.derive.module_paths import HEAD
 from converter.planning.conversion_plan import Fate, LedgerLine, PlannedFile
 from converter.planning.sources import StoredRows, keys_of, stored_in
-from converter.read.adapter import Adapter, Origin
-from converter.read.adapter_config import FIELDS, AdapterConfig, holds_nothing
-from converter.read.adapter_tensors import AdapterTensor
-from converter.read.module_paths import HEAD
+from converter.read.adapter_config import AdapterConfig
 
 
 class LedgerGapError(RuntimeError):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from converter.derive.adapter import Adapter, LoraPair
+from converter.derive.base_model import BaseModel
 from converter.dtypes import F32, GgmlType
 from converter.errors import ConverterError
 from converter.planning.changes import Change, Changes, changes_of
@@ -23,8 +25,6 @@ from converter.planning.sources import (
     shape_of,
     stored_in,
 )
-from converter.read.adapter import Adapter, LoraPair
-from converter.read.base_model import BaseModel
 from converter.transforms import order_of
 
 

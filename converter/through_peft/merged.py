@@ -8,8 +8,8 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from converter.derive.adapter import Adapter
 from converter.errors import JUDGED_BAD, ConverterError
-from converter.read.adapter import Adapter
 from converter.through_peft.attached import FAILURES, one_line, quiet
 
 MERGE_DIFFERS_CODE: Final = "CF010"

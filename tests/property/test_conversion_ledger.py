@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from converter.conversion import Refused, plan
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.planning.conversion import plan_conversion
 from converter.planning.conversion_plan import ConversionPlan
 from converter.planning.ledger import LedgerGapError
 from converter.planning.sources import keys_of
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from converter.writing.head_basis import measure_head
 from tests.rules.specimens import (
     EMBEDDING,

@@ -9,8 +9,8 @@ import pytest
 from gguf import GGUFReader
 from safetensors.numpy import load_file
 
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
-from converter.read.base_model import read_base_model
 from tests.rules.specimens import (
     EMBEDDING,
     HEAD,
