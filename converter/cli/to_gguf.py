@@ -14,12 +14,12 @@ from converter import __version__
 from converter.cli.ending import one_clear_line
 from converter.cli.options import INITIAL_ADAPTER
 from converter.cli.refusals import refusals_shown
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel, read_base_model
+from converter.derive.locate import locate_adapter, locate_base, read_initial_adapter
 from converter.diagnostics import HOSTS, Deployment
 from converter.errors import ConverterError
 from converter.planning.outtypes import OUTTYPES
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel, read_base_model
-from converter.read.locate import locate_adapter, locate_base, read_initial_adapter
 
 if TYPE_CHECKING:
     from converter.planning.conversion_plan import ConversionPlan

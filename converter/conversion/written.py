@@ -7,13 +7,13 @@ from typing import Final
 
 from converter import __version__
 from converter.conversion.refused import refusals, unjudged
+from converter.derive.base_model import BaseModel
 from converter.digests import adapter_digest, base_digest
 from converter.errors import ConverterError, RuleBroken
 from converter.fingerprint import KEY as FINGERPRINT_KEY
 from converter.fingerprint import fingerprint
 from converter.planning.conversion_plan import ConversionPlan, NewKeyValue, PlannedFile
 from converter.planning.plan_data import plan_digest
-from converter.read.base_model import BaseModel
 from converter.read.checkpoint import CONFIG_NAME
 from converter.read.gguf_header import read_gguf_header
 from converter.read.tokenizer import TOKENIZER_FILES
