@@ -32,6 +32,12 @@ SCALES: Mapping[str, tuple[dict[str, object], tuple[int, int, int], tuple[float,
         (3 / math.sqrt(2), 1.5, 1.5),
         False,
     ),
+    "rsLoRA where a pattern gives alpha": (
+        {"use_rslora": True, "lora_alpha": 3, "alpha_pattern": {"q_proj": 5}},
+        (4, 4, 4),
+        (2.5, 1.5, 1.5),
+        False,
+    ),
     "one alpha, several ranks": (
         {"lora_alpha": 1, "rank_pattern": {"q_proj": 49, "v_proj": 3}},
         (49, 3, 4),
