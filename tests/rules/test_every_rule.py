@@ -13,6 +13,7 @@ from converter.diagnostics import Rule, WhileWriting
 from converter.report.documentation import documentation, module_of
 from converter.rules import RETIRED, RULES
 from converter.writing.encode import OVERFLOW_CODE
+from converter.writing.finite import NOT_FINITE_CODE
 from tests.rules.bad import BAD, Spoil
 from tests.rules.specimens import Specimen, codes
 
@@ -77,7 +78,7 @@ def test_every_rule_has_a_bad_adapter() -> None:
 
 def test_what_is_found_while_writing_is_documented() -> None:
     by_peft = {"CF010", "CF011"}  # their constants lie beside torch
-    assert {OVERFLOW_CODE, KEPT_CODE, *by_peft} == WHILE_WRITING
+    assert {OVERFLOW_CODE, KEPT_CODE, NOT_FINITE_CODE, *by_peft} == WHILE_WRITING
 
 
 @pytest.mark.parametrize(("expected", "spoil"), BAD, ids=[f"{codes[0]}-{spoil.__name__}" for codes, spoil in BAD])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gguf import GGUFReader
 
-from converter.errors import ConverterError
+from converter.conversion import Refused
 from converter.planning.changes import changes_of
 from converter.planning.lora import common_alpha
 from converter.read.adapter import read_adapter
@@ -121,7 +121,7 @@ def as_f16(_dtype: str, shape: tuple[int, ...], data: bytes) -> tuple[str, tuple
 
 def test_a_scale_beyond_float32_is_refused(specimen: Specimen, tmp_path: Path) -> None:
     specimen.config["lora_alpha"] = 1e300
-    with pytest.raises(ConverterError, match=r"^NM010: "):
+    with pytest.raises(Refused, match="NM004"):
         convert(specimen, tmp_path / "lora.gguf")
     assert not (tmp_path / "lora.gguf").exists()
 
