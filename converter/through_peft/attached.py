@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 
 from converter.errors import JUDGED_BAD, ConverterError
+from converter.peft_config import read_peft_config
 from converter.read.adapter import Adapter
 from converter.read.adapter_keys import bare_key
 from converter.read.adapter_tensors import AdapterTensor
@@ -80,7 +81,7 @@ def _parameter(tensor: AdapterTensor) -> str:
 
 
 def _config(adapter: Adapter, changed: Iterable[str]) -> Any:
-    config: Any = PeftConfig.from_pretrained(str(adapter.path))
+    config = read_peft_config(adapter.path)
     # The file says which modules it changes. Patterns written for another wrapping of the model may match none.
     if changed:
         config.target_modules = sorted(changed)

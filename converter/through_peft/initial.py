@@ -18,6 +18,7 @@ from peft import LoraConfig, PeftModel
 from safetensors.torch import save_file
 
 from converter.errors import JUDGED_BAD, ConverterError
+from converter.peft_config import read_peft_config
 from converter.read.adapter import Adapter, LoraPair, read_adapter
 from converter.read.base_model import BaseModel
 from converter.read.checkpoint import CONFIG_NAME, SAFETENSORS_NAME
@@ -63,7 +64,7 @@ def _initialized(adapter: Adapter, base: BaseModel) -> Iterator[tuple[LoraPair, 
 
 
 def _config(adapter: Adapter, pairs: dict[str, LoraPair]) -> LoraConfig:
-    read: Any = LoraConfig.from_pretrained(str(adapter.path))
+    read = read_peft_config(adapter.path)
     return LoraConfig(
         init_lora_weights=read.init_lora_weights,
         target_modules=sorted(pairs),
