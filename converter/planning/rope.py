@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from math import log, pi, sqrt
 
 from converter.planning.conversion_plan import NewKeyValue
-from converter.planning.sources import Given
 from converter.read.base_model import BaseModel
 from converter.read.rope import Rope, rope_of
+from converter.sources import Given
 
 
 def rope_key_values(base: BaseModel) -> Iterator[NewKeyValue]:

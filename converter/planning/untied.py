@@ -21,4 +21,6 @@ def plan_untied_base(base: BaseModel) -> PlannedFile:
         if base.tied and tensor.name == "token_embd.weight":
             planned.append(tensor.planned("output.weight"))
     tensors = tuple(planned)
-    return PlannedFile(tensors, base_key_values(base, tensors), alignment=alignment_of(base), name=UNTIED_BASE_NAME)
+    return PlannedFile(
+        "untied-base", tensors, base_key_values(base, tensors), alignment=alignment_of(base), name=UNTIED_BASE_NAME
+    )

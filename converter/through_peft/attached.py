@@ -13,7 +13,7 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 
-from converter.errors import JUDGED_BAD, ConverterError
+from converter.errors import ConverterError, RuleBroken
 from converter.peft_config import read_peft_config
 from converter.read.adapter import Adapter
 from converter.read.adapter_keys import bare_key
@@ -61,8 +61,8 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _not_loaded(adapter: Adapter, why: str) -> ConverterError:
-    return ConverterError(f"{adapter.path}: {why}", status=JUDGED_BAD, code=NOT_LOADED_CODE)
+def _not_loaded(adapter: Adapter, why: str) -> RuleBroken:
+    return RuleBroken(NOT_LOADED_CODE, adapter.path.name, why)
 
 
 def _attached(adapter: Adapter, base: BaseModel) -> PeftModel:

@@ -25,7 +25,6 @@ from converter.training.head import attach, shell
 from converter.training.settings import TrainingSettings
 from converter.transformers_base import quiet
 from converter.writing.gguf_file import gguf_nbytes
-from converter.writing.head_basis import measure_head
 
 _DTYPES: Final = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16"}
 
@@ -67,7 +66,7 @@ def _deployable(report: Report, adapter: Adapter, base: BaseModel, kind: Kind) -
     if blockers:
         return Deployable(blockers, None)
     try:
-        plan = plan_conversion(adapter, base, Deployment.of(kind), measure_head)
+        plan = plan_conversion(adapter, base, Deployment.of(kind))
     except ConverterError:
         return Deployable((), None)
     return Deployable((), sum(gguf_nbytes(file) for file in plan.files))

@@ -11,15 +11,14 @@ from typing import Final
 import numpy as np
 
 from converter.errors import JUDGED_BAD, ConverterError
+from converter.evaluation.encode import decode, encode
+from converter.evaluation.matrices import BLOCK_N_ELEMENTS, MatrixRows, matrix_rows, ranges
+from converter.evaluation.rows import Doubles, doubles, is_stored_as, stored_values
 from converter.planning.conversion_plan import PlannedTensor
-from converter.planning.sources import CopiedBytes, Merged, Placed, Rows, Stacked, WideEmbedding
 from converter.read.stored import StoredTensor
+from converter.sources import CopiedBytes, Merged, Placed, Rows, Stacked, WideEmbedding
 from converter.values.rows import Array
-from converter.writing.encode import decode, encode
-from converter.writing.evaluate import Doubles, doubles, is_stored_as, stored_values
-from converter.writing.matrices import MatrixRows, matrix_rows, ranges
 
-BLOCK_N_ELEMENTS: Final = 1 << 17  # 1 MB of float64 fits a core's cache
 _COPY_NBYTES: Final = 1 << 22
 
 

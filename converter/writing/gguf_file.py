@@ -18,7 +18,6 @@ from converter.planning.conversion_plan import (
     PlannedKeyValue,
     PlannedTensor,
 )
-from converter.planning.sources import has_delta
 from converter.read.gguf_header import (
     ARRAY,
     BOOL,
@@ -30,6 +29,7 @@ from converter.read.gguf_header import (
     raw_elements,
     scalar_bytes,
 )
+from converter.sources import has_delta
 from converter.writing.blocks import DeltaKept, blocks
 
 VERSION: Final = 3

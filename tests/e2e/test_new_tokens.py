@@ -98,7 +98,7 @@ class Story:
 
     def convert(self, deployment: Deployment = MODEL) -> Path:
         adapter, base = read_adapter(self.adapter), read_base_model(self.base)
-        return write(plan(adapter, base, deployment), adapter, base, self.directory / "model.gguf")[0].path
+        return write(plan(adapter, base, deployment), self.directory / "model.gguf")[0].path
 
     def check(self, llama_cpp: LlamaCpp, deployment: Deployment = MODEL) -> Path:
         """Convert, and compare ids and logits."""

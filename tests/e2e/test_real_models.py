@@ -61,7 +61,7 @@ class Job:
 
     def written(self, deployment: Deployment, output: Path) -> Path:
         base = read_base_model(self.base)
-        write(plan(self.adapter, base, deployment), self.adapter, base, output)
+        write(plan(self.adapter, base, deployment), output)
         return output
 
     def ratio(self, llama_cpp: LlamaCpp, model: Path, lora: Path | None = None) -> float:

@@ -72,7 +72,7 @@ class Job:
 
 def _converted(recipe: str, deployment: Deployment, output: Path) -> Job:
     adapter, base = read_adapter(trained_adapter(recipe, GEMMA3)), read_base_model(GEMMA3.bf16_gguf)
-    (written,) = write(plan(adapter, base, deployment), adapter, base, output)
+    (written,) = write(plan(adapter, base, deployment), output)
     is_lora = deployment.to == "lora"
     return Job(
         recipe,

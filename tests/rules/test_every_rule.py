@@ -10,9 +10,9 @@ import pytest
 import converter.rules
 from converter.conversion import KEPT_CODE
 from converter.diagnostics import Rule, WhileWriting
+from converter.evaluation.encode import OVERFLOW_CODE
 from converter.report.documentation import documentation, module_of
 from converter.rules import RULES
-from converter.writing.encode import OVERFLOW_CODE
 from tests.rules.bad import BAD, Spoil
 from tests.rules.specimens import Specimen, codes
 

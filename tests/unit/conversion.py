@@ -84,7 +84,7 @@ def convert(specimen: Specimen, output: Path, deployment: Deployment = LORA) -> 
     assert specimen.base
     adapter, base = read_adapter(specimen.directory), read_base_model(specimen.base)
     planned = plan(adapter, base, deployment)
-    return Conversion(planned, write(planned, adapter, base, output))
+    return Conversion(planned, write(planned, output))
 
 
 def tensors_of(path: Path) -> dict[str, ReaderTensor]:

@@ -5,7 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from converter.errors import ConverterError
-from converter.planning.conversion_plan import CopiedKeyValue, NewArray, NewKeyValue, PlannedFile, PlannedKeyValue
+from converter.planning.conversion_plan import (
+    CopiedKeyValue,
+    EditedArray,
+    NewArray,
+    NewKeyValue,
+    PlannedFile,
+    PlannedKeyValue,
+)
 from converter.read.base_model import BaseModel
 from converter.read.gguf_header import GgufArray
 
@@ -66,9 +73,9 @@ def value_of(entry: PlannedKeyValue) -> Value | None:
     match entry:
         case CopiedKeyValue(_, copied):
             return None if isinstance(copied.value, GgufArray) else copied.value
-        case NewKeyValue(_, str() | int() | float() as value):
-            return value
-        case _:
+        case NewKeyValue(_, value):
+            return None if isinstance(value, tuple) else value
+        case EditedArray() | NewArray():
             return None
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from gguf import GGUFReader
 
-from converter.errors import ConverterError
+from converter.conversion import Refused
 from converter.planning.changes import changes_of
 from converter.planning.lora import common_alpha
+from converter.planning.plan_data import plan_data
 from converter.read.adapter import read_adapter
 from converter.read.base_model import read_base_model
 from tests.rules.specimens import PREFIX, SHAPES, Specimen, lora
@@ -115,7 +116,7 @@ def as_f16(_dtype: str, shape: tuple[int, ...], data: bytes) -> tuple[str, tuple
 
 def test_a_scale_beyond_float32_is_refused(specimen: Specimen, tmp_path: Path) -> None:
     specimen.config["lora_alpha"] = 1e300
-    with pytest.raises(ConverterError, match=r"^NM010: "):
+    with pytest.raises(Refused, match="NM010"):
         convert(specimen, tmp_path / "lora.gguf")
     assert not (tmp_path / "lora.gguf").exists()
 
@@ -154,4 +155,4 @@ def test_only_a_hub_name_is_told_of_the_base(
     told = [fields[f"general.base_model.0.{key}"] for key in ("name", "organization", "repo_url") if expected]
     assert tuple(field.contents() for field in told) == (expected or ())
     assert any(key.startswith("general.base_model") for key in fields) == bool(expected)
-    assert "/home/someone" not in json.dumps(planned.as_data())
+    assert "/home/someone" not in json.dumps(plan_data(planned))

@@ -110,7 +110,7 @@ def test_a_tied_pair_is_one_delta_and_applied_once(settings: Settings, tmp_path:
     assert delta.abs().max() > 1e-2
     adapter, base = read_adapter(chosen.output), read_base_model(TinyModel("llama").gguf)
     deployment = Deployment("model", outtype="f32")
-    write(plan(adapter, base, deployment), adapter, base, tmp_path / "model.gguf")
+    write(plan(adapter, base, deployment), tmp_path / "model.gguf")
     own = embedding(load_base(chosen.base)).double()
     weights = weights_of(read_base_model(tmp_path / "model.gguf"))["token_embd.weight"]
     served = torch.from_numpy(weights.values(slice(0, weights.n_rows))).double()

@@ -14,8 +14,10 @@ from gguf import GGMLQuantizationType, quants
 
 from converter.dtypes import BF16, F16, F32, GGML_BY_NAME, Q8_0, GgmlType
 from converter.errors import JUDGED_BAD, ConverterError
+from converter.evaluation.encode import decode
 from converter.planning.conversion_plan import PlannedTensor
-from converter.planning.sources import (
+from converter.read.stored import StoredTensor
+from converter.sources import (
     CopiedBytes,
     Delta,
     Filled,
@@ -36,10 +38,8 @@ from converter.planning.sources import (
     WideEmbedding,
     Zeros,
 )
-from converter.read.stored import StoredTensor
 from converter.transforms import InterleaveRope
 from converter.writing.blocks import DeltaKept, blocks
-from converter.writing.encode import decode
 
 N_ROWS, N_COLUMNS, RANK = 48, 64, 5
 ORDER = InterleaveRope(3)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.dtypes import GgmlType
-from converter.errors import JUDGED_BAD, ConverterError
+from converter.errors import ConverterError, RuleBroken
 from converter.values.rows import FLOAT_DTYPES, Array, dequantize
 
 # The largest magnitude a type can hold; Q8_0 keeps each block's scale, amax / 127, as F16.
@@ -23,7 +23,7 @@ OVERFLOW_CODE: Final = "NM010"
 def encode(values: npt.NDArray[np.float64], ggml_type: GgmlType, name: str) -> Array:
     """Round float64 ``values`` (rows, columns) to ``ggml_type``; the array's bytes are the tensor's bytes.
 
-    Raises ConverterError with code NM010 where a value is too large for the type.
+    Raises RuleBroken (NM010) where a value is too large for the type.
     """
     _refuse_overflow(values, ggml_type, name)
     if ggml_type.name == "BF16":
@@ -44,10 +44,10 @@ def _refuse_overflow(values: npt.NDArray[np.float64], ggml_type: GgmlType, name:
         return
     found = max(values.max(), -values.min())
     if not found <= largest:  # NaN is refused too
-        raise ConverterError(
-            f"{name}: a merged value of {found:.6g} is beyond {ggml_type.name}'s {largest:.6g}; use --outtype f32",
-            status=JUDGED_BAD,
-            code=OVERFLOW_CODE,
+        raise RuleBroken(
+            OVERFLOW_CODE,
+            name,
+            f"a merged value of {found:.6g} is beyond {ggml_type.name}'s {largest:.6g}; use --outtype f32",
         )
 
 

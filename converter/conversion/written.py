@@ -1,4 +1,4 @@
-"""The library entry of ``adapter-to-gguf``: check, plan, write."""
+"""A plan written: its files, what they say of where they come from, and what must not be lost or overwritten."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -6,37 +6,26 @@ from pathlib import Path
 from typing import Final
 
 from converter import __version__
-from converter.checking import check_adapter
-from converter.diagnostics import Deployment, Report
+from converter.conversion.refused import refusals, unjudged
 from converter.digests import adapter_digest, base_digest
-from converter.errors import JUDGED_BAD, ConverterError
+from converter.errors import ConverterError, RuleBroken
 from converter.fingerprint import KEY as FINGERPRINT_KEY
 from converter.fingerprint import fingerprint
-from converter.planning.conversion import plan_conversion
 from converter.planning.conversion_plan import ConversionPlan, NewKeyValue, PlannedFile
-from converter.planning.untied import UNTIED_BASE_NAME
-from converter.read.adapter import Adapter
+from converter.planning.plan_data import plan_digest
 from converter.read.base_model import BaseModel
 from converter.read.checkpoint import CONFIG_NAME
 from converter.read.gguf_header import read_gguf_header
 from converter.read.tokenizer import TOKENIZER_FILES
 from converter.writing.blocks import DeltaKept
 from converter.writing.gguf_file import Progress, gguf_nbytes, write_gguf
+from converter.writing.one_blas_thread import one_blas_thread
 from converter.writing.whole_file import whole_file
 
 # Real SmolLM2 tensors keep 0.96 of their delta in BF16, 0.92 in Q4_0 and all of it in F16 (medians). Half a delta is
 # another adapter: whoever accepts that must choose the type with open eyes, and no such type is offered.
 LEAST_KEPT: Final = 0.5
 KEPT_CODE: Final = "NM011"
-
-
-class Refused(ConverterError):
-    """The adapter can't be deployed this way; ``report`` says why."""
-
-    def __init__(self, report: Report) -> None:
-        codes = ", ".join(dict.fromkeys(finding.code for finding in report.stopping))
-        super().__init__(f"{report.path}: refused for {report.deployment.options}: {codes}", status=JUDGED_BAD)
-        self.report = report
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,52 +38,31 @@ class Written:
     reused: bool = False
 
 
-def plan(adapter: Adapter, base: BaseModel, deployment: Deployment) -> ConversionPlan:
-    """Judge the adapter, numbers included, and plan the conversion.
-
-    Raises Refused where a rule forbids it, ConverterError where a file can't be read or a type doesn't fit.
-    """
-    judge(adapter, base, deployment)
-    from converter.writing.head_basis import measure_head
-
-    return plan_conversion(adapter, base, deployment, measure_head)
-
-
-def judge(adapter: Adapter, base: BaseModel, deployment: Deployment) -> None:
-    """Judge the adapter, numbers included. Raises Refused where a rule forbids the deployment."""
-    report = check_adapter(adapter, base, deployment, values=True)
-    if not report.passed:
-        raise Refused(report)
-
-
-def write(
-    conversion: ConversionPlan, adapter: Adapter, base: BaseModel, output: Path, progress: Progress = lambda _: None
-) -> tuple[Written, ...]:
+def write(plan: ConversionPlan, output: Path, progress: Progress = lambda _: None) -> tuple[Written, ...]:
     """Write a plan to ``output``, a file, or a directory where the plan has named files.
 
-    ``progress`` is called with each count of bytes written. Raises ConverterError; no partial file is left.
+    ``progress`` is called with each count of bytes written. Raises Refused where the numbers break a rule on the way,
+    ConverterError where a file can't be read or written; no partial file is left.
     """
-    from threadpoolctl import threadpool_limits
-
-    targets = _targets(conversion, output)
-    _protect_sources(targets, adapter, base)
-    provenance = _provenance(conversion, adapter, base)
-    # A merge is bound by memory, not by arithmetic: a second BLAS thread only spins, for 4 times the CPU.
-    with threadpool_limits(1, "blas"):
-        return tuple(_write(_with(file, provenance, base), path, progress) for file, path in targets)
+    targets = _targets(plan, output)
+    _protect_sources(targets, plan)
+    provenance = _provenance(plan)
+    with one_blas_thread(), refusals(plan.report or unjudged(plan.adapter, plan.base, plan.deployment)):
+        return tuple(_write(_with(file, provenance, plan.base), path, progress) for file, path in targets)
 
 
-def _targets(conversion: ConversionPlan, output: Path) -> list[tuple[PlannedFile, Path]]:
-    if not conversion.files[0].name:
-        return [(conversion.files[0], output)]
+def _targets(plan: ConversionPlan, output: Path) -> list[tuple[PlannedFile, Path]]:
+    if not plan.files[0].name:
+        return [(plan.files[0], output)]
     try:
         output.mkdir(exist_ok=True)
     except OSError as error:
         raise ConverterError(f"{output}: wanted a directory for two files: {error.strerror or error}") from error
-    return [(file, output / file.name) for file in conversion.files]
+    return [(file, output / file.name) for file in plan.files]
 
 
-def _protect_sources(targets: list[tuple[PlannedFile, Path]], adapter: Adapter, base: BaseModel) -> None:
+def _protect_sources(targets: list[tuple[PlannedFile, Path]], plan: ConversionPlan) -> None:
+    adapter, base = plan.adapter, plan.base
     adapters = [a for a in (adapter, adapter.initial, adapter.origin and adapter.origin.adapter) if a]
     sources = {tensor.tensor.path for a in adapters for tensor in a.tensors}
     sources |= {tensor.path for tensor in base.tensors.values()} | {shard.path for shard in base.shards}
@@ -105,12 +73,12 @@ def _protect_sources(targets: list[tuple[PlannedFile, Path]], adapter: Adapter, 
             raise ConverterError(f"{path}: is an input of this conversion; give another name with -o")
 
 
-def _provenance(conversion: ConversionPlan, adapter: Adapter, base: BaseModel) -> tuple[NewKeyValue, ...]:
-    found = fingerprint(base)
+def _provenance(plan: ConversionPlan) -> tuple[NewKeyValue, ...]:
+    found = fingerprint(plan.base)
     return (
         NewKeyValue("adapter_to_gguf.version", __version__),
-        NewKeyValue("adapter_to_gguf.adapter.sha256", adapter_digest(adapter)),
-        NewKeyValue("adapter_to_gguf.plan.sha256", conversion.digest()),
+        NewKeyValue("adapter_to_gguf.adapter.sha256", adapter_digest(plan.adapter)),
+        NewKeyValue("adapter_to_gguf.plan.sha256", plan_digest(plan)),
         *([NewKeyValue(FINGERPRINT_KEY, found)] if found else ()),
     )
 
@@ -120,7 +88,7 @@ _SOURCE_KEY: Final = "adapter_to_gguf.source.sha256"
 
 def _with(file: PlannedFile, provenance: tuple[NewKeyValue, ...], base: BaseModel) -> PlannedFile:
     """The file with its provenance. An untied base serves any adapter, so it names its source alone."""
-    if file.name == UNTIED_BASE_NAME:
+    if file.role == "untied-base":
         provenance = (provenance[0], NewKeyValue(_SOURCE_KEY, base_digest(base)))
     ours = {entry.key for entry in provenance}
     theirs = tuple(entry for entry in file.key_values if entry.key not in ours)
@@ -129,7 +97,7 @@ def _with(file: PlannedFile, provenance: tuple[NewKeyValue, ...], base: BaseMode
 
 def _write(file: PlannedFile, path: Path, progress: Progress) -> Written:
     nbytes = gguf_nbytes(file)
-    if file.name == UNTIED_BASE_NAME and path.exists():
+    if file.role == "untied-base" and path.exists():
         _check_same_source(file, path, nbytes)
         return Written(path, nbytes, reused=True)
     _check_space(path, nbytes)
@@ -160,9 +128,9 @@ def _check_kept(kept: tuple[DeltaKept, ...]) -> None:
     lost = [delta for delta in kept if delta.share < LEAST_KEPT]
     if lost:
         worst = min(lost, key=lambda delta: delta.share)
-        raise ConverterError(
-            f"{worst.tensor}: rounding keeps {worst.share:.2f} of the adapter's delta (at least {LEAST_KEPT}), "
-            f"in {len(lost)} tensors; use --outtype f16 or f32, or --to lora; nothing was written",
-            status=JUDGED_BAD,
-            code=KEPT_CODE,
+        raise RuleBroken(
+            KEPT_CODE,
+            worst.tensor,
+            f"rounding keeps {worst.share:.2f} of the adapter's delta (at least {LEAST_KEPT}), in {len(lost)} tensors; "
+            "use --outtype f16 or f32, or --to lora; nothing was written",
         )

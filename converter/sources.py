@@ -1,12 +1,13 @@
 """Where the numbers of an output tensor come from: rows of stored tensors, and what is computed of them.
 
-Plain data; ``write/`` evaluates it.
+Plain data; ``evaluation/`` computes it. The unions are closed: a ``match`` over one names every member, or hands the
+rest to a function that takes just these, so that mypy finds each place that a new member is missing from.
 """
 
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, assert_never
 
 from converter.read.stored import StoredTensor
 from converter.transforms import IDENTITY, Order, RowRange
@@ -178,7 +179,7 @@ class WideEmbedding:
     """An embedding whose rows go on: [factor * E, B @ mixing, 0, then constant, filler, |factor * E| and zeros].
 
     B are the left sides of ``head``, times their scalings. The filler gives every row the squared norm ``norm2``; why
-    is told in plan/rehost/wide.py.
+    is told in planning/rehost/wide.py.
     """
 
     shape: tuple[int, int]
@@ -211,23 +212,24 @@ def keys_of(source: Source) -> Iterator[str]:
                 yield from keys_of(part)
         case Merged():
             yield from _merged_keys(source)
-        case Placed(pieces=pieces):
-            for piece in pieces:
-                yield from _piece_keys(piece)
-        case WideEmbedding(embedding=embedding, head=head):
-            yield from keys_of(embedding)
-            yield from _delta_keys(head)
+        case Placed():
+            yield from _placed_keys(source)
+        case WideEmbedding():
+            yield from (*keys_of(source.embedding), *_delta_keys(source.head))
+        case CopiedBytes(key) | StoredRows(key) | StoredColumns(key):
+            yield key
         case _:
-            yield source.key
+            assert_never(source)
 
 
-def _piece_keys(piece: Piece) -> Iterator[str]:
-    match piece.matrix:
-        case Product(_, columns, matrix):
-            yield from keys_of(columns) if columns else ()
-            yield from keys_of(matrix)
-        case matrix:
-            yield from keys_of(matrix)
+def _placed_keys(source: Placed) -> Iterator[str]:
+    for piece in source.pieces:
+        match piece.matrix:
+            case Product(_, columns, matrix):
+                yield from keys_of(columns) if columns else ()
+                yield from keys_of(matrix)
+            case matrix:
+                yield from keys_of(matrix)
 
 
 def _delta_keys(deltas: tuple[Delta, ...]) -> Iterator[str]:
@@ -258,8 +260,10 @@ def stored_in(source: Source) -> Iterator[StoredRows | StoredColumns]:
             for piece in pieces:
                 if not isinstance(piece.matrix, Product):
                     yield from stored_in(piece.matrix)
-        case _:
+        case CopiedBytes() | Merged() | WideEmbedding() | Zeros() | Filled() | Given():
             return
+        case _:
+            assert_never(source)
 
 
 def shape_of(rows: Rows) -> tuple[int, ...]:
@@ -290,5 +294,9 @@ def has_delta(source: Source | Product) -> bool:
             return any(has_delta(piece.matrix) for piece in pieces)
         case Product(matrix=matrix):
             return has_delta(matrix)
-        case _:
+        case CopiedBytes() | StoredRows() | StoredColumns() | Zeros() | Filled() | Given():
             return False
+        case JoinedRows() | JoinedColumns():  # of stored matrices alone
+            return False
+        case _:
+            assert_never(source)

@@ -1,4 +1,4 @@
-"""Which base a command works with: --base, or the one the adapter names if it lies on this machine. Never the network.
+"""Where an adapter and its base lie: below a path, or as the adapter names its base. Never the network.
 
 The hub's cache: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
 """
@@ -6,15 +6,52 @@ The hub's cache: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from converter.read.adapter import Adapter
+from converter.errors import NOTHING_LOOKED_AT, ConverterError
+from converter.read.adapter import Adapter, read_adapter
 from converter.read.base_model import BaseModel, read_base_model
+from converter.read.checkpoint import find_adapters, is_adapter
 
 _REPOSITORY: Final = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _REVISION: Final = re.compile(r"[\w.-]+(/[\w.-]+)*")
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+
+
+def locate_adapter(path: Path) -> Adapter:
+    """Read the one adapter at or below ``path``. Raises ConverterError: status 3 where there is none, 2 at several."""
+    found = find_adapters(path)
+    if not found:
+        raise ConverterError(f"{path}: no adapter there (no adapter_config.json)", status=NOTHING_LOOKED_AT)
+    if len(found) > 1:
+        names = ", ".join(str(directory) for directory in found[:3])
+        raise ConverterError(f"{path}: holds {len(found)} adapters ({names}, ...); give one of them")
+    return read_adapter(found[0])
+
+
+def read_initial_adapter(directory: Path) -> Adapter:
+    """Read an adapter as it was before training, which by itself takes nothing out of the base.
+
+    Raises ConverterError, status 2, where there is none.
+    """
+    if not is_adapter(directory):
+        raise ConverterError(f"{directory}: no adapter there; give the one that was saved before training")
+    initial = read_adapter(directory)
+    if initial.config is None:
+        return initial
+    plain = replace(initial.config, raw={**initial.config.raw, "init_lora_weights": True})
+    return replace(initial, config=plain)
+
+
+def locate_base(adapter: Adapter) -> BaseModel:
+    """Read the base that the adapter's config names. Raises ConverterError where it isn't on this machine."""
+    base = find_base(None, adapter)
+    if base is None:
+        named = adapter.config.base_model_name_or_path if adapter.config else None
+        raise ConverterError(f"{adapter.path}: its base {named!r} is not on this machine; give it with --base")
+    return base
 
 
 def find_base(option: Path | None, adapter: Adapter) -> BaseModel | None:

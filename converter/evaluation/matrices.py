@@ -5,11 +5,14 @@ of them. Memory is bounded by a block and by what has as few rows or columns as 
 """
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import numpy as np
 
 from converter.dtypes import GgmlType
-from converter.planning.sources import (
+from converter.evaluation.encode import decode, encode
+from converter.evaluation.rows import Doubles, count, doubles
+from converter.sources import (
     WIDE_TAIL,
     Delta,
     Merged,
@@ -22,12 +25,12 @@ from converter.planning.sources import (
     has_delta,
     shape_of,
 )
-from converter.writing.encode import decode, encode
-from converter.writing.evaluate import Doubles, count, doubles
 
 # Rows with the adapter's changes, and without: one and the same array where there are none.
 Pair = tuple[Doubles, Doubles]
 MatrixRows = Callable[[int, int], Pair]
+
+BLOCK_N_ELEMENTS: Final = 1 << 17  # 1 MB of float64 fits a core's cache
 
 
 def matrix_rows(source: Merged | Rows | Product | Placed | WideEmbedding, n_elements: int, to: GgmlType) -> MatrixRows:

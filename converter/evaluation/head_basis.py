@@ -1,13 +1,12 @@
-"""Measures the head of a model that is to be hosted wide (plan/rehost/wide.py): singular values, and norms of rows."""
+"""Measures the head of a model that is to be hosted wide (planning/rehost/wide.py): singular values, norms of rows."""
 
 import numpy as np
 
 from converter.dtypes import F32
-from converter.planning.rehost.wide import HeadBasis, HeadQuestion
-from converter.planning.sources import Given
-from converter.writing.blocks import BLOCK_N_ELEMENTS
-from converter.writing.evaluate import Doubles, count, doubles
-from converter.writing.matrices import head_factors, matrix_rows, ranges
+from converter.evaluation.head_question import HeadBasis, HeadQuestion
+from converter.evaluation.matrices import BLOCK_N_ELEMENTS, head_factors, matrix_rows, ranges
+from converter.evaluation.rows import Doubles, count, doubles
+from converter.sources import Given
 
 
 def measure_head(question: HeadQuestion) -> HeadBasis:

@@ -1,12 +1,12 @@
 """The numbers behind a plan's rows: read, put in order, scaled."""
 
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 import numpy.typing as npt
 
-from converter.planning.sources import (
+from converter.sources import (
     Filled,
     Given,
     JoinedColumns,
@@ -38,8 +38,10 @@ def is_stored_as(source: Rows, dtype: str) -> bool:
             return _has_dtype(stored, dtype)
         case StoredRows(_, stored, _, scale, add):
             return scale == 1.0 and add == 0.0 and _has_dtype(stored, dtype)
-        case _:
+        case Zeros() | Filled() | Given() | JoinedRows() | JoinedColumns():
             return False
+        case _:
+            assert_never(source)
 
 
 def _has_dtype(stored: "StoredTensor", dtype: str) -> bool:
@@ -47,15 +49,17 @@ def _has_dtype(stored: "StoredTensor", dtype: str) -> bool:
 
 
 def stored_values(source: Rows, begin: int, end: int) -> Array:
-    """Rows ``begin`` to ``end`` of a source that ``is_stored_as`` its type, bit by bit."""
+    """Rows ``begin`` to ``end`` of a source, of one that ``is_stored_as`` its type bit by bit."""
     match source:
         case StoredColumns(_, stored):
             return read_columns(stored, begin, end)
         case StoredRows(_, stored, order, every=every):
             rows = _ordered(source, begin, end) if not isinstance(order, Identity) else read_rows(stored, begin, end)
             return rows[:, every[0] :: every[1]] if every else rows
-        case _:
+        case Zeros() | Filled() | Given() | JoinedRows() | JoinedColumns():
             return doubles(source, begin, end)
+        case _:
+            assert_never(source)
 
 
 def doubles(source: Rows, begin: int, end: int) -> Doubles:
