@@ -1,6 +1,5 @@
 """Plans a LoRA GGUF: factors as llama.cpp's loader wants them (src/llama-adapter.cpp), nothing merged."""
 
-import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from converter.planning.conversion_plan import NewKeyValue, PlannedFile, Planned
 from converter.planning.outtypes import factor_type
 from converter.read.adapter import Adapter, LoraPair
 from converter.read.base_model import BaseModel
+from converter.read.model_names import HUB_NAME
 from converter.sources import (
     JoinedColumns,
     JoinedRows,
@@ -164,13 +164,10 @@ def _architecture(base: BaseModel) -> str:
     return base.architecture.name
 
 
-_HUB_NAME: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-
-
 def _base_names(adapter: Adapter) -> Iterator[NewKeyValue]:
     """The base's hub name, where the config has one; a local path says nothing to others."""
     name = (adapter.config.base_model_name_or_path if adapter.config else None) or ""
-    if _HUB_NAME.fullmatch(name):
+    if HUB_NAME.fullmatch(name):
         organization, _, model = name.partition("/")
         yield NewKeyValue("general.base_model.count", 1)
         yield NewKeyValue("general.base_model.0.name", model)

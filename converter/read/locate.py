@@ -69,9 +69,17 @@ def named_base(adapter: Adapter) -> Path | None:
         return None
     name, revision = adapter.config.base_model_name_or_path, adapter.config.raw.get("revision")
     for path in _candidates(name, revision if isinstance(revision, str) else None, os.environ):
-        if path.is_file() or (path / "config.json").is_file():
+        if _is_base(path):
             return path
     return None
+
+
+def _is_base(path: Path) -> bool:
+    """Whether there is something to read; what may not be looked at, or can't be a name, is not there."""
+    try:
+        return path.is_file() or (path / "config.json").is_file()
+    except OSError:
+        return False
 
 
 def _candidates(name: str, revision: str | None, environment: Mapping[str, str]) -> Iterator[Path]:
@@ -85,17 +93,27 @@ def _snapshots(repository: Path, revision: str) -> Iterator[Path]:
     if _COMMIT.fullmatch(revision):
         yield repository / "snapshots" / revision
     elif _REVISION.fullmatch(revision) and ".." not in revision:
-        reference = repository / "refs" / revision
-        commit = reference.read_text(encoding="ascii", errors="replace").strip() if reference.is_file() else ""
+        commit = _text(repository / "refs" / revision)
         if _COMMIT.fullmatch(commit):
             yield repository / "snapshots" / commit
+
+
+def _text(reference: Path) -> str:
+    try:
+        return reference.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def hub_cache(environment: Mapping[str, str]) -> Path:
     """The cache's directory, by huggingface_hub's own variables (huggingface_hub/constants.py)."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if environment.get(variable):
-            return Path(environment[variable]).expanduser()
-    caches = Path(environment.get("XDG_CACHE_HOME") or "~/.cache")
-    home = Path(environment.get("HF_HOME") or caches / "huggingface")
-    return home.expanduser() / "hub"
+            return _expanded(environment[variable])
+    caches = _expanded(environment.get("XDG_CACHE_HOME") or "~/.cache")
+    return _expanded(environment.get("HF_HOME") or str(caches / "huggingface")) / "hub"
+
+
+def _expanded(path: str) -> Path:
+    """With the user's home for ~; where nobody knows that, as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path's own raises there

@@ -19,6 +19,7 @@ from converter.diagnostics import Finding, Severity
 from converter.errors import ConverterError
 from converter.fingerprint import fingerprint
 from converter.read.base_model import BaseModel, read_base_model
+from converter.report.printable import printable
 from converter.training.data import Read, read_data, split_samples
 from converter.training.failures import clear_failures
 from converter.training.forgetting import Perplexity, general_texts, perplexity
@@ -109,7 +110,7 @@ def train(settings: TrainingSettings, watch: Watch, base: Measured | None = None
     with clear_failures(settings):
         prepared = _prepare(settings)
         for line in told_before(settings, prepared.base, prepared.planned, prepared.data):
-            watch.says(line)
+            watch.says(printable(line))
         with _working(settings) as directory:
             return _Run(settings, prepared, directory, watch).train(began, base)
 
