@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from converter.conversion import Refused, Written
+    from converter.derive.adapter import Adapter
+    from converter.derive.base_model import BaseModel
     from converter.diagnostics import Deployment, Finding, Report
     from converter.errors import ConverterError
     from converter.library import check, convert, plan, read_adapter, read_base, train, write
     from converter.planning.conversion_plan import ConversionPlan
-    from converter.read.adapter import Adapter
-    from converter.read.base_model import BaseModel
     from converter.training.settings import TrainingSettings
 
 __version__ = "0.1.0"
@@ -40,8 +40,8 @@ __all__ = [
 ]
 
 _MODULES: Final = {
-    "Adapter": "converter.read.adapter",
-    "BaseModel": "converter.read.base_model",
+    "Adapter": "converter.derive.adapter",
+    "BaseModel": "converter.derive.base_model",
     "ConversionPlan": "converter.planning.conversion_plan",
     "ConverterError": "converter.errors",
     "Deployment": "converter.diagnostics",

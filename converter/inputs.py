@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 from converter.read.checkpoint import CONFIG_NAME
 from converter.read.tokenizer import TOKENIZER_FILES
 

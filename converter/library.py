@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from converter import conversion
 from converter.checking import check_adapter
 from converter.conversion import Written
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel, read_base_model
+from converter.derive.locate import locate_adapter, locate_base, read_initial_adapter
 from converter.diagnostics import Deployment, Report
 from converter.planning.conversion_plan import ConversionPlan
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel, read_base_model
-from converter.read.locate import locate_adapter, locate_base, read_initial_adapter
 from converter.writing.gguf_file import Progress
 
 if TYPE_CHECKING:

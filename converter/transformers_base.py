@@ -70,8 +70,7 @@ def load_config(path: Path) -> PretrainedConfig:
 def _require(path: Path) -> None:
     if not path.exists():
         raise ConverterError(f"{path}: no such base; give a Hugging Face directory or a GGUF file")
-    if path.is_dir():
-        refuse_other_weights(path)
+    refuse_other_weights(path)
 
 
 def _from_pretrained(path: Path, arguments: Mapping[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:

@@ -14,12 +14,12 @@ from converter.checking import check_adapter, without
 from converter.cli.ending import Command
 from converter.cli.options import INITIAL_ADAPTER
 from converter.cli.width import report_width
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.base_model import BaseModel, read_base_model
+from converter.derive.locate import find_base, read_initial_adapter
 from converter.diagnostics import Deployment, Report
 from converter.errors import COULD_NOT, NOTHING_LOOKED_AT, ConverterError
-from converter.read.adapter import Adapter, read_adapter
-from converter.read.base_model import BaseModel, read_base_model
 from converter.read.checkpoint import find_adapters
-from converter.read.locate import find_base, read_initial_adapter
 from converter.report.documentation import explanation, rule_named
 from converter.report.github import github_report
 from converter.report.json import json_report

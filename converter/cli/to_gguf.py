@@ -14,12 +14,12 @@ from converter.cli.ending import Command
 from converter.cli.modelfile import check_modelfile, write_modelfile
 from converter.cli.options import INITIAL_ADAPTER
 from converter.cli.refusals import refusals_shown
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel, read_base_model
+from converter.derive.locate import locate_adapter, locate_base, read_initial_adapter
 from converter.diagnostics import HOSTS, Deployment
 from converter.errors import ConverterError
 from converter.planning.outtypes import OUTTYPES
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel, read_base_model
-from converter.read.locate import locate_adapter, locate_base, read_initial_adapter
 from converter.report.printable import json_line
 
 if TYPE_CHECKING:

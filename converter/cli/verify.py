@@ -14,11 +14,11 @@ from converter import __version__
 from converter.cli.ending import Command
 from converter.cli.extras import need_extra
 from converter.cli.options import INITIAL_ADAPTER
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.locate import read_initial_adapter
 from converter.errors import JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
-from converter.read.adapter import Adapter, read_adapter
 from converter.read.checkpoint import find_adapters
 from converter.read.gguf_header import read_gguf_header
-from converter.read.locate import read_initial_adapter
 
 if TYPE_CHECKING:
     from converter.verification.llama_cpp import LlamaCpp

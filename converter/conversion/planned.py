@@ -7,14 +7,15 @@ from pathlib import Path
 from converter.checking import check_adapter
 from converter.conversion.refused import Refused, refusals
 from converter.conversion.scratch import Scratch
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.config_fields import initialization
+from converter.derive.peft_methods import peft_method
 from converter.diagnostics import Deployment, Report
 from converter.errors import ConverterError
 from converter.inputs import stamps
 from converter.planning.conversion import plan_conversion
 from converter.planning.conversion_plan import ConversionPlan
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.peft_methods import peft_method
 
 
 def plan(
@@ -50,7 +51,7 @@ def judge(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Report:
 def _needs_peft(adapter: Adapter) -> bool:
     config = adapter.config
     method = peft_method(config.peft_type) if config else None
-    return method.needs_peft if method else bool(config and config.initialization and not adapter.initial)
+    return method.needs_peft if method else bool(initialization(config) and not adapter.initial)
 
 
 def _through_peft(adapter: Adapter, base: BaseModel, deployment: Deployment, parent: Path | None) -> ConversionPlan:

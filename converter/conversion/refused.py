@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import Deployment, Finding, Report
 from converter.errors import JUDGED_BAD, ConverterError, RuleBroken
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 from converter.rules import RULES
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from converter import __version__
 from converter.conversion.refused import refusals, unjudged
+from converter.derive.base_model import BaseModel
 from converter.digests import adapter_digest, base_digest
 from converter.errors import ConverterError, RuleBroken
 from converter.fingerprint import KEY as FINGERPRINT_KEY
@@ -14,7 +15,6 @@ from converter.fingerprint import fingerprint
 from converter.inputs import input_files, refuse_changed
 from converter.planning.conversion_plan import ConversionPlan, NewKeyValue, PlannedFile
 from converter.planning.plan_data import plan_digest
-from converter.read.base_model import BaseModel
 from converter.read.gguf_header import read_gguf_header
 from converter.writing.blocks import DeltaKept
 from converter.writing.gguf_file import Progress, gguf_nbytes, write_gguf

@@ -2,6 +2,10 @@
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.replication import as_trained
+from converter.derive.windows import ignored_window
 from converter.diagnostics import Deployment
 from converter.errors import ConverterError
 from converter.planning.conversion_plan import ConversionPlan, PlannedFile
@@ -11,10 +15,6 @@ from converter.planning.merged import plan_merged
 from converter.planning.rehost.hosting import Hosted, hosted_lora, hosted_model
 from converter.planning.untied import LORA_NAME, plan_untied_base
 from converter.planning.vocabulary import vocabulary_notes
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.graph_settings import ignored_window
-from converter.read.replication import as_trained
 
 
 def plan_conversion(adapter: Adapter, base: BaseModel, deployment: Deployment) -> ConversionPlan:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import Deployment, Report
 from converter.dtypes import GgmlType
 from converter.inputs import Stamp
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 from converter.read.gguf_header import DEFAULT_ALIGNMENT, GgufArray, KeyValue
 from converter.sources import Source
 

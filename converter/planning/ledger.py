@@ -6,11 +6,12 @@ This is the product's promise as a data structure. A key in no line is a bug of 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from converter.derive.adapter import Adapter, Origin
+from converter.derive.adapter_tensors import AdapterTensor
+from converter.derive.config_fields import FIELDS, holds_nothing, initialization
+from converter.derive.module_paths import HEAD
 from converter.planning.conversion_plan import Fate, LedgerLine, PlannedFile
-from converter.read.adapter import Adapter, Origin
-from converter.read.adapter_config import FIELDS, AdapterConfig, holds_nothing
-from converter.read.adapter_tensors import AdapterTensor
-from converter.read.module_paths import HEAD
+from converter.read.adapter_config import AdapterConfig
 from converter.sources import StoredRows, keys_of, stored_in
 
 
@@ -117,10 +118,10 @@ _APPLIED: Final = {
 _SCALES: Final = ("lora_alpha", "use_rslora", "alpha_pattern")
 
 
-def _initialization_line(initialization: str, initial: Adapter | None) -> LedgerLine:
+def _initialization_line(changed: str, initial: Adapter | None) -> LedgerLine:
     """The base was changed when training began: what it lost has to be subtracted, or the delta is another one."""
     if initial is None:
-        raise LedgerGapError(f"init_lora_weights is {initialization}, and nothing undoes it; please report this")
+        raise LedgerGapError(f"init_lora_weights is {changed}, and nothing undoes it; please report this")
     return LedgerLine("config", "init_lora_weights", "applied", "what training began with is subtracted")
 
 
@@ -130,8 +131,8 @@ def _config_lines(config: AdapterConfig, initial: Adapter | None, *, folds: bool
             yield LedgerLine("config", name, "redundant", "holds nothing")
         elif folds and name in _SCALES:
             yield LedgerLine("config", name, "folded", "multiplied into lora_b")
-        elif name == "init_lora_weights" and config.initialization:
-            yield _initialization_line(config.initialization, initial)
+        elif name == "init_lora_weights" and (changed := initialization(config)):
+            yield _initialization_line(changed, initial)
         elif name in _APPLIED:
             yield LedgerLine("config", name, "applied", _APPLIED[name])
         elif name in FIELDS:

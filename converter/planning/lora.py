@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from converter.derive.adapter import Adapter, LoraPair
+from converter.derive.base_model import BaseModel
+from converter.derive.model_names import HUB_NAME
 from converter.dtypes import F32, GgmlType
 from converter.errors import ConverterError
 from converter.planning.changes import Change, Changes, changes_of
 from converter.planning.conversion_plan import NewKeyValue, PlannedFile, PlannedTensor
 from converter.planning.outtypes import factor_type
-from converter.read.adapter import Adapter, LoraPair
-from converter.read.base_model import BaseModel
-from converter.read.model_names import HUB_NAME
 from converter.sources import (
     JoinedColumns,
     JoinedRows,

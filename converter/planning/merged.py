@@ -7,6 +7,11 @@ through embed_tokens.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter, LoraPair
+from converter.derive.adapter_tensors import AdapterTensor
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import HEAD
+from converter.derive.vocabulary import vocabulary_of
 from converter.dtypes import F32
 from converter.planning.base_tensors import BaseTensor, base_tensors
 from converter.planning.changes import Change, Changes, changes_of
@@ -14,11 +19,6 @@ from converter.planning.conversion_plan import PlannedFile, PlannedTensor
 from converter.planning.metadata import alignment_of, base_key_values
 from converter.planning.outtypes import merged_type
 from converter.planning.vocabulary import with_vocabulary
-from converter.read.adapter import Adapter, LoraPair
-from converter.read.adapter_tensors import AdapterTensor
-from converter.read.base_model import BaseModel
-from converter.read.module_paths import HEAD
-from converter.read.vocabulary import vocabulary_of
 from converter.sources import (
     Delta,
     Magnitude,

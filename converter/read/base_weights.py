@@ -4,28 +4,32 @@ transformers would take a pickle too, and any file that config.json names (_get_
 transformers/modeling_utils.py): what is loaded for a proof or a training is what is judged and converted, or nothing.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from converter.errors import ConverterError
-from converter.read.checkpoint import UnreadableIndex, is_local_name, read_index
+from converter.read.base_files import HuggingfaceFiles, read_base_files
 
 WEIGHTS_NAME: Final = "model.safetensors"
-WEIGHTS_INDEX_NAME: Final = f"{WEIGHTS_NAME}.index.json"
+_NAMED: Final = (None, WEIGHTS_NAME, f"{WEIGHTS_NAME}.index.json")
 _PICKLES: Final = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
-def refuse_other_weights(directory: Path) -> None:
+def refuse_other_weights(base: Path) -> None:
     """Raise ConverterError where a loader would read anything else than the safetensors that are judged here."""
-    _refuse_named_file(directory / "config.json")
-    index = directory / WEIGHTS_INDEX_NAME
-    if (directory / WEIGHTS_NAME).is_file():
+    files = read_base_files(base)
+    if not isinstance(files, HuggingfaceFiles):
         return
-    if index.is_file():
-        _refuse_other_shards(index)
-    elif pickle := next(_pickles(directory), None):
+    named = files.config.get("transformers_weights")
+    if named not in _NAMED:
+        raise ConverterError(
+            f"{base / 'config.json'}: transformers_weights: found {named!r}, wanted none: the weights are {WEIGHTS_NAME}"
+        )
+    for other in (header.path for header in files.headers if header.path.suffix != ".safetensors"):
+        raise ConverterError(f"{other}: is a shard of the base, wanted one that is called .safetensors")
+    pickle = None if files.headers else next(_pickles(base), None)
+    if pickle:
         raise ConverterError(
             f"{pickle}: is a pickle, which can run code when it is loaded, and is not opened; wanted {WEIGHTS_NAME} "
             "(load the model where you trust it, and save it with save_pretrained)"
@@ -34,25 +38,3 @@ def refuse_other_weights(directory: Path) -> None:
 
 def _pickles(directory: Path) -> Iterator[Path]:
     return (path for pattern in _PICKLES for path in sorted(directory.glob(pattern)))
-
-
-def _refuse_named_file(config: Path) -> None:
-    try:
-        parsed = json.loads(config.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return  # whoever reads the config says what is wrong with it
-    named = parsed.get("transformers_weights") if isinstance(parsed, dict) else None
-    if named not in (None, WEIGHTS_NAME, WEIGHTS_INDEX_NAME):
-        raise ConverterError(
-            f"{config}: transformers_weights: found {named!r}, wanted none: a base's weights are in {WEIGHTS_NAME}"
-        )
-
-
-def _refuse_other_shards(index: Path) -> None:
-    try:
-        names = set(read_index(index).values())
-    except (UnreadableIndex, OSError) as error:
-        raise ConverterError(f"{index}: {error}") from error
-    for name in sorted(names):
-        if not is_local_name(name) or not name.endswith(".safetensors"):
-            raise ConverterError(f"{index}: names the shard {name!r}, wanted safetensors beside the index")

@@ -13,12 +13,12 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 
+from converter.derive.adapter import Adapter
+from converter.derive.adapter_keys import bare_key
+from converter.derive.adapter_tensors import AdapterTensor
+from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError, RuleBroken
 from converter.peft_config import read_peft_config
-from converter.read.adapter import Adapter
-from converter.read.adapter_keys import bare_key
-from converter.read.adapter_tensors import AdapterTensor
-from converter.read.base_model import BaseModel
 from converter.through_peft.shell import matrices_of, shell_of
 
 NOT_LOADED_CODE: Final = "CF011"

@@ -8,9 +8,9 @@ from typing import Final
 
 from safetensors.torch import save_file
 
+from converter.derive.adapter import Adapter, Origin, read_adapter
+from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError
-from converter.read.adapter import Adapter, Origin, read_adapter
-from converter.read.base_model import BaseModel
 from converter.read.checkpoint import CONFIG_NAME, INDEX_NAME
 from converter.through_peft.attached import tuner_layers
 from converter.through_peft.merged import Parameters, merged

@@ -16,10 +16,11 @@ import torch
 from peft import LoraConfig, PeftModel
 from safetensors.torch import save_file
 
+from converter.derive.adapter import Adapter, LoraPair, read_adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.config_fields import initialization
 from converter.errors import RuleBroken
 from converter.peft_config import read_peft_config
-from converter.read.adapter import Adapter, LoraPair, read_adapter
-from converter.read.base_model import BaseModel
 from converter.read.checkpoint import CONFIG_NAME, SAFETENSORS_NAME
 from converter.through_peft.attached import peft_failures, read_tensor
 from converter.through_peft.shell import shell_of
@@ -84,7 +85,7 @@ def _check(adapter: Adapter, pair: LoraPair, weight: torch.Tensor, a: torch.Tens
 
 def _product(adapter: Adapter, pair: LoraPair, weight: torch.Tensor) -> torch.Tensor:
     """What the initial factors are worth, scaling * B @ A, in float64."""
-    name = adapter.config.initialization if adapter.config else None
+    name = initialization(adapter.config)
     if name == "olora":
         q, r = torch.linalg.qr(weight)
         product: torch.Tensor = pair.scaling * q[:, : pair.rank] @ r[: pair.rank]

@@ -16,11 +16,11 @@ from transformers import PretrainedConfig
 
 from converter.checking import check_adapter
 from converter.conversion import Refused
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import OPTIONS, Deployment, Kind, Report
 from converter.errors import ConverterError
 from converter.planning.conversion import plan_conversion
-from converter.read.adapter import Adapter, read_adapter
-from converter.read.base_model import BaseModel
 from converter.training.head import attach, shell
 from converter.training.settings import TrainingSettings
 from converter.transformers_base import quiet

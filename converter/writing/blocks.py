@@ -10,11 +10,11 @@ from typing import Final
 
 import numpy as np
 
-from converter.errors import JUDGED_BAD, ConverterError
 from converter.evaluation.encode import decode, encode
 from converter.evaluation.matrices import BLOCK_N_ELEMENTS, MatrixRows, matrix_rows, ranges
 from converter.evaluation.rows import Doubles, doubles, is_stored_as, stored_values
 from converter.planning.conversion_plan import PlannedTensor
+from converter.read.files import read_bytes
 from converter.read.stored import StoredTensor
 from converter.sources import CopiedBytes, Merged, Placed, Rows, Stacked, WideEmbedding
 from converter.values.rows import Array
@@ -78,17 +78,8 @@ def _bytes(array: Array) -> memoryview:
 
 
 def _copied(stored: StoredTensor) -> Iterator[bytes]:
-    left = stored.nbytes
-    try:
-        with stored.path.open("rb") as file:
-            file.seek(stored.offset)
-            while left and (chunk := file.read(min(left, _COPY_NBYTES))):
-                left -= len(chunk)
-                yield chunk
-    except OSError as error:
-        raise ConverterError(f"{stored.path}: can't be read: {error.strerror or error}") from error
-    if left:
-        raise ConverterError(f"{stored.path}: ended while it was copied", status=JUDGED_BAD)
+    for begin in range(0, stored.nbytes, _COPY_NBYTES):
+        yield read_bytes(stored.path, stored.offset + begin, min(_COPY_NBYTES, stored.nbytes - begin))
 
 
 def _rows(tensor: PlannedTensor, source: Rows, n_elements: int) -> Iterator[Array]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from converter.conversion import plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from converter.verification.llama_cpp import LlamaCpp
 from converter.verification.verification import Case, DeployedModel, verify
 from fixtures.adapters import tiny_adapter

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from converter.conversion import plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.errors import ConverterError
 from converter.planning.conversion_plan import ConversionPlan, PlannedFile
 from converter.planning.rehost.hosting import hosted_model
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from converter.read.gguf_header import read_gguf_header
 from converter.sources import Merged
 from converter.verification.comparison import kl_divergence, log_softmax

@@ -22,12 +22,12 @@ from transformers import AutoModelForCausalLM
 
 from converter.checking import check_adapter
 from converter.conversion import Written, plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.planning.base_tensors import base_tensors
 from converter.planning.conversion_plan import PlannedFile
 from converter.planning.metadata import base_key_values
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from converter.read.gguf_header import GgufTensor, read_gguf_header
 from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp

@@ -10,11 +10,11 @@ import pytest
 from gguf import GGUFReader
 from transformers import AutoTokenizer
 
+from converter.derive.base_model import read_base_model
 from converter.dtypes import F16
 from converter.planning.base_tensors import base_tensors
 from converter.planning.conversion_plan import NewKeyValue, PlannedFile, PlannedKeyValue, PlannedTensor
 from converter.planning.metadata import base_key_values
-from converter.read.base_model import read_base_model
 from converter.sources import Zeros
 from converter.verification.llama_cpp import LlamaCpp
 from converter.writing.gguf_file import write_gguf

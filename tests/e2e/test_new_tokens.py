@@ -19,10 +19,10 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from converter.conversion import Refused, plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
+from converter.derive.vocabulary import base_tokens
 from converter.diagnostics import Deployment
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
-from converter.read.vocabulary import base_tokens
 from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp
 from fixtures.adapters import load_base

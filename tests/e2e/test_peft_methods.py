@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from converter.checking import check_adapter
 from converter.cli.to_gguf import main
 from converter.conversion import plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Deployment
 from converter.planning.base_tensors import base_tensors
 from converter.planning.conversion_plan import PlannedTensor
-from converter.read.adapter import read_adapter
-from converter.read.base_model import BaseModel, read_base_model
 from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp
 from converter.verification.verification import Case, DeployedModel, Verification, verify

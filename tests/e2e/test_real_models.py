@@ -15,9 +15,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from converter.conversion import Refused, plan, write
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
-from converter.read.adapter import Adapter, read_adapter
-from converter.read.base_model import read_base_model
 from converter.read.gguf_header import read_gguf_header
 from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp

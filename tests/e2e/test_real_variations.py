@@ -17,9 +17,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from converter.conversion import plan, write
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
-from converter.read.adapter import Adapter, read_adapter
-from converter.read.base_model import read_base_model
 from converter.read.gguf_header import GgufTensor, read_gguf_header
 from converter.verification import verification
 from converter.verification.gguf_weights import weights_in

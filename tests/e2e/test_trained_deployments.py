@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from converter.conversion import plan, write
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.training.run import train
 from converter.training.settings import HEADS, Head, TrainingSettings
 from converter.training.watch import Unwatched

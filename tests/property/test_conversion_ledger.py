@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from converter.conversion import Refused, plan
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.planning.conversion import plan_conversion
 from converter.planning.conversion_plan import ConversionPlan
 from converter.planning.ledger import LedgerGapError
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from converter.sources import keys_of
 from tests.rules.specimens import (
     EMBEDDING,

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from converter.checking import check_adapter
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Deployment
 from converter.planning.conversion import plan_conversion
-from converter.read.adapter import read_adapter
-from converter.read.base_model import BaseModel, read_base_model
 from fixtures.generated import Tensor
 from tests.rules.specimens import (
     EMBEDDING,

@@ -7,10 +7,10 @@ from typing import Literal
 import pytest
 
 from converter.checking import check_adapter
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import EVERY, MODEL, Deployment, Kind
 from converter.planning.conversion import plan_conversion
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from fixtures.generated import Tensor
 from tests.rules.specimens import (
     EMBEDDING,

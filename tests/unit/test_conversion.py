@@ -10,13 +10,13 @@ from gguf import GGMLQuantizationType
 
 from converter import __version__
 from converter.conversion import Refused, plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.errors import COULD_NOT, JUDGED_BAD, ConverterError
 from converter.fingerprint import KEY as FINGERPRINT_KEY
 from converter.fingerprint import fingerprint
 from converter.planning.plan_data import plan_digest
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from tests.rules.bad.checkpoints import weights, write_checkpoint
 from tests.rules.specimens import (
     EMBEDDING,

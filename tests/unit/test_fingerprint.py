@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from ml_dtypes import bfloat16
 
+from converter.derive.base_model import read_base_model
 from converter.errors import ConverterError
 from converter.fingerprint import fingerprint
-from converter.read.base_model import read_base_model
 from fixtures.generated import write_safetensors
 from fixtures.tiny import CONFIGS, TinyModel
 from tests.rules.specimens import HIDDEN, write_gguf, write_huggingface

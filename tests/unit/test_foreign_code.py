@@ -20,8 +20,8 @@ from trl.trainer.sft_config import SFTConfig
 
 import converter
 from converter.cli import check, to_gguf, train, verify
+from converter.derive.adapter import read_adapter
 from converter.errors import COULD_NOT, FINE
-from converter.read.adapter import read_adapter
 from converter.transformers_base import load_base
 from converter.verification.reference import Reference
 from fixtures.adapters import tiny_adapter

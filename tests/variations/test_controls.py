@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from converter.conversion import plan, write
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Deployment, Kind
 from converter.planning.conversion_plan import ConversionPlan, PlannedTensor
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel, read_base_model
 from converter.sources import CopiedBytes, Delta, Merged, Stacked, StoredRows, Zeros
 from converter.transforms import IDENTITY
 from converter.verification.llama_cpp import LlamaCpp

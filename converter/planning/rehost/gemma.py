@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError
 from converter.planning.conversion_plan import (
     CopiedKeyValue,
@@ -13,7 +14,6 @@ from converter.planning.conversion_plan import (
     PlannedFile,
     PlannedKeyValue,
 )
-from converter.read.base_model import BaseModel
 from converter.read.gguf_header import GgufArray
 
 # What llama.cpp takes where the file says nothing (src/llama-model.cpp; src/models/gemma2.cpp).

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError
 from converter.planning.conversion_plan import NewKeyValue, PlannedFile
 from converter.planning.rehost import gemma3, grok, spark2_5, wide
 from converter.planning.rehost.gemma import Gemma, gemma_of
 from converter.planning.rehost.head_delta import head_delta, rank_of
 from converter.planning.rehost.layout import Layout, relaid_tensors
-from converter.read.base_model import BaseModel
 from converter.sources import CopiedBytes, Delta
 
 

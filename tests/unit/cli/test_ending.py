@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from converter.cli import check, to_gguf, train, verify
-from converter.read.locate import hub_cache
+from converter.derive.locate import hub_cache
 from fixtures.adapters import tiny_adapter
 from fixtures.tiny import TinyModel
 

@@ -35,8 +35,6 @@ EVIL = {
 ACTED_UPON = re.compile(
     r"^\s*::\w|##\[|##vso\[|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]", re.MULTILINE
 )
-    r"^\s*::\w|##\[|##vso\[|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]", re.MULTILINE
-)
 
 
 @pytest.fixture(params=list(EVIL.values()), ids=list(EVIL))

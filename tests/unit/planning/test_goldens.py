@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from converter.conversion import plan
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.planning.conversion_plan import ConversionPlan
 from converter.planning.plan_data import plan_data, plan_digest
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from tests.rules.specimens import HEAD, Specimen, base_embedding, embedding_lora, head_lora, write_gguf
 from tests.unit.conversion import LORA, MODEL, UNTIED_LORA, UNTIED_MODEL
 

@@ -11,11 +11,11 @@ import pytest
 from gguf import GGUFReader
 
 from converter.conversion import Refused
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.planning.changes import changes_of
 from converter.planning.lora import common_alpha
 from converter.planning.plan_data import plan_data
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from tests.rules.specimens import PREFIX, SHAPES, Specimen, lora
 from tests.unit.conversion import LORA, convert, tensors_of, values_of, write_base
 

@@ -9,6 +9,8 @@ from click.testing import CliRunner
 
 from converter.cli.to_gguf import main
 from converter.conversion import plan
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.dtypes import BF16, F16, F32, GGML_BY_NAME, Q8_0
 from converter.errors import ConverterError
@@ -19,8 +21,6 @@ from converter.planning.rehost.gemma import Gemma
 from converter.planning.rehost.head_delta import head_delta, rank_of
 from converter.planning.rehost.hosting import hosted_model
 from converter.planning.rehost.layout import Axis, Layout, named, padded, relaid
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from converter.read.stored import StoredTensor
 from converter.sources import CopiedBytes, Given, Piece, Placed, Product, StoredRows, has_delta
 from converter.writing.blocks import DeltaKept, blocks

@@ -10,12 +10,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from converter.conversion import Refused, plan
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
+from converter.derive.module_paths import normal_module
+from converter.derive.peft_methods import peft_methods
 from converter.diagnostics import Deployment
 from converter.errors import RuleBroken
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
-from converter.read.module_paths import normal_module
-from converter.read.peft_methods import peft_methods
 from converter.through_peft.equivalent import equivalent_adapter
 from converter.through_peft.shell import matrices_of
 from fixtures.peft_methods import METHODS, method_adapter

@@ -10,10 +10,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
 from converter.conversion import plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.errors import ConverterError
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from converter.training import run
 from converter.training.head import attach, ends_digest, is_tied, linear_modules_have_bias, untie
 from converter.training.settings import Head, TrainingSettings

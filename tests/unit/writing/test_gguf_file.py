@@ -9,9 +9,9 @@ import pytest
 from gguf import GGUFReader
 from safetensors.numpy import load_file
 
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.planning.plan_data import plan_digest
-from converter.read.base_model import read_base_model
 from tests.rules.specimens import (
     EMBEDDING,
     HEAD,

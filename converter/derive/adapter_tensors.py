@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from converter.derive.adapter_keys import Role, bare_key, parse_key
+from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
+from converter.derive.peft_methods import PeftMethod, peft_method
 from converter.read.adapter_config import AdapterConfig
-from converter.read.adapter_keys import Role, bare_key, parse_key
-from converter.read.module_paths import EMBEDDING, HEAD, normal_module
-from converter.read.peft_methods import PeftMethod, peft_method
 from converter.read.safetensors_header import SafetensorsHeader
 from converter.read.stored import StoredTensor
 

@@ -1,4 +1,4 @@
-"""A PEFT adapter directory as data: config, tensor table, LoRA pairs. No tensor bytes are read.
+"""A PEFT adapter as data: what its tensors are, its LoRA pairs and their scalings. No tensor bytes are read.
 
 Key layout: ``get_peft_model_state_dict`` in peft/utils/save_and_load.py (PEFT 0.21.2).
 """
@@ -8,39 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
 from pathlib import Path
-from typing import Literal
 
-from converter.errors import ConverterError
-from converter.read.adapter_config import AdapterConfig, UnreadableConfig, read_adapter_config
-from converter.read.adapter_keys import Role
-from converter.read.adapter_tensors import AdapterTensor, is_expert_parameter, tensors_of
-from converter.read.checkpoint import (
-    CONFIG_NAME,
-    INDEX_NAME,
-    PICKLE_NAME,
-    SAFETENSORS_NAME,
-    UnreadableIndex,
-    is_lfs_pointer,
-    is_local_name,
-    read_index,
-)
-from converter.read.module_paths import EMBEDDING, HEAD
-from converter.read.patterns import first_match
-from converter.read.safetensors_header import SafetensorsHeader, UnreadableHeader, read_safetensors_header
-
-# What kept a file, or a part of it, from being read. Rules of the families ST, CF and SC report each.
-FaultKind = Literal[
-    "config-missing", "config", "weights-missing", "weights", "lfs-pointer", "pickle", "index", "shard-name"
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something that could not be read: which file, and why."""
-
-    kind: FaultKind
-    path: Path
-    message: str
+from converter.derive.adapter_keys import Role
+from converter.derive.adapter_tensors import AdapterTensor, is_expert_parameter, tensors_of
+from converter.derive.module_paths import EMBEDDING, HEAD
+from converter.derive.patterns import first_match
+from converter.read.adapter_config import AdapterConfig
+from converter.read.adapter_files import Fault, read_adapter_files
+from converter.read.safetensors_header import SafetensorsHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,66 +215,6 @@ def read_adapter(directory: Path) -> Adapter:
 
     Raises ConverterError, status 2, where the system doesn't let us read a file.
     """
-    try:
-        config, config_faults = _read_config(directory / CONFIG_NAME)
-        headers, weight_faults, index = _read_headers(directory)
-    except OSError as error:
-        raise ConverterError(f"{error.filename or directory}: can't be read: {error.strerror or error}") from error
-    faults = (*config_faults, *weight_faults)
-    return Adapter(directory, config, headers, tensors_of(headers, config), faults, index)
-
-
-def _read_config(path: Path) -> tuple[AdapterConfig | None, tuple[Fault, ...]]:
-    try:
-        return read_adapter_config(path), ()
-    except FileNotFoundError:
-        return None, (Fault("config-missing", path, "is missing"),)
-    except UnreadableConfig as error:
-        return None, (Fault("config", path, str(error)),)
-
-
-def _read_headers(
-    directory: Path,
-) -> tuple[tuple[SafetensorsHeader, ...], tuple[Fault, ...], Mapping[str, str] | None]:
-    names, faults, index = _weight_names(directory)
-    headers: list[SafetensorsHeader] = []
-    for name in names:
-        read = _read_weights(directory / name)
-        if isinstance(read, Fault):
-            faults.append(read)
-        else:
-            headers.append(read)
-    return tuple(headers), tuple(faults), index
-
-
-def _weight_names(directory: Path) -> tuple[list[str], list[Fault], Mapping[str, str] | None]:
-    if (directory / SAFETENSORS_NAME).is_symlink() or (directory / SAFETENSORS_NAME).exists():
-        return [SAFETENSORS_NAME], [], None
-    if (directory / INDEX_NAME).exists():
-        return _shard_names(directory / INDEX_NAME)
-    if (directory / PICKLE_NAME).exists():
-        fault = Fault("pickle", directory / PICKLE_NAME, "is a pickle, which can run code when it is loaded")
-    else:
-        fault = Fault("weights-missing", directory / SAFETENSORS_NAME, "is missing")
-    return [], [fault], None
-
-
-def _shard_names(path: Path) -> tuple[list[str], list[Fault], Mapping[str, str] | None]:
-    try:
-        index = read_index(path)
-    except UnreadableIndex as error:
-        return [], [Fault("index", path, str(error))], None
-    names = dict.fromkeys(index.values())
-    foreign = [Fault("shard-name", path, f"names the shard {name!r}") for name in names if not is_local_name(name)]
-    return [name for name in names if is_local_name(name)], foreign, index
-
-
-def _read_weights(path: Path) -> SafetensorsHeader | Fault:
-    try:
-        if is_lfs_pointer(path):
-            return Fault("lfs-pointer", path, "is a Git LFS pointer, not the weights")
-        return read_safetensors_header(path)
-    except UnreadableHeader as error:
-        return Fault("weights", path, str(error))
-    except FileNotFoundError:
-        return Fault("weights-missing", path, "is a broken link" if path.is_symlink() else "is missing")
+    files = read_adapter_files(directory)
+    tensors = tensors_of(files.headers, files.config)
+    return Adapter(directory, files.config, files.headers, tensors, files.faults, files.index)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from gguf import GGUFWriter
 
+from converter.derive.base_model import read_base_model
 from converter.errors import COULD_NOT, ConverterError
-from converter.read.base_model import read_base_model
 from fixtures.generated import write_safetensors
 from tests.rules.specimens import FFN, HEAD_DIM, HIDDEN, N_HEAD, VOCAB, tensor, write_gguf, write_huggingface
 

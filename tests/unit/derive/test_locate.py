@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.locate import find_base, hub_cache, named_base
 from converter.errors import ConverterError
-from converter.read.adapter import Adapter, read_adapter
-from converter.read.locate import find_base, hub_cache, named_base
 from tests.rules.specimens import Specimen, write_gguf, write_huggingface
 
 COMMIT, OTHER = "a" * 40, "b" * 40

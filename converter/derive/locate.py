@@ -10,13 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.base_model import BaseModel, read_base_model
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
-from converter.read.adapter import Adapter, read_adapter
-from converter.read.base_model import BaseModel, read_base_model
 from converter.read.checkpoint import find_adapters, is_adapter
+from converter.read.files import is_file, read_whole
 
 _REPOSITORY: Final = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _REVISION: Final = re.compile(r"[\w.-]+(/[\w.-]+)*")
+_MAX_REFERENCE_NBYTES: Final = 1000  # a commit and a newline
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
@@ -69,17 +71,9 @@ def named_base(adapter: Adapter) -> Path | None:
         return None
     name, revision = adapter.config.base_model_name_or_path, adapter.config.raw.get("revision")
     for path in _candidates(name, revision if isinstance(revision, str) else None, os.environ):
-        if _is_base(path):
+        if is_file(path) or is_file(path / "config.json"):
             return path
     return None
-
-
-def _is_base(path: Path) -> bool:
-    """Whether there is something to read; what may not be looked at, or can't be a name, is not there."""
-    try:
-        return path.is_file() or (path / "config.json").is_file()
-    except OSError:
-        return False
 
 
 def _candidates(name: str, revision: str | None, environment: Mapping[str, str]) -> Iterator[Path]:
@@ -93,16 +87,14 @@ def _snapshots(repository: Path, revision: str) -> Iterator[Path]:
     if _COMMIT.fullmatch(revision):
         yield repository / "snapshots" / revision
     elif _REVISION.fullmatch(revision) and ".." not in revision:
-        commit = _text(repository / "refs" / revision)
+        reference = repository / "refs" / revision
+        commit = (
+            read_whole(reference, _MAX_REFERENCE_NBYTES).decode("ascii", "replace").strip()
+            if is_file(reference)
+            else ""
+        )
         if _COMMIT.fullmatch(commit):
             yield repository / "snapshots" / commit
-
-
-def _text(reference: Path) -> str:
-    try:
-        return reference.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""
 
 
 def hub_cache(environment: Mapping[str, str]) -> Path:

@@ -1,24 +1,17 @@
-"""A base model as data: architecture, tie state, module shapes, where its tensors lie. Headers and JSON only.
+"""A base model as data, whichever kind of files it lies in: architecture, tie state, module shapes, its tensors."""
 
-A base is a Hugging Face directory (config.json, with or without safetensors) or a GGUF file (split files as one).
-"""
-
-import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from converter.architectures import Architecture, Target, architecture_named, architecture_of_model_type, numbers_in
+from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.errors import ConverterError
-from converter.read.checkpoint import UnreadableIndex, is_lfs_pointer, is_local_name, read_index
-from converter.read.gguf_header import GgufHeader, GgufTensor, read_gguf_header
-from converter.read.module_paths import EMBEDDING, HEAD, normal_module
-from converter.read.safetensors_header import SafetensorsHeader, UnreadableHeader, read_safetensors_header
+from converter.read.base_files import GgufFiles, HuggingfaceFiles, read_base_files
+from converter.read.gguf_header import GgufHeader, GgufTensor
+from converter.read.safetensors_header import SafetensorsHeader
 from converter.read.stored import StoredTensor
-
-_SPLIT_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,52 +92,35 @@ def read_base_model(path: Path) -> BaseModel:
 
     Raises ConverterError, status 2: there is no such base, or it is of a kind that is not read.
     """
-    if path.is_dir():
-        return _read_huggingface(path)
-    if path.is_file():
-        return _read_gguf(path)
-    raise ConverterError(f"{path}: no such base; give a Hugging Face directory or a GGUF file with --base")
+    match read_base_files(path):
+        case HuggingfaceFiles() as files:
+            return _of_huggingface(files)
+        case GgufFiles() as files:
+            return _of_gguf(files)
 
 
 # --- Hugging Face ---------------------------------------------------------------------------------------------------
 
 
-def _read_huggingface(directory: Path) -> BaseModel:
-    config = _read_config(directory)
+def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
+    config = files.config
     text = config.get("text_config")
     text = text if isinstance(text, dict) else config
     model_type = str(text.get("model_type", config.get("model_type", "")))
     architecture = architecture_of_model_type(model_type)
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     return BaseModel(
-        path=directory,
+        path=files.directory,
         format="huggingface",
         model_type=model_type,
         architecture=architecture,
-        dims=_config_dims(directory, text, architecture) if architecture else {},
+        dims=_config_dims(files.directory, text, architecture) if architecture else {},
         tied=bool(architecture and architecture.tied_by_default) if tied is None else bool(tied),
-        tensors=_safetensors_tensors(directory),
+        tensors=_safetensors_tensors(files.headers),
         quantization=_quantization(config),
         name=str(config.get("_name_or_path") or "") or None,
         config={**config, **text},
     )
-
-
-def _read_config(directory: Path) -> dict[str, object]:
-    path = directory / "config.json"
-    try:
-        config = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ConverterError(
-            f"{directory}: no config.json; a base is a Hugging Face directory or a GGUF file"
-        ) from error
-    except OSError as error:
-        raise ConverterError(f"{path}: can't be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConverterError(f"{path}: is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ConverterError(f"{path}: is not a JSON object")
-    return config
 
 
 def _quantization(config: Mapping[str, object]) -> str | None:
@@ -180,48 +156,21 @@ def _config_dims(directory: Path, config: Mapping[str, object], architecture: Ar
     return _dims(architecture, number, number("vocab"))
 
 
-def _safetensors_tensors(directory: Path) -> Mapping[str, StoredTensor]:
-    tensors: dict[str, StoredTensor] = {}
-    for path in _safetensors_files(directory):
-        header = _base_header(path)
-        for info in header.entries:
-            stored = StoredTensor(path, header.data_offset + info.begin, info.end - info.begin, info.shape, info.dtype)
-            tensors[normal_module(info.name)] = stored
-    return tensors
-
-
-def _safetensors_files(directory: Path) -> tuple[Path, ...]:
-    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
-    if single.exists():
-        return (single,)
-    if not index.exists():
-        return ()
-    try:
-        names = sorted(set(read_index(index).values()))
-    except (UnreadableIndex, OSError) as error:
-        raise ConverterError(f"{index}: {error}") from error
-    for name in names:
-        if not is_local_name(name) or not (directory / name).exists():
-            raise ConverterError(f"{index}: names the shard {name!r}, which is not in {directory}; download it")
-    return tuple(directory / name for name in names)
-
-
-def _base_header(path: Path) -> SafetensorsHeader:
-    try:
-        if is_lfs_pointer(path):
-            raise ConverterError(f"{path}: is a Git LFS pointer, not the weights; run `git lfs pull`")
-        return read_safetensors_header(path)
-    except UnreadableHeader as error:
-        raise ConverterError(f"{path}: {error}") from error
-    except OSError as error:
-        raise ConverterError(f"{path}: can't be read: {error.strerror}") from error
+def _safetensors_tensors(headers: Iterable[SafetensorsHeader]) -> Mapping[str, StoredTensor]:
+    return {
+        normal_module(info.name): StoredTensor(
+            header.path, header.data_offset + info.begin, info.end - info.begin, info.shape, info.dtype
+        )
+        for header in headers
+        for info in header.entries
+    }
 
 
 # --- GGUF -----------------------------------------------------------------------------------------------------------
 
 
-def _read_gguf(path: Path) -> BaseModel:
-    shards = _read_shards(path)
+def _of_gguf(files: GgufFiles) -> BaseModel:
+    path, shards = files.path, files.shards
     kv = shards[0].kv
     _refuse_other_kinds(path, kv)
     model_type = str(kv.get("general.architecture", ""))
@@ -238,29 +187,6 @@ def _read_gguf(path: Path) -> BaseModel:
         shards=shards,
         name=str(kv.get("general.name", "")) or None,
     )
-
-
-def _read_shards(path: Path) -> tuple[GgufHeader, ...]:
-    first = _header(path)
-    count = first.kv.get("split.count", 1)
-    if not isinstance(count, int) or count < 2:
-        return (first,)
-    match = _SPLIT_NAME.fullmatch(path.name)
-    if not match or int(match["count"]) != count:
-        raise ConverterError(f"{path}: is one of {count} split files, but isn't named NAME-00001-of-{count:05}.gguf")
-    paths = [path.with_name(f"{match['stem']}-{no:05}-of-{count:05}.gguf") for no in range(1, count + 1)]
-    for shard in paths:
-        if not shard.is_file():
-            raise ConverterError(f"{shard}: missing; {path.name} is one of {count} split files and needs them all")
-    return tuple(_header(shard) for shard in paths)
-
-
-def _header(path: Path) -> GgufHeader:
-    """A malformed base is no fault of the adapter's: whatever is wrong with it, the work can't be done (status 2)."""
-    try:
-        return read_gguf_header(path)
-    except ConverterError as error:
-        raise ConverterError(error.message) from error
 
 
 def _refuse_other_kinds(path: Path, kv: Mapping[str, object]) -> None:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from converter.read.pre_tokenizers import UnknownTokenizer, adds_space, byte_level_name, template_of
+from converter.derive.pre_tokenizers import UnknownTokenizer, adds_space, byte_level_name, template_of
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 DIGITS = {"type": "Digits", "individual_digits": True}

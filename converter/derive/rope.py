@@ -1,4 +1,4 @@
-"""The rotary embedding that a Hugging Face config asks for, and whether llama.cpp's graph has it.
+"""The rotary embedding that a Hugging Face config asks for.
 
 transformers 5 writes ``rope_parameters``, with one entry per kind of layer where they differ (Gemma 3); transformers 4
 wrote ``rope_theta``, ``rope_local_base_freq`` and ``rope_scaling``. What the types compute: modeling_rope_utils.py.
@@ -8,24 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from converter.architectures import Architecture
-from converter.read.base_model import BaseModel
-
-# The fields of each type that are converted; another one would change the rotation in silence.
-_FIELDS: Mapping[str, frozenset[str]] = {
-    "linear": frozenset({"factor", "original_max_position_embeddings"}),
-    "yarn": frozenset({"factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow"}),
-    "llama3": frozenset({"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}),
-    "longrope": frozenset(
-        {"factor", "long_factor", "short_factor", "attention_factor", "original_max_position_embeddings"}
-    ),
-}
-_NEEDED: Mapping[str, frozenset[str]] = {
-    "linear": frozenset({"factor"}),
-    "yarn": frozenset({"factor"}),
-    "llama3": _FIELDS["llama3"],
-    "longrope": frozenset({"long_factor", "short_factor"}),
-}
-_OF_EVERY_TYPE = frozenset({"type", "rope_type", "rope_theta", "partial_rotary_factor"})
+from converter.derive.base_model import BaseModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,34 +77,3 @@ def _number(value: object, otherwise: object) -> float:
 def _partial(architecture: Architecture, config: Mapping[str, object]) -> object:
     value = architecture.setting(config, "partial_rotary_factor")
     return 1.0 if value is None else value
-
-
-def rope_fault(base: BaseModel) -> str | None:
-    """Why llama.cpp's graph can't rotate as the config says; None where it can."""
-    rope, architecture = rope_of(base), base.architecture
-    if rope is None or architecture is None:
-        return None
-    if rope.partial != 1.0 and not architecture.partial_rope:
-        return f"rotates {rope.partial:g} of each head, wanted all of it"
-    if rope.local_type != "default":
-        return f"has the rope type {rope.local_type!r} in windowed layers, wanted default"
-    if rope.type not in ("default", *architecture.rope):
-        has = ", ".join(("default", *architecture.rope))
-        return f"has the rope type {rope.type!r}; llama.cpp's {architecture.name} has {has}"
-    return _field_fault(rope) if rope.type != "default" else None
-
-
-# What llama.cpp's graphs take for granted: they don't read the keys that its converter writes.
-_YARN_BETAS: Mapping[str, float] = {"beta_fast": 32.0, "beta_slow": 1.0}
-
-
-def _field_fault(rope: Rope) -> str | None:
-    for name, wanted in _YARN_BETAS.items():
-        if rope.number(name, wanted) != wanted:
-            return f"has {name} {rope.fields[name]}, wanted {wanted:g}"
-    odd = sorted({*rope.fields} - _FIELDS[rope.type] - _OF_EVERY_TYPE)
-    lacking = sorted(name for name in _NEEDED[rope.type] if rope.fields.get(name) is None)
-    if not odd and not lacking:
-        return None
-    what = f"with {', '.join(odd)}" if odd else f"without {', '.join(lacking)}"
-    return f"has the rope type {rope.type!r} {what}, which is not converted"

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.read.gguf_header import GgufHeader
 
 # A layer's number in the names of Hugging Face and of GGUF.

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from converter.architectures import Target
-from converter.read.base_model import BaseModel
-from converter.read.module_paths import HEAD
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import HEAD
 from converter.read.stored import StoredTensor
 
 # What no graph needs: buffers that older transformers saved, and the parts of a multimodal model around the text model.

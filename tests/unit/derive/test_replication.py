@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from converter.read.adapter import read_adapter
-from converter.read.base_model import BaseModel, read_base_model
-from converter.read.replication import as_trained
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import BaseModel, read_base_model
+from converter.derive.replication import as_trained
 from tests.rules.specimens import N_LAYER, Specimen, write_gguf, write_huggingface
 
 

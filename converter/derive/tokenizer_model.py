@@ -8,14 +8,13 @@ several, and the names of keys: llama.cpp's conversion/base.py (get_vocab_base, 
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from converter.read.pre_tokenizers import (
+from converter.derive.pre_tokenizers import (
     SPACE,
     Json,
     UnknownTokenizer,
@@ -24,8 +23,8 @@ from converter.read.pre_tokenizers import (
     is_byte_level,
     template_of,
 )
-from converter.read.tokenizer import Tokenizer, read_tokenizer
-from converter.read.vocabulary import CONTROL, NORMAL, UNUSED, USER_DEFINED
+from converter.derive.vocabulary import CONTROL, NORMAL, UNUSED, USER_DEFINED
+from converter.read.tokenizer import BpeFiles, Tokenizer, read_bpe_files, read_tokenizer
 
 UNKNOWN, BYTE = 2, 6  # llama_token_type in llama.cpp's include/llama.h
 _ADDED_SCORE: Final = -1000.0
@@ -57,17 +56,8 @@ class TokenizerModel:
     chat_template: str | None
 
 
-def tokenizer_fault(directory: Path, config: Mapping[str, object]) -> str | None:
-    """Why llama.cpp can't run the tokenizer in ``directory``, as far as its settings tell; None where it can."""
-    try:
-        _structure(directory, config)
-    except UnknownTokenizer as unknown:
-        return str(unknown)
-    return None
-
-
-def read_tokenizer_model(directory: Path, n_rows: int, config: Mapping[str, object]) -> TokenizerModel:
-    """Read the tokenizer in ``directory``, which has a tokenizer.json. Raises UnknownTokenizer.
+def tokenizer_model(directory: Path, n_rows: int, config: Mapping[str, object]) -> TokenizerModel:
+    """The tokenizer in ``directory``, which has a tokenizer.json. Raises UnknownTokenizer, Unreadable.
 
     The model has ``n_rows`` embeddings: tokens beyond them are left out, rows beyond the tokens are padding. Its
     ``config`` names the ids of bos, eos and pad where the tokenizer doesn't.
@@ -75,8 +65,8 @@ def read_tokenizer_model(directory: Path, n_rows: int, config: Mapping[str, obje
     tokenizer = read_tokenizer(directory)
     if tokenizer is None or tokenizer.faults:
         raise UnknownTokenizer("; ".join(f"{path.name} {why}" for path, why in tokenizer.faults) if tokenizer else "")
-    settings, merges = _parts(directory)
-    structure, bpe, pairs = _structure(directory, config), settings["model"], _pairs(merges)
+    files = read_bpe_files(directory)
+    structure, bpe, pairs = tokenizer_structure(files, config), files.settings["model"], _pairs(files.merges)
     is_gpt2 = structure.model == "gpt2"
     unknown = next((i for i, text in tokenizer.vocabulary.items() if text == bpe.get("unk_token")), None)
     return TokenizerModel(
@@ -92,33 +82,11 @@ def read_tokenizer_model(directory: Path, n_rows: int, config: Mapping[str, obje
 
 # --- Settings ---------------------------------------------------------------------------------------------------------
 
-# Nearly all of a tokenizer.json are the vocabulary and the merges of its model, which tokenizers writes last. A quote
-# within a token has a backslash before it, so that none of these is found in one.
-_VOCABULARY: Final = re.compile(rb'"vocab"\s*:\s*\{')
-_MERGES: Final = re.compile(rb'"merges"\s*:\s*\[')
-_END: Final = re.compile(rb"\]\s*\}\s*\}\s*\Z")
 
-
-def _parts(directory: Path) -> tuple[Json, bytes]:
-    """tokenizer.json without tokens, and its merges as JSON. Raises UnknownTokenizer."""
-    data = (directory / "tokenizer.json").read_bytes()
-    vocabulary, merges = _VOCABULARY.search(data), _MERGES.search(data)
-    end = _END.search(data, len(data) - 64)
-    if not vocabulary or not merges or not end or merges.start() < vocabulary.end():
-        raise UnknownTokenizer("is no BPE model with its vocabulary and its merges at the end, as tokenizers writes it")
+def tokenizer_structure(files: BpeFiles, config: Mapping[str, object]) -> TokenizerStructure:
+    """All that llama.cpp must know of a tokenizer but its tokens. Raises UnknownTokenizer where it has none such."""
     try:
-        settings: Json = json.loads(data[: vocabulary.end()] + b"}," + merges[0] + data[end.start() :])
-    except ValueError as error:
-        raise UnknownTokenizer(f"is not JSON: {error}") from error
-    return settings, b"[" + data[merges.end() : end.start()] + b"]"
-
-
-def _structure(directory: Path, config: Mapping[str, object]) -> TokenizerStructure:
-    whole = _parts(directory)[0]
-    path = directory / "tokenizer_config.json"
-    stated: Json = json.loads(path.read_bytes()) if path.is_file() else {}
-    try:
-        return _of_json(whole, stated, _special_ids(whole, stated, config))
+        return _of_json(files.settings, files.config, _special_ids(files.settings, files.config, config))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise UnknownTokenizer(f"is not as expected: {error!r}") from error
 

@@ -12,11 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from converter.read.adapter import Adapter
-from converter.read.adapter_tensors import AdapterTensor
-from converter.read.base_model import BaseModel
+from converter.derive.adapter import Adapter
+from converter.derive.adapter_tensors import AdapterTensor
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import EMBEDDING, HEAD
 from converter.read.gguf_header import INT32, STRING, GgufArray, read_scalars, read_strings
-from converter.read.module_paths import EMBEDDING, HEAD
 from converter.read.tokenizer import AddedToken, Tokenizer, read_tokenizer
 
 TOKENS_KEY: Final = "tokenizer.ggml.tokens"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from converter.derive.adapter import rank_of, read_adapter, scaling
+from converter.derive.adapter_keys import parse_key
 from converter.errors import COULD_NOT, ConverterError
-from converter.read.adapter import rank_of, read_adapter, scaling
 from converter.read.adapter_config import AdapterConfig, read_adapter_config
-from converter.read.adapter_keys import parse_key
 from tests.rules.specimens import EMBEDDING, HEAD, RANK, Specimen, embedding_lora, head_lora
 
 UP = "model.layers.0.mlp.up_proj"
@@ -133,7 +133,7 @@ def test_a_broken_link_is_a_fault(name: str, kind: str, specimen: Specimen) -> N
 def test_what_the_system_does_not_let_us_read_is_no_judgement(name: str, specimen: Specimen) -> None:
     specimen.write()
     (specimen.directory / name).unlink()
-    (specimen.directory / name).mkdir()  # even root can't read a directory's bytes
+    (specimen.directory / name).symlink_to(name)  # to itself: even root can't follow it
     with pytest.raises(ConverterError, match=name) as caught:
         read_adapter(specimen.directory)
     assert caught.value.status == COULD_NOT

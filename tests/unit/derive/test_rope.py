@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from converter.derive.base_model import BaseModel, read_base_model
+from converter.derive.rope import rope_of
 from converter.planning.rope import rope_factors, rope_key_values
-from converter.read.base_model import BaseModel, read_base_model
-from converter.read.rope import rope_fault, rope_of
 from tests.rules.specimens import write_huggingface
 
 LLAMA3 = {
@@ -30,7 +30,6 @@ def test_a_silent_config_has_its_class_s_rope(base: BaseModel) -> None:
     rope = rope_of(base)
     assert rope
     assert (rope.type, rope.theta, rope.partial, rope.local_theta) == ("default", 10000.0, 1.0, None)
-    assert rope_fault(base) is None
 
 
 def test_both_spellings_are_one(base: BaseModel) -> None:
@@ -49,23 +48,3 @@ def test_llama3_leaves_short_waves_alone_and_stretches_long_ones(base: BaseModel
     assert values[-1] == 8.0
     assert values == sorted(values)
     assert len(values) == base.dims["head_dim"] // 2
-
-
-@pytest.mark.parametrize(
-    ("rope", "fault"),
-    [
-        ({"rope_type": "dynamic", "factor": 2.0}, "has the rope type 'dynamic'; llama.cpp's llama has default, "),
-        ({"rope_type": "yarn"}, "has the rope type 'yarn' without factor"),
-        ({"rope_type": "yarn", "factor": 2.0, "mscale": 0.7}, "with mscale, which is not converted"),
-        ({"rope_type": "yarn", "factor": 2.0, "beta_fast": 16}, "has beta_fast 16, wanted 32"),
-        ({"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}, "rotates 0.5 of each head"),
-        ({"sliding_attention": {"rope_type": "linear"}, "full_attention": {}}, "in windowed layers"),
-    ],
-)
-def test_what_the_graph_has_not_is_a_fault(base: BaseModel, rope: dict[str, object], fault: str) -> None:
-    assert fault in str(rope_fault(with_config(base, rope_parameters=rope)))
-
-
-def test_a_field_that_says_nothing_is_no_fault(base: BaseModel) -> None:
-    silent = {"rope_type": "yarn", "factor": 2.0, "mscale": None, "attention_factor": None}
-    assert rope_fault(with_config(base, rope_parameters=silent)) is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from converter.read.patterns import first_match, is_bounded
+from converter.derive.patterns import first_match, is_bounded
 
 BOUNDED = [
     "q_proj",
