@@ -24,7 +24,7 @@ def refuse_other_weights(base: Path) -> None:
     named = files.config.get("transformers_weights")
     if named not in _NAMED:
         raise ConverterError(
-            f"{base / 'config.json'}: transformers_weights: found {named!r}, wanted none: the weights are {WEIGHTS_NAME}"
+            f"{base / 'config.json'}: transformers_weights: found {named!r}, wanted none or {WEIGHTS_NAME}"
         )
     for other in (header.path for header in files.headers if header.path.suffix != ".safetensors"):
         raise ConverterError(f"{other}: is a shard of the base, wanted one that is called .safetensors")
