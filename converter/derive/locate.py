@@ -101,7 +101,11 @@ def hub_cache(environment: Mapping[str, str]) -> Path:
     """The cache's directory, by huggingface_hub's own variables (huggingface_hub/constants.py)."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if environment.get(variable):
-            return Path(environment[variable]).expanduser()
-    caches = Path(environment.get("XDG_CACHE_HOME") or "~/.cache")
-    home = Path(environment.get("HF_HOME") or caches / "huggingface")
-    return home.expanduser() / "hub"
+            return _expanded(environment[variable])
+    caches = _expanded(environment.get("XDG_CACHE_HOME") or "~/.cache")
+    return _expanded(environment.get("HF_HOME") or str(caches / "huggingface")) / "hub"
+
+
+def _expanded(path: str) -> Path:
+    """With the user's home for ~; where nobody knows that, as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path's own raises there

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from converter.dtypes import GgmlType
 from converter.errors import ConverterError, RuleBroken
+from converter.evaluation.finite import is_finite
 from converter.values.rows import FLOAT_DTYPES, Array, dequantize
-from converter.writing.finite import is_finite
 
 _LARGEST_FLOAT32: Final = 3.4028234663852886e38
 # The largest magnitude a type can hold; Q8_0 keeps each block's scale, amax / 127, as F16. Of other block types the

@@ -13,6 +13,7 @@ import numpy as np
 from converter.dtypes import F64
 from converter.errors import ConverterError
 from converter.evaluation.encode import decode, encode
+from converter.evaluation.finite import refuse_non_finite
 from converter.evaluation.matrices import BLOCK_N_ELEMENTS, MatrixRows, matrix_rows, ranges
 from converter.evaluation.rows import Doubles, doubles, is_stored_as, stored_values
 from converter.planning.conversion_plan import PlannedTensor
@@ -20,7 +21,6 @@ from converter.read.files import read_bytes
 from converter.read.stored import StoredTensor
 from converter.sources import CopiedBytes, Merged, Placed, Rows, Stacked, WideEmbedding
 from converter.values.rows import Array
-from converter.writing.finite import refuse_non_finite
 
 _COPY_NBYTES: Final = 1 << 20  # stays in a core's cache while it is looked through
 

@@ -11,9 +11,9 @@ import converter.rules
 from converter.conversion import KEPT_CODE
 from converter.diagnostics import Rule, WhileWriting
 from converter.evaluation.encode import OVERFLOW_CODE
+from converter.evaluation.finite import NOT_FINITE_CODE
 from converter.report.documentation import documentation, module_of
 from converter.rules import RETIRED, RULES
-from converter.writing.finite import NOT_FINITE_CODE
 from tests.rules.bad import BAD, Spoil
 from tests.rules.specimens import Specimen, codes
 
