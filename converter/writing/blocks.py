@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from converter.dtypes import F64
+from converter.dtypes import F64, GGML_BY_NAME
 from converter.errors import JUDGED_BAD, ConverterError
 from converter.planning.conversion_plan import PlannedTensor
 from converter.planning.sources import CopiedBytes, Merged, Placed, Rows, Stacked, WideEmbedding
@@ -63,7 +63,7 @@ def blocks(tensor: PlannedTensor, kept: DeltaKept, n_elements: int = BLOCK_N_ELE
     """
     match tensor.source:
         case CopiedBytes(_, stored):
-            yield from _copied(stored, tensor)
+            yield from _copied(stored, tensor.name)
         case Stacked(parts):
             for part in parts:
                 matrix = replace(tensor, shape=tensor.shape[1:], source=part)
@@ -80,15 +80,16 @@ def _bytes(array: Array) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _copied(stored: StoredTensor, tensor: PlannedTensor) -> Iterator[bytes]:
-    left, step = stored.nbytes, _COPY_NBYTES // tensor.type.type_size * tensor.type.type_size
+def _copied(stored: StoredTensor, name: str) -> Iterator[bytes]:
+    ggml_type, left = GGML_BY_NAME[stored.dtype], stored.nbytes
+    step = _COPY_NBYTES // ggml_type.type_size * ggml_type.type_size
     try:
         with stored.path.open("rb") as file:
             file.seek(stored.offset)
             while left and (chunk := file.read(min(left, step))):
                 left -= len(chunk)
-                if len(chunk) % tensor.type.type_size == 0:  # else the file ends here, as is said below
-                    refuse_non_finite(chunk, tensor.type, tensor.name)
+                if len(chunk) % ggml_type.type_size == 0:  # else the file ends here, as is said below
+                    refuse_non_finite(chunk, ggml_type, name)
                 yield chunk
     except OSError as error:
         raise ConverterError(f"{stored.path}: can't be read: {error.strerror or error}") from error
@@ -120,7 +121,9 @@ def _computed(tensor: PlannedTensor, rows: MatrixRows, kept: DeltaKept, n_elemen
 
 def _encoded(served: Doubles, base: Doubles, tensor: PlannedTensor) -> Array:
     try:
-        return encode(served, tensor.type, tensor.name)
+        encoded = encode(served, tensor.type, tensor.name)
     except ConverterError:
         refuse_non_finite(_bytes(base), F64, tensor.name)  # then it's no fault of the adapter's
         raise
+    refuse_non_finite(_bytes(encoded), tensor.type, tensor.name)
+    return encoded
