@@ -1,6 +1,6 @@
 """Odd adapters and bases: what is accepted loads in real llama.cpp and has finite logits; the others are refused.
 
-A GGUF base whose own logits are not finite in llama.cpp, by numbers that are large and no more, may stay as bad as it is.
+A GGUF base whose own logits are not finite in llama.cpp, for numbers that are large and no more, may stay as bad.
 A run takes the cases from 0; ``make odd`` takes 500 of them. A case that fails is named by its number, edits and all.
 """
 
