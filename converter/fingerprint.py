@@ -13,8 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from converter.errors import ConverterError
-from converter.read.base_model import BaseModel, read_base_model
+from converter.derive.base_model import BaseModel, read_base_model
+from converter.read.files import Unreadable, read_bytes, read_whole
 from converter.read.stored import StoredTensor
 
 RECORD_NAME: Final = "base_fingerprint.json"  # in an adapter's directory, beside adapter_config.json
@@ -54,9 +54,8 @@ def fingerprint(base: BaseModel) -> str | None:
 def recorded_base(directory: Path) -> RecordedBase | None:
     """What ``base_fingerprint.json`` in an adapter's directory says; None where there is none that can be used."""
     try:
-        with (directory / RECORD_NAME).open("rb") as file:
-            record = json.loads(file.read(_MAX_RECORD_NBYTES))
-    except (OSError, ValueError, RecursionError):
+        record = json.loads(read_whole(directory / RECORD_NAME, _MAX_RECORD_NBYTES))
+    except (Unreadable, OSError, ValueError, RecursionError):
         return None
     found = record.get("fingerprint") if isinstance(record, dict) else None
     if not isinstance(found, str) or not found.startswith(_SCHEME):
@@ -77,7 +76,7 @@ def _norms(base: BaseModel) -> list[tuple[str, StoredTensor, float]]:
 
 def _as_gguf_keeps_it(stored: StoredTensor, add: float) -> bytes:
     """A vector as little-endian float32. F16 is added to as F16, all else as F32: so do llama.cpp's converters."""
-    raw, n = _bytes(stored), stored.n_elements
+    raw, n = read_bytes(stored.path, stored.offset, stored.nbytes), stored.n_elements
     if stored.dtype == "BF16":
         wide = bytearray(2 * len(raw))
         wide[2::4], wide[3::4] = raw[0::2], raw[1::2]
@@ -86,15 +85,3 @@ def _as_gguf_keeps_it(stored: StoredTensor, add: float) -> bytes:
     if add:
         raw = struct.pack(form, *(value + add for value in struct.unpack(form, raw)))
     return struct.pack(f"<{n}f", *struct.unpack(form, raw)) if stored.dtype == "F16" else raw
-
-
-def _bytes(stored: StoredTensor) -> bytes:
-    try:
-        with stored.path.open("rb") as file:
-            file.seek(stored.offset)
-            raw = file.read(stored.nbytes)
-    except OSError as error:
-        raise ConverterError(f"{stored.path}: can't be read: {error.strerror or error}") from error
-    if len(raw) < stored.nbytes:
-        raise ConverterError(f"{stored.path}: ended while it was read; it is truncated or changing")
-    return raw

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import Any, Final, get_args
 
 import click
 
@@ -16,10 +16,6 @@ from converter.cli.refusals import refusals_shown
 from converter.cli.train_config import config_option
 from converter.cli.width import report_width
 from converter.training.settings import HEADS, Bias, Dtype, Loss, Overlong, TrainingSettings
-
-if TYPE_CHECKING:
-    from converter.training.report import TrainingReport
-    from converter.training.watch import Watch
 
 COMMAND = "adapter-train"
 
@@ -147,20 +143,11 @@ def _train(settings: TrainingSettings) -> None:
 
 def _sweep(plan: str, settings: TrainingSettings) -> None:
     from converter.cli.training_progress import terminal_watch
-    from converter.training.head import linear_modules_have_bias
-    from converter.training.report import REPORT_NAME
-    from converter.training.run import measured_base, train
-    from converter.training.sweep.run import sweep
     from converter.training.sweep.table import recommendation_text, text_table
-
-    def trial(chosen: TrainingSettings, watch: "Watch") -> "TrainingReport":
-        """A run; what the first one measured of the base holds for all."""
-        reports = sorted(chosen.output.parent.glob(f"*/{REPORT_NAME}"))
-        return train(chosen, watch, measured_base(reports[0]) if reports else None)
+    from converter.training.sweep.trained import sweep_trainings
 
     with terminal_watch() as watch:
-        has_biases = linear_modules_have_bias(settings.base)
-        outcome = sweep(plan, settings, settings.output, trial, watch, base_has_biases=has_biases)
+        outcome = sweep_trainings(plan, settings, watch)
     advice = outcome.recommendation
     click.echo("\n" + text_table(outcome.results, getattr(advice, "trial", None)))
     click.echo(recommendation_text(advice, report_width()))

@@ -14,10 +14,10 @@ import click
 from converter import __version__
 from converter.cli.ending import one_clear_line
 from converter.cli.extras import need_extra
-from converter.cli.initial_adapter import HELP as INITIAL_HELP
-from converter.cli.initial_adapter import read_initial_adapter
+from converter.cli.options import INITIAL_ADAPTER
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.locate import read_initial_adapter
 from converter.errors import JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
-from converter.read.adapter import Adapter, read_adapter
 from converter.read.checkpoint import find_adapters
 from converter.read.gguf_header import read_gguf_header
 
@@ -48,7 +48,7 @@ _PATH = click.Path(path_type=Path)
     type=_PATH,
     help="The GGUF that a LoRA is served on, or that a merged model was made from. Default: --base, if it is a GGUF.",
 )
-@click.option("--initial-adapter", type=_PATH, help=INITIAL_HELP)
+@click.option("--initial-adapter", type=_PATH, help=INITIAL_ADAPTER)
 @click.option("--prompts", type=_PATH, help="Texts to compare on, one a line. Default: a built-in set.")
 @click.option("--tokens", type=_PATH, help="Token ids to compare on, one sequence a line.")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)

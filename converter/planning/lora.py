@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from converter.derive.adapter import Adapter, LoraPair
+from converter.derive.base_model import BaseModel
 from converter.dtypes import F32, GgmlType
 from converter.errors import ConverterError
 from converter.planning.changes import Change, Changes, changes_of
 from converter.planning.conversion_plan import NewKeyValue, PlannedFile, PlannedTensor
 from converter.planning.outtypes import factor_type
-from converter.planning.sources import (
+from converter.sources import (
     JoinedColumns,
     JoinedRows,
     Rows,
@@ -23,8 +25,6 @@ from converter.planning.sources import (
     shape_of,
     stored_in,
 )
-from converter.read.adapter import Adapter, LoraPair
-from converter.read.base_model import BaseModel
 from converter.transforms import order_of
 
 
@@ -34,7 +34,9 @@ def plan_lora(adapter: Adapter, base: BaseModel, outtype: str | None, name: str 
     alpha = common_alpha(changes)
     writer = _Factors(base, alpha, outtype)
     tensors = [tensor for name, by_expert in changes.items() for tensor in writer.planned(name, by_expert)]
-    return PlannedFile(tuple(tensors), tuple(_key_values(adapter, base, 1.0 if alpha is None else alpha)), name=name)
+    return PlannedFile(
+        "lora", tuple(tensors), tuple(_key_values(adapter, base, 1.0 if alpha is None else alpha)), name=name
+    )
 
 
 def common_alpha(changes: Mapping[str, Changes]) -> float | None:

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+from converter.derive.base_model import GGUF_KEYS, BaseModel
 from converter.planning.conversion_plan import CopiedKeyValue, NewKeyValue, PlannedKeyValue, PlannedTensor
 from converter.planning.rope import rope_key_values
 from converter.planning.tokenizer import tokenizer_key_values
-from converter.read.base_model import GGUF_KEYS, BaseModel
 from converter.read.gguf_header import DEFAULT_ALIGNMENT
 
 # LLAMA_FTYPE in llama.cpp's include/llama.h: informative, of the type that most elements have.

@@ -8,12 +8,12 @@ import mmap
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Final
 
 from converter.dtypes import GGML_BY_ID, GgmlType
-from converter.errors import JUDGED_BAD, ConverterError
+from converter.errors import ConverterError
+from converter.read.files import could_not_read, open_regular, read_bytes
 
 MAGIC: Final = b"GGUF"
 DEFAULT_ALIGNMENT: Final = 32
@@ -117,8 +117,7 @@ class _Cursor:
         if n < 0 or self.at + n > len(self.data):
             raise ConverterError(
                 f"{self.path}: the GGUF header runs past the end of the file "
-                f"(wanted {n} bytes at {self.at}, the file has {len(self.data)}); copy or download it again",
-                status=JUDGED_BAD,
+                f"(wanted {n} bytes at {self.at}, the file has {len(self.data)}); copy or download it again"
             )
         self.at += n
         return self.at
@@ -130,23 +129,17 @@ class _Cursor:
 def read_gguf_header(path: Path) -> GgufHeader:
     """Scan the header of the GGUF file at ``path``.
 
-    Raises ConverterError: status 2 where the file can't be opened or is of a kind we don't read (big-endian,
-    version 1), status 1 where it is malformed or truncated.
+    Raises ConverterError, status 2, where it can't be read, is of a kind that we don't read, malformed or truncated.
     """
-    try:
-        with path.open("rb") as file:
-            _refuse_foreign(path, file.read(8))
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _scan(_Cursor(path, data))
-    except OSError as error:
-        raise ConverterError(f"{path}: can't be read: {error.strerror or error}") from error
+    with could_not_read(path), open_regular(path) as file:
+        _refuse_foreign(path, file.read(8))
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _scan(_Cursor(path, data))
 
 
 def _refuse_foreign(path: Path, start: bytes) -> None:
     if start[:4] != MAGIC or len(start) < 8:
-        raise ConverterError(
-            f"{path}: not a GGUF file (begins with {start[:4]!r}, wanted {MAGIC!r})", status=JUDGED_BAD
-        )
+        raise ConverterError(f"{path}: not a GGUF file (begins with {start[:4]!r}, wanted {MAGIC!r})")
     little, big = struct.unpack("<I", start[4:])[0], struct.unpack(">I", start[4:])[0]
     if little & 0xFFFF == 0 and big < 0x10000:
         raise ConverterError(f"{path}: a big-endian GGUF, which is not read; convert it to little-endian first")
@@ -176,7 +169,7 @@ def align(n: int, alignment: int) -> int:
 def _plausible(cursor: _Cursor, n: int, what: str) -> int:
     # Every entry takes at least 12 bytes: a count the file can't hold must not become a long loop.
     if n * 12 > len(cursor.data):
-        raise ConverterError(f"{cursor.path}: claims {n} {what}, more than the file can hold", status=JUDGED_BAD)
+        raise ConverterError(f"{cursor.path}: claims {n} {what}, more than the file can hold")
     return n
 
 
@@ -195,7 +188,7 @@ def _value(cursor: _Cursor, value_type: int, key: str) -> Scalar | GgufArray:
         return _array(cursor, key, depth=1)
     if value_type in _SCALARS:
         return cursor.scalar(value_type)
-    raise ConverterError(f"{cursor.path}: key {key!r} has the unknown value type {value_type}", status=JUDGED_BAD)
+    raise ConverterError(f"{cursor.path}: key {key!r} has the unknown value type {value_type}")
 
 
 def _array(cursor: _Cursor, key: str, depth: int) -> GgufArray:
@@ -209,13 +202,13 @@ def _array(cursor: _Cursor, key: str, depth: int) -> GgufArray:
         for _ in range(_plausible(cursor, n, f"arrays in {key!r}")):
             _array(cursor, key, depth + 1)
     else:
-        raise ConverterError(f"{cursor.path}: array {key!r} has the unknown type {element_type}", status=JUDGED_BAD)
+        raise ConverterError(f"{cursor.path}: array {key!r} has the unknown type {element_type}")
     return GgufArray(element_type, n, begin, cursor.at - begin)
 
 
 def _plausible_strings(cursor: _Cursor, n: int, key: str) -> int:
     if n * 8 > len(cursor.data):
-        raise ConverterError(f"{cursor.path}: array {key!r} claims {n} strings, more than the file can hold", status=1)
+        raise ConverterError(f"{cursor.path}: array {key!r} claims {n} strings, more than the file can hold")
     return n
 
 
@@ -233,7 +226,7 @@ def _alignment(path: Path, key_values: tuple[KeyValue, ...]) -> int:
     value = next((e.value for e in key_values if e.key == "general.alignment"), DEFAULT_ALIGNMENT)
     # ggml's reader wants a power of two (gguf.cpp); a multiple of 8 is the format's own rule.
     if not isinstance(value, int) or value < 8 or value & (value - 1):
-        raise ConverterError(f"{path}: general.alignment is {value!r}, wanted a power of two from 8", status=JUDGED_BAD)
+        raise ConverterError(f"{path}: general.alignment is {value!r}, wanted a power of two from 8")
     return value
 
 
@@ -244,7 +237,7 @@ def _tensor_info(cursor: _Cursor) -> _Info:
     name = cursor.string()
     n_dims = int(cursor.scalar(UINT32))
     if n_dims > _MAX_DIMS:
-        raise ConverterError(f"{cursor.path}: tensor {name!r} has {n_dims} dimensions (at most {_MAX_DIMS})", status=1)
+        raise ConverterError(f"{cursor.path}: tensor {name!r} has {n_dims} dimensions (at most {_MAX_DIMS})")
     shape = tuple(reversed([cursor.count() for _ in range(n_dims)]))
     type_id = int(cursor.scalar(UINT32))
     if type_id not in GGML_BY_ID:
@@ -260,15 +253,13 @@ def _placed(cursor: _Cursor, info: _Info, data_offset: int) -> GgufTensor:
     if not ggml_type.fits(n_columns):
         raise ConverterError(
             f"{cursor.path}: tensor {name!r} is {ggml_type.name} with rows of {n_columns} elements, "
-            f"wanted a multiple of {ggml_type.block_size}",
-            status=JUDGED_BAD,
+            f"wanted a multiple of {ggml_type.block_size}"
         )
     offset, nbytes = data_offset + relative, ggml_type.nbytes(shape)
     if offset + nbytes > len(cursor.data):
         raise ConverterError(
             f"{cursor.path}: tensor {name!r} ends at byte {offset + nbytes}, the file has {len(cursor.data)}; "
-            "it is truncated: copy or download it again",
-            status=JUDGED_BAD,
+            "it is truncated: copy or download it again"
         )
     return GgufTensor(name, shape, ggml_type, offset, nbytes)
 
@@ -284,7 +275,7 @@ def raw_elements(path: Path, array: GgufArray) -> list[bytes]:
 
     Raises ConverterError where the file can't be read any more.
     """
-    data = _bytes_of(path, array)
+    data = read_bytes(path, array.offset, array.nbytes)
     if array.element_type != STRING:
         size = _SCALARS[array.element_type].size
         return [data[at : at + size] for at in range(0, len(data), size)]
@@ -296,18 +287,6 @@ def raw_elements(path: Path, array: GgufArray) -> list[bytes]:
     return elements
 
 
-def _bytes_of(path: Path, array: GgufArray) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(array.offset)
-            data = file.read(array.nbytes)
-    except OSError as error:
-        raise ConverterError(f"{path}: can't be read: {error.strerror or error}") from error
-    if len(data) < array.nbytes:
-        raise ConverterError(f"{path}: ended while it was read", status=JUDGED_BAD)
-    return data
-
-
 def scalar_bytes(value_type: int, value: float) -> bytes:
     """A number as metadata store it."""
     return _SCALARS[value_type].pack(value)
@@ -315,10 +294,5 @@ def scalar_bytes(value_type: int, value: float) -> bytes:
 
 def read_scalars(path: Path, array: GgufArray) -> tuple[int | float | bool, ...]:
     """The numbers of a metadata array."""
-    data = _bytes_of(path, array)
+    data = read_bytes(path, array.offset, array.nbytes)
     return tuple(value for (value,) in _SCALARS[array.element_type].iter_unpack(data))
-
-
-def n_elements(tensor: GgufTensor) -> int:
-    """How many elements a tensor holds."""
-    return prod(tensor.shape)

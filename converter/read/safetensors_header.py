@@ -4,16 +4,15 @@ Format: https://huggingface.co/docs/safetensors#format (8 bytes little-endian le
 """
 
 import json
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeGuard
 
+from converter.read.files import Unreadable, open_regular
+
 MAX_HEADER_NBYTES: Final = 100_000_000  # safetensors' own limit (MAX_HEADER_SIZE in safetensors/src/tensor.rs)
-
-
-class UnreadableHeader(Exception):
-    """The file has no header that can be read; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +41,10 @@ class SafetensorsHeader:
 def read_safetensors_header(path: Path) -> SafetensorsHeader:
     """Read the header of the safetensors file at ``path``.
 
-    Raises UnreadableHeader where there is no JSON object of the stated length, OSError where the file can't be read.
+    Raises Unreadable where there is no JSON object of the stated length, OSError where the file can't be read.
     """
-    nbytes = path.stat().st_size
-    with path.open("rb") as file:
+    with open_regular(path) as file:
+        nbytes = os.fstat(file.fileno()).st_size
         length = _header_length(file.read(8), nbytes)
         raw = file.read(length)
     entries, metadata, malformed = _entries(_json_object(raw))
@@ -54,12 +53,12 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
 
 def _header_length(start: bytes, nbytes: int) -> int:
     if len(start) < 8:
-        raise UnreadableHeader(f"has {nbytes} bytes, too short for a safetensors header")
+        raise Unreadable(f"has {nbytes} bytes, too short for a safetensors header")
     length: int = struct.unpack("<Q", start)[0]
     if length > MAX_HEADER_NBYTES:
-        raise UnreadableHeader(f"claims a header of {length} bytes (at most {MAX_HEADER_NBYTES})")
+        raise Unreadable(f"claims a header of {length} bytes (at most {MAX_HEADER_NBYTES})")
     if 8 + length > nbytes:
-        raise UnreadableHeader(f"claims a header of {length} bytes, but the file ends after {nbytes}: it is truncated")
+        raise Unreadable(f"claims a header of {length} bytes, but the file ends after {nbytes}: it is truncated")
     return length
 
 
@@ -68,9 +67,9 @@ def _json_object(raw: bytes) -> list[tuple[str, object]]:
         # Objects become lists of pairs, because json keeps only the last of duplicate keys.
         parsed = json.loads(raw, object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:
-        raise UnreadableHeader(f"its header is not JSON: {error}") from error
+        raise Unreadable(f"its header is not JSON: {error}") from error
     if not isinstance(parsed, _Pairs):
-        raise UnreadableHeader("its header is not a JSON object")
+        raise Unreadable("its header is not a JSON object")
     return parsed
 
 

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from converter.read.files import Unreadable, exists, read_whole
 
 TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -59,7 +61,7 @@ class Tokenizer:
 
 def read_tokenizer(directory: Path) -> Tokenizer | None:
     """Read the tokenizer in ``directory``; None where none of its files is there."""
-    paths = [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
+    paths = [directory / name for name in TOKENIZER_FILES if exists(directory / name)]
     # Several rules ask, and a large one takes half a second. A file that has changed is read again.
     return _read(directory, tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
 
@@ -88,26 +90,27 @@ def _read(directory: Path, files: tuple[tuple[str, int, int], ...]) -> Tokenizer
 
 def _content(path: Path, faults: list[tuple[Path, str]]) -> bytes | None:
     try:
-        if path.stat().st_size <= _MAX_NBYTES:
-            return path.read_bytes()
-        faults.append((path, f"has {path.stat().st_size} bytes (at most {_MAX_NBYTES})"))
-    except OSError as error:
-        faults.append((path, f"can't be read: {error.strerror or error}"))
+        return _whole(path)
+    except Unreadable as error:
+        faults.append((path, str(error)))
     return None
+
+
+def _whole(path: Path) -> bytes:
+    try:
+        return read_whole(path, _MAX_NBYTES)
+    except OSError as error:
+        raise Unreadable(f"can't be read: {error.strerror or error}") from error
 
 
 def _object(path: Path, content: bytes, faults: list[tuple[Path, str]]) -> Json:
     if path.suffix != ".json":
         return {}
     try:
-        parsed = json.loads(_MERGES.sub(rb"\1\2", content))
-    except (ValueError, RecursionError) as error:
-        faults.append((path, f"is not JSON: {error}"))
+        return _json_object(_MERGES.sub(rb"\1\2", content))
+    except Unreadable as error:
+        faults.append((path, str(error)))
         return {}
-    if not isinstance(parsed, dict):
-        faults.append((path, "is not a JSON object"))
-        return {}
-    return parsed
 
 
 def _mapping(value: object) -> Json:
@@ -159,3 +162,51 @@ def _chat_template(file: bytes | None, stated: object) -> str | None:
     templates = {_mapping(entry).get("name"): _mapping(entry).get("template") for entry in named}
     template = templates.get("default", stated)
     return template if isinstance(template, str) else None
+
+
+# --- The settings alone -----------------------------------------------------------------------------------------------
+
+# Nearly all of a tokenizer.json are the vocabulary and the merges of its model, which tokenizers writes last. A quote
+# within a token has a backslash before it, so that none of these is found in one.
+_VOCABULARY: Final = re.compile(rb'"vocab"\s*:\s*\{')
+_MERGES_BEGIN: Final = re.compile(rb'"merges"\s*:\s*\[')
+_END: Final = re.compile(rb"\]\s*\}\s*\}\s*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class BpeFiles:
+    """tokenizer.json of a BPE model without its tokens, its merges as JSON, and tokenizer_config.json."""
+
+    settings: Mapping[str, Any]
+    merges: bytes
+    config: Mapping[str, Any]
+
+
+def read_bpe_files(directory: Path) -> BpeFiles:
+    """Read the tokenizer in ``directory`` without parsing its tokens. Raises Unreadable."""
+    data = _whole(directory / "tokenizer.json")
+    vocabulary, merges = _VOCABULARY.search(data), _MERGES_BEGIN.search(data)
+    end = _END.search(data, len(data) - 64)
+    if not vocabulary or not merges or not end or merges.start() < vocabulary.end():
+        raise Unreadable("is no BPE model with its vocabulary and its merges at the end, as tokenizers writes it")
+    settings = _json_object(data[: vocabulary.end()] + b"}," + merges[0] + data[end.start() :])
+    return BpeFiles(
+        settings, b"[" + data[merges.end() : end.start()] + b"]", _config(directory / "tokenizer_config.json")
+    )
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        return _json_object(_whole(path)) if exists(path) else {}
+    except Unreadable as error:
+        raise Unreadable(f"{path.name} {error}") from error
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"is not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise Unreadable("is not a JSON object")
+    return parsed

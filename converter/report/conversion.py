@@ -5,7 +5,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from converter.planning.conversion_plan import ConversionPlan, PlannedFile, PlannedTensor
-from converter.planning.sources import (
+from converter.planning.plan_data import plan_data
+from converter.report.sizes import size_text
+from converter.sources import (
     CopiedBytes,
     Filled,
     Given,
@@ -22,7 +24,6 @@ from converter.planning.sources import (
     WideEmbedding,
     Zeros,
 )
-from converter.report.sizes import size_text
 
 if TYPE_CHECKING:
     from converter.conversion import Written
@@ -129,7 +130,7 @@ def written_text(plan: ConversionPlan, written: "tuple[Written, ...]", following
 
 def conversion_data(plan: ConversionPlan, written: "tuple[Written, ...] | None") -> dict[str, object]:
     """The conversion for JSON: the plan, and where it was written the files with what each tensor kept."""
-    data: dict[str, object] = {"version": 1, "plan": plan.as_data()}
+    data: dict[str, object] = {"version": 1, "plan": plan_data(plan)}
     if written is not None:
         data["files"] = [
             {

@@ -7,11 +7,11 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from converter.derive.adapter import Adapter
+from converter.derive.adapter_tensors import is_expert_parameter
+from converter.derive.patterns import is_bounded
 from converter.diagnostics import CannotLookError
-from converter.read.adapter import Adapter
 from converter.read.adapter_config import AdapterConfig
-from converter.read.adapter_tensors import is_expert_parameter
-from converter.read.patterns import is_bounded
 
 _LAYER: Final = re.compile(r"(?<=\.)(\d+)(?=\.)")  # the first number of a path; an expert's stands behind it
 _QUANTIFIER: Final = re.compile(r"\{[\d,]+\}")

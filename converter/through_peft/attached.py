@@ -12,11 +12,11 @@ from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_mode
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 
-from converter.errors import JUDGED_BAD, ConverterError
-from converter.read.adapter import Adapter
-from converter.read.adapter_keys import bare_key
-from converter.read.adapter_tensors import AdapterTensor
-from converter.read.base_model import BaseModel
+from converter.derive.adapter import Adapter
+from converter.derive.adapter_keys import bare_key
+from converter.derive.adapter_tensors import AdapterTensor
+from converter.derive.base_model import BaseModel
+from converter.errors import ConverterError, RuleBroken
 from converter.through_peft.shell import matrices_of, shell_of
 from converter.transformers_base import without_warnings
 
@@ -52,8 +52,8 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _not_loaded(adapter: Adapter, why: str) -> ConverterError:
-    return ConverterError(f"{adapter.path}: {why}", status=JUDGED_BAD, code=NOT_LOADED_CODE)
+def _not_loaded(adapter: Adapter, why: str) -> RuleBroken:
+    return RuleBroken(NOT_LOADED_CODE, adapter.path.name, why)
 
 
 def _attached(adapter: Adapter, base: BaseModel) -> PeftModel:

@@ -15,10 +15,10 @@ from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_callback import PrinterCallback
 
+from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Finding, Severity
 from converter.errors import ConverterError
 from converter.fingerprint import fingerprint
-from converter.read.base_model import BaseModel, read_base_model
 from converter.training.data import read_samples, split_samples
 from converter.training.failures import clear_failures
 from converter.training.forgetting import Perplexity, general_texts, perplexity

@@ -5,8 +5,8 @@ from typing import Final
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError
-from converter.read.base_model import BaseModel
 from converter.transformers_base import quiet
 
 _FILES: Final = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")

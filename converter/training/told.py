@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import OPTIONS
-from converter.read.base_model import BaseModel
 from converter.report.commands import conversion_command
 from converter.report.documentation import rule_named
 from converter.report.sizes import size_text

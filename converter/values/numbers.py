@@ -7,7 +7,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from converter.read.adapter import LoraPair
+from converter.derive.adapter import LoraPair
+from converter.read.files import nbytes_of
 from converter.read.stored import StoredTensor
 from converter.values.rows import FLOAT_DTYPES, n_columns, n_rows, read_columns, read_rows
 
@@ -48,7 +49,7 @@ def is_readable(tensor: StoredTensor) -> bool:
     if dtype is None or len(tensor.shape) not in (1, 2) or tensor.n_elements == 0:
         return False
     end = tensor.offset + tensor.nbytes
-    return tensor.nbytes == tensor.n_elements * dtype.itemsize and end <= tensor.path.stat().st_size
+    return tensor.nbytes == tensor.n_elements * dtype.itemsize and end <= nbytes_of(tensor.path)
 
 
 def count_non_finite(tensor: StoredTensor) -> int:

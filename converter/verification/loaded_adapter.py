@@ -18,10 +18,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from converter.derive.adapter import Adapter
+from converter.derive.adapter_keys import Role, bare_key, parse_key
+from converter.derive.adapter_tensors import AdapterTensor
 from converter.errors import ConverterError
-from converter.read.adapter import Adapter
-from converter.read.adapter_keys import Role, bare_key, parse_key
-from converter.read.adapter_tensors import AdapterTensor
 from converter.transformers_base import quiet
 from converter.verification.peft_layers import NAME, Factors, delta, factors, is_product
 from converter.verification.prepared_base import PreparedBase, read_values

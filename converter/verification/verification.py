@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import read_base_model
 from converter.errors import ConverterError
-from converter.read.adapter import Adapter
-from converter.read.base_model import read_base_model
 from converter.verification.comparison import LogitsComparison, Sample, compare_logits
 from converter.verification.hosts import is_hosted, prove_hosted, prove_hosted_lora
 from converter.verification.llama_cpp import DEFAULTS, LlamaCpp, LlamaCppFailed

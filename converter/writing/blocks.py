@@ -11,17 +11,17 @@ from typing import Final
 import numpy as np
 
 from converter.dtypes import F64, GGML_BY_NAME
-from converter.errors import JUDGED_BAD, ConverterError
+from converter.errors import ConverterError
+from converter.evaluation.encode import decode, encode
+from converter.evaluation.finite import refuse_non_finite
+from converter.evaluation.matrices import BLOCK_N_ELEMENTS, MatrixRows, matrix_rows, ranges
+from converter.evaluation.rows import Doubles, doubles, is_stored_as, stored_values
 from converter.planning.conversion_plan import PlannedTensor
-from converter.planning.sources import CopiedBytes, Merged, Placed, Rows, Stacked, WideEmbedding
+from converter.read.files import read_bytes
 from converter.read.stored import StoredTensor
+from converter.sources import CopiedBytes, Merged, Placed, Rows, Stacked, WideEmbedding
 from converter.values.rows import Array
-from converter.writing.encode import decode, encode
-from converter.writing.evaluate import Doubles, doubles, is_stored_as, stored_values
-from converter.writing.finite import refuse_non_finite
-from converter.writing.matrices import MatrixRows, matrix_rows, ranges
 
-BLOCK_N_ELEMENTS: Final = 1 << 17  # 1 MB of float64 fits a core's cache
 _COPY_NBYTES: Final = 1 << 20  # stays in a core's cache while it is looked through
 
 
@@ -81,20 +81,12 @@ def _bytes(array: Array) -> memoryview:
 
 
 def _copied(stored: StoredTensor, name: str) -> Iterator[bytes]:
-    ggml_type, left = GGML_BY_NAME[stored.dtype], stored.nbytes
+    ggml_type = GGML_BY_NAME[stored.dtype]
     step = _COPY_NBYTES // ggml_type.type_size * ggml_type.type_size
-    try:
-        with stored.path.open("rb") as file:
-            file.seek(stored.offset)
-            while left and (chunk := file.read(min(left, step))):
-                left -= len(chunk)
-                if len(chunk) % ggml_type.type_size == 0:  # else the file ends here, as is said below
-                    refuse_non_finite(chunk, ggml_type, name)
-                yield chunk
-    except OSError as error:
-        raise ConverterError(f"{stored.path}: can't be read: {error.strerror or error}") from error
-    if left:
-        raise ConverterError(f"{stored.path}: ended while it was copied", status=JUDGED_BAD)
+    for begin in range(0, stored.nbytes, step):
+        chunk = read_bytes(stored.path, stored.offset + begin, min(step, stored.nbytes - begin))
+        refuse_non_finite(chunk, ggml_type, name)
+        yield chunk
 
 
 def _rows(tensor: PlannedTensor, source: Rows, n_elements: int) -> Iterator[Array]:

@@ -8,7 +8,6 @@ import struct
 from collections.abc import Callable
 from typing import BinaryIO, Final
 
-from converter.errors import JUDGED_BAD, ConverterError
 from converter.planning.conversion_plan import (
     CopiedKeyValue,
     EditedArray,
@@ -18,7 +17,7 @@ from converter.planning.conversion_plan import (
     PlannedKeyValue,
     PlannedTensor,
 )
-from converter.planning.sources import has_delta
+from converter.read.files import read_bytes
 from converter.read.gguf_header import (
     ARRAY,
     BOOL,
@@ -30,6 +29,7 @@ from converter.read.gguf_header import (
     raw_elements,
     scalar_bytes,
 )
+from converter.sources import has_delta
 from converter.writing.blocks import DeltaKept, blocks
 
 VERSION: Final = 3
@@ -109,16 +109,7 @@ def _edited(entry: EditedArray) -> bytes:
 
 
 def _copied(entry: CopiedKeyValue) -> bytes:
-    begin, end = entry.entry.begin, entry.entry.end
-    try:
-        with entry.path.open("rb") as source:
-            source.seek(begin)
-            data = source.read(end - begin)
-    except OSError as error:
-        raise ConverterError(f"{entry.path}: can't be read: {error.strerror or error}") from error
-    if len(data) < end - begin:
-        raise ConverterError(f"{entry.path}: ended while it was copied", status=JUDGED_BAD)
-    return data
+    return read_bytes(entry.path, entry.entry.begin, entry.entry.end - entry.entry.begin)
 
 
 def _string(text: str) -> bytes:

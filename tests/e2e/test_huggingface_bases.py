@@ -23,12 +23,12 @@ from transformers import AutoModelForCausalLM
 from converter.architectures import Architecture, architecture_of_model_type
 from converter.checking import check_adapter
 from converter.conversion import Written, plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.planning.base_tensors import base_tensors
 from converter.planning.conversion_plan import PlannedFile
 from converter.planning.metadata import base_key_values
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from converter.read.gguf_header import GgufTensor, read_gguf_header
 from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp
@@ -91,7 +91,7 @@ def test_an_adapter_over_it_is_the_adapter_over_the_gguf(name: str, recipe: str,
     for path in (_directory(model, tmp_path), model.gguf):
         base = read_base_model(path)
         output = tmp_path / f"{base.format}.gguf"
-        write(plan(adapter, base, deployment), adapter, base, output)
+        write(plan(adapter, base, deployment), output)
         outputs.append(_tensors(output))
     of_directory, of_gguf = outputs
     assert of_directory.keys() == of_gguf.keys()
@@ -206,11 +206,11 @@ def test_untied_and_hot_swappable(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     adapter, base = read_adapter(tiny_adapter("lm_head", model)), read_base_model(_directory(model, tmp_path))
     deployment = Deployment("lora", untie=True)
     for _ in range(2):  # the second time the untied base is there
-        written = write(plan(adapter, base, deployment), adapter, base, tmp_path / "both")
+        written = write(plan(adapter, base, deployment), tmp_path / "both")
     assert [file.reused for file in written] == [True, False]
     untied, lora = (file.path for file in written)
     over_gguf = read_base_model(model.gguf)
-    other = write(plan(adapter, over_gguf, deployment), adapter, over_gguf, tmp_path / "of-gguf")
+    other = write(plan(adapter, over_gguf, deployment), tmp_path / "of-gguf")
     wanted = np.stack(llama_cpp.logits(other[0].path, token_sequences(), lora=other[1].path))
     np.testing.assert_array_equal(np.stack(llama_cpp.logits(untied, token_sequences(), lora=lora)), wanted)
 
@@ -224,7 +224,7 @@ def test_a_real_model(model: RealModel, llama_cpp: LlamaCpp, tmp_path: Path) -> 
     for path in (model.hf, model.bf16_gguf):
         base = read_base_model(path)
         output = tmp_path / f"{base.format}.gguf"
-        outputs += write(plan(adapter, base, Deployment("model", untie=True)), adapter, base, output)
+        outputs += write(plan(adapter, base, Deployment("model", untie=True)), output)
     ours, theirs = (read_gguf_header(output.path) for output in outputs)
     assert ours.by_name.keys() == theirs.by_name.keys()
     for name, tensor in ours.by_name.items():
@@ -290,7 +290,7 @@ def _gguf(directory: Path, tmp_path: Path) -> Path:
     tensors = tuple(tensor.planned(tensor.name) for tensor in base_tensors(base))
     path = tmp_path / "plain.gguf"
     with path.open("wb") as file:
-        write_gguf(PlannedFile(tensors, base_key_values(base, tensors)), file, lambda _: None)
+        write_gguf(PlannedFile("model", tensors, base_key_values(base, tensors)), file, lambda _: None)
     return path
 
 

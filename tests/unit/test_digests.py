@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.digests import adapter_digest, base_digest
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from fixtures.generated import write_safetensors
 from tests.rules.specimens import HIDDEN, write_gguf
 

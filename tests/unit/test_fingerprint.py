@@ -8,9 +8,9 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 from ml_dtypes import bfloat16
 
+from converter.derive.base_model import read_base_model
 from converter.errors import ConverterError
 from converter.fingerprint import fingerprint
-from converter.read.base_model import read_base_model
 from fixtures.generated import write_safetensors
 from fixtures.tiny import CONFIGS, MORE, UNTIED_FOR_GOOD, TinyModel
 from tests.rules.specimens import HIDDEN, N_HEAD, VOCAB, write_gguf, write_huggingface

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from converter.architectures import Architecture
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.rope import Rope, rope_of
 from converter.diagnostics import WHOLE_BASE, BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.rope import Rope, rope_of
 
 Test = Callable[[object], bool]
 Setting = tuple[str, object, str]  # its name, its value, and what is wanted of it

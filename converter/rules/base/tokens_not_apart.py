@@ -9,11 +9,11 @@ or half a surrogate pair in it; save the tokenizer again beside the adapter.
 
 from collections.abc import Iterator, Mapping
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.vocabulary import Vocabulary, base_tokens, vocabulary_of
 from converter.diagnostics import MODEL, WHOLE_BASE, BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 from converter.read.tokenizer import read_tokenizer
-from converter.read.vocabulary import Vocabulary, base_tokens, vocabulary_of
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:

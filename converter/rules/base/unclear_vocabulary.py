@@ -9,10 +9,10 @@ the base's own if no token was added.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.vocabulary import vocabulary_of
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.vocabulary import vocabulary_of
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:

@@ -7,9 +7,9 @@ What to do: save the adapter again with PEFT's save_pretrained, in float32, floa
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 from converter.dtypes import SAFETENSORS_ITEMSIZE
-from converter.read.adapter import Adapter
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:

@@ -9,8 +9,8 @@ What to do: name the base with --base. If the layer is lost, save the adapter ag
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
 from converter.diagnostics import NoBaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
 from converter.rules.promised import Promise, in_layer, layer_of, promise_of
 
 

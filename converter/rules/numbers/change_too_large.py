@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from math import prod
 from typing import Final
 
+from converter.derive.adapter import Adapter, LoraPair
 from converter.diagnostics import EVERY, LORA, Kind, Problem, Rule, Severity, ValuesCheck
-from converter.read.adapter import Adapter, LoraPair
 
 _LARGEST: Final = 1e3  # root mean square; a thousand times what a forward pass of usual width still bears
 _LARGEST_NORM_F16: Final = 1e3  # of lora_A, which an input of norm 65 makes too large for F16

@@ -8,9 +8,10 @@ import pytest
 from gguf import GGUFReader
 
 from converter.conversion import plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
+from converter.derive.locate import read_initial_adapter
 from converter.diagnostics import Deployment
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from tests.rules.specimens import N_LAYER, PREFIX, SHAPES, Specimen, lora
 from tests.unit.conversion import LORA, MODEL, values_of, write_base
 
@@ -56,9 +57,9 @@ def test_what_training_began_with_is_subtracted(case: str, deployment: Deploymen
     path = write_base(tmp_path / "base.gguf")
     it = specimen(tmp_path / "adapter", 1, path, init_lora_weights="lora_ga", **config)
     began = specimen(tmp_path / "began", 2, path, init_lora_weights="lora_ga", **config)
-    adapter = replace(read_adapter(it.directory), initial=read_adapter(began.directory))
+    adapter = replace(read_adapter(it.directory), initial=read_initial_adapter(began.directory))
     base, output = read_base_model(path), tmp_path / "out.gguf"
-    write(plan(adapter, base, deployment), adapter, base, output)
+    write(plan(adapter, base, deployment), output)
     for name, tensor in TENSORS.items():
         wanted = delta(it, name, scales[name]) - delta(began, name, scales[name])
         found = of_lora(output, tensor) if deployment == LORA else values_of(output, tensor) - values_of(path, tensor)

@@ -11,10 +11,11 @@ import pytest
 from gguf import GGUFReader
 
 from converter.conversion import Refused
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.planning.changes import changes_of
 from converter.planning.lora import common_alpha
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
+from converter.planning.plan_data import plan_data
 from tests.rules.specimens import PREFIX, SHAPES, Specimen, lora
 from tests.unit.conversion import LORA, convert, tensors_of, values_of, write_base
 
@@ -160,4 +161,4 @@ def test_only_a_hub_name_is_told_of_the_base(
     told = [fields[f"general.base_model.0.{key}"] for key in ("name", "organization", "repo_url") if expected]
     assert tuple(field.contents() for field in told) == (expected or ())
     assert any(key.startswith("general.base_model") for key in fields) == bool(expected)
-    assert "/home/someone" not in json.dumps(planned.as_data())
+    assert "/home/someone" not in json.dumps(plan_data(planned))

@@ -16,11 +16,13 @@ from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from converter.architectures import NAMES, Architecture, architecture_named
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel, read_base_model
 from converter.planning.rope import rope_factors, rope_key_values
-from converter.read.base_model import BaseModel, read_base_model
-from converter.read.rope import rope_fault
+from converter.rules.base import rope_not_read
 from tests.rules.specimens import HEAD_DIM, HIDDEN, N_HEAD, write_huggingface
 
+NO_ADAPTER = Adapter(Path(), None, (), (), ())
 N_CONTEXT, N_ORIGINAL, THETA = 512, 64, 5e5
 # Numbers that are nobody's default. A type that an architecture's table names and that isn't here fails.
 FIELDS: Mapping[str, list[dict[str, Any]]] = {
@@ -58,7 +60,7 @@ def test_frequencies_are_those_of_transformers(
 ) -> None:
     rope = {"rope_type": kind, "rope_theta": THETA, **fields}
     base = with_rope(tmp_path, architecture, rope)
-    assert rope_fault(base) is None
+    assert not list(rope_not_read.check(NO_ADAPTER, base))
     inverse, attention = of_transformers(rope)
     found = of_gguf(base)
     np.testing.assert_allclose(found[0], inverse, rtol=1e-6)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from converter.read.adapter import read_adapter
+from converter.derive.adapter import read_adapter
 
 CASES = list(product([False, True], [{}, {"q": 3, "first.v": 5}], [{}, {"q": 2, "v": 9}]))
 

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 
 from converter.checking import check_adapter
 from converter.conversion import Refused
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.errors import JUDGED_BAD, ConverterError
 from converter.fingerprint import fingerprint
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from converter.training import run, trainer
 from converter.training.data import read_samples, split_samples
 from converter.training.head import untie
