@@ -58,11 +58,9 @@ def _with_original_length(
 ) -> Mapping[str, object]:
     """LongRoPE's and YaRN's original length may stand beside the fields; else it is the context's."""
     name = "original_max_position_embeddings"
-    length = (
-        fields.get(name)
-        or architecture.setting(config, name)
-        or architecture.setting(config, "max_position_embeddings")
-    )
+    context = architecture.setting(config, "max_position_embeddings")
+    stated = (fields.get(name), architecture.setting(config, name))
+    length = next((value for value in stated if value is not None), context)
     return {**{key: value for key, value in fields.items() if value is not None}, name: length}
 
 

@@ -1,6 +1,7 @@
-"""Whether bytes of the base that are only copied hold NaN or infinity: one such number spreads over every logit.
+"""Whether what is written holds NaN, infinity, or a number that a norm would square to infinity.
 
-Of block types the scales are looked at, for the rest are integers: the block structs in ggml/src/ggml-common.h of
+One such number spreads over every logit. An adapter's are refused before (NM001, NM004), so they are the base's. Of
+block types the scales are looked at, for the rest are integers: the block structs in ggml/src/ggml-common.h of
 https://github.com/ggml-org/llama.cpp.
 """
 
@@ -15,12 +16,13 @@ from converter.errors import ConverterError
 
 NOT_FINITE_CODE: Final = "NM012"
 
-# Each float type's integer of the same size, and the exponent of NaN and infinity.
-_EXPONENTS: Final[Mapping[str, tuple[str, int]]] = {
-    "F64": ("<u8", 0x7FF0_0000_0000_0000),
-    "F32": ("<u4", 0x7F80_0000),
+# Each float type's integer of the same size, and the bits of 2^60, whose square times a width is near float32's end. Of
+# F16's numbers only infinity is that large.
+_LIMITS: Final[Mapping[str, tuple[str, int]]] = {
+    "F64": ("<u8", 0x43B0_0000_0000_0000),
+    "F32": ("<u4", 0x5D80_0000),
     "F16": ("<u2", 0x7C00),
-    "BF16": ("<u2", 0x7F80),
+    "BF16": ("<u2", 0x5D80),
 }
 # Where the F16 scales of a block lie. IQ1_M spreads its own over the block, NVFP4 and MXFP4 have scales of 8 bits.
 _SCALES: Final[Mapping[str, tuple[int, ...]]] = {
@@ -32,27 +34,27 @@ _SCALES: Final[Mapping[str, tuple[int, ...]]] = {
 
 
 def refuse_non_finite(data: bytes | memoryview, ggml_type: GgmlType, name: str) -> None:
-    """Raise ConverterError with code NM012, status 2, where whole blocks of the base hold NaN or infinity."""
+    """Raise ConverterError with code NM012, status 2, where whole blocks hold such a number."""
     if not is_finite(data, ggml_type):
         raise ConverterError(
-            f"{NOT_FINITE_CODE}: {name}: the base's own numbers are NaN or infinite there; get it again"
+            f"{NOT_FINITE_CODE}: {name}: the base's own numbers are NaN, infinite or beyond 1e18 there; get it again"
         )
 
 
 def is_finite(data: bytes | memoryview, ggml_type: GgmlType) -> bool:
-    """Whether whole blocks of a type hold neither NaN nor infinity, as far as their floats tell."""
+    """Whether whole blocks of a type hold no such number, as far as their floats tell."""
     name = ggml_type.name
-    if name in _EXPONENTS:
-        form, exponent = _EXPONENTS[name]
-        return _are_below(np.frombuffer(data, form), exponent)
-    form, exponent = _EXPONENTS["F16"]
+    if name in _LIMITS:
+        form, limit = _LIMITS[name]
+        return _are_below(np.frombuffer(data, form), limit)
+    form, limit = _LIMITS["F16"]
     for offset in _SCALES.get(name, ()):
         block = np.dtype({"names": ["d"], "formats": [form], "offsets": [offset], "itemsize": ggml_type.type_size})
-        if not _are_below(np.frombuffer(data, block)["d"], exponent):
+        if not _are_below(np.frombuffer(data, block)["d"], limit):
             return False
     return True
 
 
-def _are_below(words: npt.NDArray[np.unsignedinteger[Any]], exponent: int) -> bool:
+def _are_below(words: npt.NDArray[np.unsignedinteger[Any]], limit: int) -> bool:
     # Doubled, a number loses its sign: what is left is ordered as magnitudes are.
-    return not words.size or int((words + words).max()) < 2 * exponent
+    return not words.size or int((words + words).max()) < 2 * limit

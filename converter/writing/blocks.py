@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from converter.dtypes import F64
+from converter.dtypes import F64, GGML_BY_NAME
 from converter.errors import ConverterError
 from converter.evaluation.encode import decode, encode
 from converter.evaluation.finite import refuse_non_finite
@@ -63,7 +63,7 @@ def blocks(tensor: PlannedTensor, kept: DeltaKept, n_elements: int = BLOCK_N_ELE
     """
     match tensor.source:
         case CopiedBytes(_, stored):
-            yield from _copied(stored, tensor)
+            yield from _copied(stored, tensor.name)
         case Stacked(parts):
             for part in parts:
                 matrix = replace(tensor, shape=tensor.shape[1:], source=part)
@@ -80,11 +80,12 @@ def _bytes(array: Array) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _copied(stored: StoredTensor, tensor: PlannedTensor) -> Iterator[bytes]:
-    step = _COPY_NBYTES // tensor.type.type_size * tensor.type.type_size
+def _copied(stored: StoredTensor, name: str) -> Iterator[bytes]:
+    ggml_type = GGML_BY_NAME[stored.dtype]
+    step = _COPY_NBYTES // ggml_type.type_size * ggml_type.type_size
     for begin in range(0, stored.nbytes, step):
         chunk = read_bytes(stored.path, stored.offset + begin, min(step, stored.nbytes - begin))
-        refuse_non_finite(chunk, tensor.type, tensor.name)
+        refuse_non_finite(chunk, ggml_type, name)
         yield chunk
 
 
@@ -112,7 +113,9 @@ def _computed(tensor: PlannedTensor, rows: MatrixRows, kept: DeltaKept, n_elemen
 
 def _encoded(served: Doubles, base: Doubles, tensor: PlannedTensor) -> Array:
     try:
-        return encode(served, tensor.type, tensor.name)
+        encoded = encode(served, tensor.type, tensor.name)
     except ConverterError:
         refuse_non_finite(_bytes(base), F64, tensor.name)  # then it's no fault of the adapter's
         raise
+    refuse_non_finite(_bytes(encoded), tensor.type, tensor.name)
+    return encoded

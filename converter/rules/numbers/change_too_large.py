@@ -42,8 +42,11 @@ def _of_pair(pair: LoraPair, a: float, b: float) -> Iterator[Problem]:
     found = abs(pair.scaling) * a * b / n_elements**0.5
     if found > _LARGEST:
         yield _problem(pair.module, found, "a weight of its delta")
-    elif a > (_LARGEST_NORM_F16 if pair.b.tensor.dtype == "F16" else _LARGEST_NORM):
-        yield Problem(pair.a.key, f"has the norm {a:.3g}, beyond what {pair.b.tensor.dtype} lora_B bears", LORA)
+    elif a > (_LARGEST_NORM_F16 if pair.b.tensor.dtype == "F16" else _LARGEST_NORM) or b > _LARGEST_NORM:
+        message = (
+            f"has the norm {a:.3g} beside a lora_B of {pair.b.tensor.dtype} and {b:.3g}, which overflow in between"
+        )
+        yield Problem(pair.a.key, message, LORA)
 
 
 def _problem(where: str, found: float, what: str, blocks: frozenset[Kind] = EVERY) -> Problem:
