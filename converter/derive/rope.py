@@ -6,6 +6,7 @@ wrote ``rope_theta``, ``rope_local_base_freq`` and ``rope_scaling``. What the ty
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 from converter.architectures import Architecture
 from converter.derive.base_model import BaseModel
@@ -25,7 +26,7 @@ class Rope:
     def number(self, field: str, otherwise: float) -> float:
         """A field's number, or ``otherwise`` where it has none."""
         value = self.fields.get(field)
-        return float(value) if isinstance(value, int | float) else otherwise
+        return _float(value) if isinstance(value, int | float) else otherwise
 
 
 def rope_of(base: BaseModel) -> Rope | None:
@@ -41,7 +42,7 @@ def rope_of(base: BaseModel) -> Rope | None:
     return Rope(
         "longrope" if stated == "su" else stated,
         _number(everywhere.get("rope_theta"), architecture.setting(config, "rope_theta")),
-        float(local) if isinstance(local, int | float) else None,
+        _float(local) if isinstance(local, int | float) else None,
         _number(everywhere.get("partial_rotary_factor"), _partial(architecture, config)),
         _type(windowed),
         _with_original_length(everywhere, config, architecture),
@@ -57,11 +58,9 @@ def _with_original_length(
 ) -> Mapping[str, object]:
     """LongRoPE's and YaRN's original length may stand beside the fields; else it is the context's."""
     name = "original_max_position_embeddings"
-    length = (
-        fields.get(name)
-        or architecture.setting(config, name)
-        or architecture.setting(config, "max_position_embeddings")
-    )
+    context = architecture.setting(config, "max_position_embeddings")
+    stated = (fields.get(name), architecture.setting(config, name))
+    length = next((value for value in stated if value is not None), context)
     return {**{key: value for key, value in fields.items() if value is not None}, name: length}
 
 
@@ -71,7 +70,15 @@ def _mapping(value: object) -> Mapping[str, object]:
 
 def _number(value: object, otherwise: object) -> float:
     value = otherwise if value is None else value
-    return float(value) if isinstance(value, int | float) else 0.0
+    return _float(value) if isinstance(value, int | float) else 0.0
+
+
+def _float(value: float) -> float:
+    """The number; infinity for a whole one that no float holds."""
+    try:
+        return float(value)
+    except OverflowError:
+        return inf
 
 
 def _partial(architecture: Architecture, config: Mapping[str, object]) -> object:

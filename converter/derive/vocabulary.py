@@ -121,7 +121,6 @@ def _compared(n_base: int, n_trained: int | None, tokenizer: Tokenizer | None, t
     differing, n_shared = _differing(tokenizer, changes, tokens, n_rows)
     return replace(
         vocabulary,
-        unclear=_twice(changes, tokens),
         changes=changes,
         differing=differing,
         n_shared=n_shared,
@@ -177,16 +176,6 @@ def _differing(
     differing = [i for i, text in own.items() if i >= n or not _is_same(text, tokens.texts[i])]
     renamed = [change.id for change in changes if not change.is_new and change.before != change.text]
     return tuple(sorted((*differing, *renamed))), len(own) + len(added)
-
-
-def _twice(changes: tuple[TokenChange, ...], tokens: BaseTokens) -> str | None:
-    """Two ids with one text would end llama.cpp (GGML_ASSERT in llama_vocab::impl::load)."""
-    changed = {change.id for change in changes}
-    texts = {change.text: change.id for change in changes if change.text != change.before}
-    for i, text in enumerate(tokens.texts if texts else ()):
-        if text in texts and i not in changed:
-            return f"gives {text!r} the id {texts[text]}, which is {i} in the base"
-    return None
 
 
 # --- The base's tokens ------------------------------------------------------------------------------------------------

@@ -12,10 +12,13 @@ import numpy.typing as npt
 
 from converter.dtypes import GgmlType
 from converter.errors import ConverterError, RuleBroken
+from converter.evaluation.finite import is_finite
 from converter.values.rows import FLOAT_DTYPES, Array, dequantize
 
-# The largest magnitude a type can hold; Q8_0 keeps each block's scale, amax / 127, as F16.
-_LARGEST: Final = {"F16": 65504.0, "Q8_0": 65504.0 * 127, "F32": 3.4028234663852886e38, "BF16": 3.3895313892515355e38}
+_LARGEST_FLOAT32: Final = 3.4028234663852886e38
+# The largest magnitude a type can hold; Q8_0 keeps each block's scale, amax / 127, as F16. Of other block types the
+# written scales are looked at.
+_LARGEST: Final = {"F16": 65504.0, "Q8_0": 65504.0 * 127, "F32": _LARGEST_FLOAT32, "BF16": 3.3895313892515355e38}
 
 OVERFLOW_CODE: Final = "NM010"
 
@@ -30,7 +33,10 @@ def encode(values: npt.NDArray[np.float64], ggml_type: GgmlType, name: str) -> A
         return _to_bfloat16(values)
     if ggml_type.is_float:
         return values.astype(FLOAT_DTYPES[ggml_type.name])
-    return _quantize(values.astype(np.float32), ggml_type)
+    blocks = _quantize(values.astype(np.float32), ggml_type)
+    if not is_finite(np.ascontiguousarray(blocks).data, ggml_type):
+        raise _too_large(_largest_in(values), ggml_type, name)
+    return blocks
 
 
 def decode(encoded: Array, ggml_type: GgmlType) -> Array:
@@ -39,16 +45,18 @@ def decode(encoded: Array, ggml_type: GgmlType) -> Array:
 
 
 def _refuse_overflow(values: npt.NDArray[np.float64], ggml_type: GgmlType, name: str) -> None:
-    largest = _LARGEST.get(ggml_type.name)
-    if largest is None or not values.size:
-        return
-    found = max(values.max(), -values.min())
-    if not found <= largest:  # NaN is refused too
-        raise RuleBroken(
-            OVERFLOW_CODE,
-            name,
-            f"a merged value of {found:.6g} is beyond {ggml_type.name}'s {largest:.6g}; use --outtype f32",
-        )
+    found = _largest_in(values)
+    if not found <= _LARGEST.get(ggml_type.name, _LARGEST_FLOAT32):  # NaN is refused too
+        raise _too_large(found, ggml_type, name)
+
+
+def _largest_in(values: npt.NDArray[np.float64]) -> float:
+    return float(max(values.max(), -values.min())) if values.size else 0.0
+
+
+def _too_large(found: float, ggml_type: GgmlType, name: str) -> RuleBroken:
+    limit = f"{ggml_type.name}'s {_LARGEST[ggml_type.name]:.6g}" if ggml_type.name in _LARGEST else ggml_type.name
+    return RuleBroken(OVERFLOW_CODE, name, f"a merged value of {found:.6g} is beyond {limit}; use --outtype f32")
 
 
 def _to_bfloat16(values: npt.NDArray[np.float64]) -> Array:

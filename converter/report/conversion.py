@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from converter.planning.conversion_plan import ConversionPlan, PlannedFile, PlannedTensor
 from converter.planning.plan_data import plan_data
 from converter.report.printable import printable
+from converter.report.sizes import size_text
 from converter.sources import (
     CopiedBytes,
     Filled,
@@ -27,17 +28,6 @@ from converter.sources import (
 
 if TYPE_CHECKING:
     from converter.conversion import Written
-
-_UNITS = ("B", "kB", "MB", "GB", "TB")
-
-
-def size_text(nbytes: float) -> str:
-    """A size in decimal units, as ``ls -h --si`` shows it."""
-    for unit in _UNITS:
-        if nbytes < 1000 or unit == _UNITS[-1]:
-            return f"{nbytes:.0f} {unit}" if unit == "B" or nbytes >= 100 else f"{nbytes:.1f} {unit}"
-        nbytes /= 1000
-    raise AssertionError
 
 
 def plan_text(plan: ConversionPlan) -> str:

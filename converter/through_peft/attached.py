@@ -3,7 +3,6 @@
 PEFT: peft/utils/save_and_load.py and BaseTuner in peft/tuners/tuners_utils.py, version 0.21.2.
 """
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -20,6 +19,7 @@ from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError, RuleBroken
 from converter.peft_config import read_peft_config
 from converter.through_peft.shell import matrices_of, shell_of
+from converter.transformers_base import without_warnings
 
 NOT_LOADED_CODE: Final = "CF011"
 _NAME: Final = "default"
@@ -40,20 +40,12 @@ def tuner_layers(adapter: Adapter, base: BaseModel) -> Iterator[tuple[str, BaseT
 def peft_failures(adapter: Adapter) -> Iterator[None]:
     """PEFT without its warnings; what it can't load is the adapter's fault."""
     try:
-        with quiet():
+        with without_warnings():
             yield
     except ImportError as error:
         raise ConverterError(f"{adapter.path}: PEFT lacks a package for this adapter: {error}") from error
     except FAILURES as error:
         raise _not_loaded(adapter, f"PEFT can't load it: {one_line(error)}") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings of PEFT and torch: what they warn of is judged here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def one_line(error: Exception) -> str:

@@ -9,7 +9,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from converter.errors import RuleBroken
-from converter.through_peft.attached import FAILURES, one_line, quiet
+from converter.through_peft.attached import FAILURES, one_line
+from converter.transformers_base import without_warnings
 
 MERGE_DIFFERS_CODE: Final = "CF010"
 # Of the delta: PEFT computes some methods in float32 (C3A 1.3e-7, DEFT 1.5e-6), most come to 1e-13 and less.
@@ -26,7 +27,7 @@ def merged(module: str, layer: BaseTunerLayer) -> Parameters:
     Raises RuleBroken where PEFT can't merge, or merges into something else than the unmerged layer computes.
     """
     try:
-        with quiet():
+        with without_warnings():
             parameters, off = _merged_copy(layer)
     except FAILURES as error:
         raise _refused(module, f"PEFT can't merge it: {one_line(error)}") from error

@@ -7,6 +7,7 @@ from converter.derive.base_model import BaseModel
 from converter.diagnostics import OPTIONS
 from converter.report.commands import conversion_command
 from converter.report.documentation import rule_named
+from converter.report.sizes import size_text
 from converter.training.data import Use
 from converter.training.planned import Deployable, Planned
 from converter.training.report import Data, TrainingReport
@@ -55,12 +56,7 @@ def deployable_words(deployable: Deployable) -> str:
     if deployable.refused_by:
         rules = (f"{code} {rule.name}" if (rule := rule_named(code)) else code for code in deployable.refused_by)
         return f"no: {', '.join(rules)}"
-    return "yes" if deployable.nbytes is None else f"yes, {megabytes(deployable.nbytes)}"
-
-
-def megabytes(nbytes: int) -> str:
-    """A size for people, in decimal megabytes."""
-    return f"{nbytes / 1e6:,.1f} MB" if nbytes < 1e8 else f"{nbytes / 1e6:,.0f} MB"
+    return "yes" if deployable.nbytes is None else f"yes, {size_text(deployable.nbytes)}"
 
 
 def told_after(report: TrainingReport, settings: TrainingSettings) -> Iterator[str]:
@@ -74,7 +70,7 @@ def told_after(report: TrainingReport, settings: TrainingSettings) -> Iterator[s
     yield f"forgetting perplexity on general text {general.base:.2f} -> {general.adapter:.2f} ({change:+.1%})"
     noted = f", with {', '.join(report.warnings)}" if report.warnings else ""
     yield f"gate       passed for {settings.deployment.options}{noted}"
-    yield f"saved      {settings.output} ({megabytes(report.adapter_nbytes)})"
+    yield f"saved      {settings.output} ({size_text(report.adapter_nbytes)})"
     command = conversion_command(str(settings.output), str(settings.base), settings.deployment.kind)
     yield f"next       {command}"
 

@@ -10,7 +10,10 @@ from typing import Final
 
 import numpy as np
 
+from converter.dtypes import F64, GGML_BY_NAME
+from converter.errors import ConverterError
 from converter.evaluation.encode import decode, encode
+from converter.evaluation.finite import refuse_non_finite
 from converter.evaluation.matrices import BLOCK_N_ELEMENTS, MatrixRows, matrix_rows, ranges
 from converter.evaluation.rows import Doubles, doubles, is_stored_as, stored_values
 from converter.planning.conversion_plan import PlannedTensor
@@ -19,7 +22,7 @@ from converter.read.stored import StoredTensor
 from converter.sources import CopiedBytes, Merged, Placed, Rows, Stacked, WideEmbedding
 from converter.values.rows import Array
 
-_COPY_NBYTES: Final = 1 << 22
+_COPY_NBYTES: Final = 1 << 20  # stays in a core's cache while it is looked through
 
 
 @dataclass(slots=True)
@@ -60,7 +63,7 @@ def blocks(tensor: PlannedTensor, kept: DeltaKept, n_elements: int = BLOCK_N_ELE
     """
     match tensor.source:
         case CopiedBytes(_, stored):
-            yield from _copied(stored)
+            yield from _copied(stored, tensor.name)
         case Stacked(parts):
             for part in parts:
                 matrix = replace(tensor, shape=tensor.shape[1:], source=part)
@@ -77,25 +80,42 @@ def _bytes(array: Array) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _copied(stored: StoredTensor) -> Iterator[bytes]:
-    for begin in range(0, stored.nbytes, _COPY_NBYTES):
-        yield read_bytes(stored.path, stored.offset + begin, min(_COPY_NBYTES, stored.nbytes - begin))
+def _copied(stored: StoredTensor, name: str) -> Iterator[bytes]:
+    ggml_type = GGML_BY_NAME[stored.dtype]
+    step = _COPY_NBYTES // ggml_type.type_size * ggml_type.type_size
+    for begin in range(0, stored.nbytes, step):
+        chunk = read_bytes(stored.path, stored.offset + begin, min(step, stored.nbytes - begin))
+        refuse_non_finite(chunk, ggml_type, name)
+        yield chunk
 
 
 def _rows(tensor: PlannedTensor, source: Rows, n_elements: int) -> Iterator[Array]:
     keeps_type = is_stored_as(source, tensor.type.name)
     for begin, end in ranges(tensor.shape, n_elements):
         if keeps_type:
-            yield stored_values(source, begin, end)
+            values = stored_values(source, begin, end)
+            refuse_non_finite(_bytes(values), tensor.type, tensor.name)
+            yield values
         else:
-            yield encode(doubles(source, begin, end), tensor.type, tensor.name)
+            values = doubles(source, begin, end)
+            yield _encoded(values, values, tensor)
 
 
 def _computed(tensor: PlannedTensor, rows: MatrixRows, kept: DeltaKept, n_elements: int) -> Iterator[Array]:
     for begin, end in ranges(tensor.shape, n_elements):
         served, base = rows(begin, end)
-        encoded = encode(served, tensor.type, tensor.name)
+        encoded = _encoded(served, base, tensor)
         if base is not served:
             rounded = decode(encoded, tensor.type)
             kept.add(np.subtract(rounded, served, dtype=np.float64), np.subtract(served, base, out=base))
         yield encoded
+
+
+def _encoded(served: Doubles, base: Doubles, tensor: PlannedTensor) -> Array:
+    try:
+        encoded = encode(served, tensor.type, tensor.name)
+    except ConverterError:
+        refuse_non_finite(_bytes(base), F64, tensor.name)  # then it's no fault of the adapter's
+        raise
+    refuse_non_finite(_bytes(encoded), tensor.type, tensor.name)
+    return encoded

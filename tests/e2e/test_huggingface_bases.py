@@ -20,6 +20,7 @@ from gguf.quants import dequantize
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from converter.architectures import Architecture, architecture_of_model_type
 from converter.checking import check_adapter
 from converter.conversion import Written, plan, write
 from converter.derive.adapter import read_adapter
@@ -52,6 +53,12 @@ MODELS = [
     for name, tied in product(NAMES, (True, False))
     if name not in (UNTIED_FOR_GOOD if tied else TIED_FOR_GOOD)
 ]
+
+
+def architecture_of(name: str) -> Architecture:
+    found = architecture_of_model_type({**CONFIGS, **MORE}[name][0])
+    assert found
+    return found
 
 
 @pytest.mark.parametrize("model", MODELS, ids=str)
@@ -108,16 +115,20 @@ ROPES: Mapping[str, Mapping[str, object]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "rope"),
-    [
-        *product(("llama", "mistral"), ROPES),
-        *product(("granite",), ("linear", "yarn", "llama3")),
-        *product(("smollm3", "starcoder2", "olmo2", "stablelm"), ("linear", "yarn")),
-        *product(("qwen2", "qwen3", "qwen3moe", "gemma", "gemma2"), ("linear", "yarn", "yarn-attention")),
-        ("gemma3", "linear"),
-    ],
-)
+# Every type that an architecture's table names is tried on its tiny models; test_longrope has its own way of telling.
+ROPES_OF: Mapping[str, tuple[str, ...]] = {
+    "linear": ("linear",),
+    "yarn": ("yarn", "yarn-attention"),
+    "llama3": ("llama3",),
+    "longrope": (),
+}
+ROPE_CASES = [
+    *((name, rope) for name in NAMES for kind in architecture_of(name).rope for rope in ROPES_OF[kind]),
+    ("llama", "old-names"),
+]
+
+
+@pytest.mark.parametrize(("name", "rope"), ROPE_CASES)
 def test_rope_scaling(name: str, rope: str, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     directory = _directory(TinyModel(name, tied=name not in UNTIED_FOR_GOOD), tmp_path)
     plain = _transformers(directory)
@@ -126,6 +137,19 @@ def test_rope_scaling(name: str, rope: str, llama_cpp: LlamaCpp, tmp_path: Path)
     assert _kl(plain, scaled) > 1e-3  # the scaling is felt
     floor = 1e-10 + (GELU_FLOOR if name.startswith(("gemma", "starcoder2")) else 0.0)
     assert _kl(scaled, _llama_cpp(llama_cpp, _gguf(directory, tmp_path))) < floor
+
+
+def test_windowed_layers_rotate_by_a_base_of_their_own(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    directory = _directory(TinyModel("gemma3"), tmp_path)
+    plain = _transformers(directory)
+    _edit_config(directory, _local_theta, 50.0)
+    changed = _transformers(directory)
+    assert _kl(plain, changed) > 1e-3
+    assert _kl(changed, _llama_cpp(llama_cpp, _gguf(directory, tmp_path))) < 1e-10 + GELU_FLOOR
+
+
+def _local_theta(config: dict[str, Any], theta: float) -> None:
+    config["rope_parameters"]["sliding_attention"]["rope_theta"] = theta
 
 
 def _new_rope(config: dict[str, Any], scaling: Mapping[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from converter.errors import COULD_NOT, JUDGED_BAD, ConverterError
 from converter.fingerprint import KEY as FINGERPRINT_KEY
 from converter.fingerprint import fingerprint
 from converter.planning.plan_data import plan_digest
+from fixtures.generated import write_safetensors
 from tests.rules.bad.checkpoints import weights, write_checkpoint
 from tests.rules.specimens import (
     EMBEDDING,
@@ -25,7 +27,6 @@ from tests.rules.specimens import (
     Specimen,
     embedding_lora,
     head_lora,
-    lora,
     tensor,
     write_huggingface,
 )
@@ -112,8 +113,17 @@ def test_a_huggingface_base_is_written_as_it_is_stored(specimen: Specimen, tmp_p
     assert tensors["blk.0.attn_norm.weight"].tensor_type == GGMLQuantizationType.F32
 
 
+def put(base: Path | None, tensor: str, data: bytes) -> None:
+    """Overwrite the last bytes of a tensor of the base."""
+    assert base
+    stored = tensors_of(base)[tensor]
+    with base.open("r+b") as file:
+        file.seek(stored.data_offset + stored.n_bytes - len(data))
+        file.write(data)
+
+
 def test_a_value_beyond_the_type_stops_the_run(specimen: Specimen, tmp_path: Path) -> None:
-    specimen.tensors |= {key: scaled(value, 1e4) for key, value in lora(UP, 32, 96).items()}
+    put(specimen.base, "blk.1.ffn_down.weight", struct.pack("<f", 7e4))
     deployment = Deployment("model", outtype="f16")
     with pytest.raises(Refused, match="NM010") as refused:
         convert(specimen, tmp_path / "model.gguf", deployment)
@@ -123,6 +133,34 @@ def test_a_value_beyond_the_type_stops_the_run(specimen: Specimen, tmp_path: Pat
     assert refused.value.status == JUDGED_BAD
     assert not (tmp_path / "model.gguf").exists()
     convert(specimen, tmp_path / "model.gguf", Deployment("model", outtype="f32"))
+
+
+NAN, INFINITY, HUGE = (struct.pack("<f", value) for value in (float("nan"), float("-inf"), 3e38))
+# Of each: the number's bytes, at the end of a tensor that the adapter doesn't touch, or of one that it does.
+BROKEN = [(name, data) for name in ("token_embd", "blk.1.ffn_down", "output_norm") for data in (NAN, INFINITY, HUGE)]
+
+
+@pytest.mark.parametrize(("name", "data"), BROKEN)
+def test_a_base_that_is_broken_is_no_fault_of_the_adapter(
+    name: str, data: bytes, specimen: Specimen, tmp_path: Path
+) -> None:
+    put(specimen.base, f"{name}.weight", data)
+    for outtype in ("auto", "f16", "q8_0"):
+        with pytest.raises(ConverterError, match=rf"^NM012: {name}\.weight: the base's own numbers") as refused:
+            convert(specimen, tmp_path / "model.gguf", Deployment("model", outtype=outtype))
+        assert refused.value.status == COULD_NOT
+        assert not (tmp_path / "model.gguf").exists()
+    convert(specimen, tmp_path / "lora.gguf")  # which has nothing of the base
+
+
+def test_a_directory_that_is_broken_is_told_too(specimen: Specimen, tmp_path: Path) -> None:
+    """Of a checkpoint rows are put in order, and vectors become F32: these are no copies."""
+    for key in ("model.layers.0.self_attn.k_proj.weight", "model.norm.weight"):
+        specimen.base = write_checkpoint(tmp_path / "base")
+        dtype, shape, values = weights()[key]
+        write_safetensors(specimen.base / "model.safetensors", {**weights(), key: (dtype, shape, values[:-4] + NAN)})
+        with pytest.raises(ConverterError, match=r"^NM012: "):
+            convert(specimen, tmp_path / "model.gguf", MODEL)
 
 
 def test_a_delta_that_rounding_loses_stops_the_run(specimen: Specimen, tmp_path: Path) -> None:

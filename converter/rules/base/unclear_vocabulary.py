@@ -1,8 +1,7 @@
 """Head or embedding have another number of rows than the base's, and nothing says which rows are tokens.
 
 Why it matters: rows beyond the base's are new tokens, which a model must have, or padding, which llama.cpp's converter
-cuts off (Gemma 3: 262,208 rows of 262,144 tokens). Only the tokenizer tells, and a token that has two ids ends
-llama.cpp with a failed assertion.
+cuts off (Gemma 3: 262,208 rows of 262,144 tokens). Only the tokenizer tells.
 
 What to do: put the tokenizer that the adapter was trained with beside it (`tokenizer.save_pretrained(ADAPTER)`), or
 the base's own if no token was added.

@@ -9,7 +9,18 @@ from converter.derive.adapter import rank_of, read_adapter, scaling
 from converter.derive.adapter_keys import parse_key
 from converter.errors import COULD_NOT, ConverterError
 from converter.read.adapter_config import AdapterConfig, read_adapter_config
-from tests.rules.specimens import EMBEDDING, HEAD, RANK, Specimen, embedding_lora, head_lora
+from tests.rules.specimens import (
+    EMBEDDING,
+    HEAD,
+    HIDDEN,
+    PREFIX,
+    RANK,
+    VOCAB,
+    Specimen,
+    embedding_lora,
+    head_lora,
+    tensor,
+)
 
 UP = "model.layers.0.mlp.up_proj"
 KEYS = {
@@ -99,6 +110,35 @@ def test_a_tied_pair_shares_flag_and_scale(fields: dict[str, object], tied: bool
     specimen.tensors |= head_lora() | embedding_lora()
     specimen.write()
     assert read_adapter(specimen.directory).is_tied_pair is tied
+
+
+@pytest.mark.parametrize("module", [HEAD, EMBEDDING])
+def test_magnitudes_part_a_tied_pair(module: str, specimen: Specimen) -> None:
+    """They are of the embedding's columns, and of the head's rows."""
+    specimen.config |= {"ensure_weight_tying": True, "use_dora": True}
+    specimen.tensors |= head_lora() | embedding_lora() | {f"{module}.lora_magnitude_vector": tensor(HIDDEN)}
+    specimen.write()
+    assert not read_adapter(specimen.directory).is_tied_pair
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_named_ends_are_one_only_if_they_were_trained_so(tied: bool, specimen: Specimen) -> None:
+    specimen.config |= {"modules_to_save": ["embed_tokens", "lm_head"], "ensure_weight_tying": tied}
+    specimen.tensors |= {f"{end}.weight": tensor(VOCAB, HIDDEN) for end in (HEAD, EMBEDDING)}
+    specimen.write()
+    assert read_adapter(specimen.directory).is_saved_pair == tied
+
+
+def test_an_expert_scales_by_its_own_rank(specimen: Specimen) -> None:
+    """Fused experts lie below each other in lora_A: 3 of rank 4."""
+    specimen.config["target_parameters"] = ["mlp.experts.down_proj"]
+    specimen.tensors = {
+        f"{PREFIX}.model.layers.0.mlp.experts.lora_A.weight": tensor(3 * RANK, HIDDEN),
+        f"{PREFIX}.model.layers.0.mlp.experts.lora_B.weight": tensor(HIDDEN, 3 * RANK),
+    }
+    specimen.write()
+    (pair,) = read_adapter(specimen.directory).pairs
+    assert (pair.n_experts, pair.rank, pair.scaling) == (3, RANK, 32 / RANK)
 
 
 def test_an_embeddings_delta_is_transposed(specimen: Specimen) -> None:

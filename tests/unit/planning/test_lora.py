@@ -33,6 +33,12 @@ SCALES: Mapping[str, tuple[dict[str, object], tuple[int, int, int], tuple[float,
         (3 / math.sqrt(2), 1.5, 1.5),
         False,
     ),
+    "rsLoRA where a pattern gives alpha": (
+        {"use_rslora": True, "lora_alpha": 3, "alpha_pattern": {"q_proj": 5}},
+        (4, 4, 4),
+        (2.5, 1.5, 1.5),
+        False,
+    ),
     "one alpha, several ranks": (
         {"lora_alpha": 1, "rank_pattern": {"q_proj": 49, "v_proj": 3}},
         (49, 3, 4),
@@ -116,7 +122,7 @@ def as_f16(_dtype: str, shape: tuple[int, ...], data: bytes) -> tuple[str, tuple
 
 def test_a_scale_beyond_float32_is_refused(specimen: Specimen, tmp_path: Path) -> None:
     specimen.config["lora_alpha"] = 1e300
-    with pytest.raises(Refused, match="NM010"):
+    with pytest.raises(Refused, match="NM004"):
         convert(specimen, tmp_path / "lora.gguf")
     assert not (tmp_path / "lora.gguf").exists()
 
