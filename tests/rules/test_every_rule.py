@@ -6,12 +6,12 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from converter.evaluation.finite import NOT_FINITE_CODE
 
 import converter.rules
 from converter.conversion import KEPT_CODE
 from converter.diagnostics import Rule, WhileWriting
 from converter.evaluation.encode import OVERFLOW_CODE
+from converter.evaluation.finite import NOT_FINITE_CODE
 from converter.report.documentation import documentation, module_of
 from converter.rules import RETIRED, RULES
 from tests.rules.bad import BAD, Spoil

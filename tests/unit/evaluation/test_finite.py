@@ -3,10 +3,10 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from converter.evaluation.finite import is_finite
 from gguf import GGMLQuantizationType, quants
 
 from converter.dtypes import GGML_BY_NAME
+from converter.evaluation.finite import is_finite
 
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16}
 BLOCKS = [
