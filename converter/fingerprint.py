@@ -6,7 +6,6 @@ numbers are the same bits in every file of one model. What it can't tell apart: 
 base and a fine-tune that froze them (every merged LoRA).
 """
 
-import json
 import struct
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,12 +14,13 @@ from typing import Final
 
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.read.files import Unreadable, read_bytes, read_whole
+from converter.read.limits import RECORD_NBYTES
 from converter.read.stored import StoredTensor
+from converter.read.strict_json import json_object
 
 RECORD_NAME: Final = "base_fingerprint.json"  # in an adapter's directory, beside adapter_config.json
 KEY: Final = "adapter_to_gguf.base.fingerprint"  # in the GGUF made from it
 _SCHEME: Final = "norms-sha256:"  # what is hashed; records of another scheme can't be compared
-_MAX_RECORD_NBYTES: Final = 10_000
 _DTYPES: Final = ("F32", "F16", "BF16")
 
 
@@ -54,10 +54,10 @@ def fingerprint(base: BaseModel) -> str | None:
 def recorded_base(directory: Path) -> RecordedBase | None:
     """What ``base_fingerprint.json`` in an adapter's directory says; None where there is none that can be used."""
     try:
-        record = json.loads(read_whole(directory / RECORD_NAME, _MAX_RECORD_NBYTES))
-    except (Unreadable, OSError, ValueError, RecursionError):
+        record = json_object(read_whole(directory / RECORD_NAME, RECORD_NBYTES))
+    except (Unreadable, OSError):
         return None
-    found = record.get("fingerprint") if isinstance(record, dict) else None
+    found = record.get("fingerprint")
     if not isinstance(found, str) or not found.startswith(_SCHEME):
         return None
     return RecordedBase(found, str(record.get("of", "")))

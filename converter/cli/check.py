@@ -11,6 +11,7 @@ import click
 
 from converter import __version__
 from converter.checking import check_adapter, without
+from converter.cli.ending import Command
 from converter.cli.options import INITIAL_ADAPTER
 from converter.cli.width import report_width
 from converter.derive.adapter import Adapter, read_adapter
@@ -23,7 +24,8 @@ from converter.report.documentation import explanation, rule_named
 from converter.report.github import github_report
 from converter.report.json import json_report
 from converter.report.outcomes import Outcome, Unread, status_of_all
-from converter.report.text import printable, text_report, text_summary
+from converter.report.printable import printable
+from converter.report.text import text_report, text_summary
 from converter.rules import RULES
 
 COMMAND = "adapter-check"
@@ -64,7 +66,7 @@ def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) 
     return prefixes
 
 
-@click.command(help=_HELP)
+@click.command(COMMAND, cls=Command, help=_HELP)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--base",

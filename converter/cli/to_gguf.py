@@ -1,6 +1,5 @@
 """``adapter-to-gguf``: a PEFT adapter to GGUF that stock llama.cpp loads."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from converter import __version__
-from converter.cli.ending import one_clear_line
+from converter.cli.ending import Command
+from converter.cli.modelfile import check_modelfile, write_modelfile
 from converter.cli.options import INITIAL_ADAPTER
 from converter.cli.refusals import refusals_shown
 from converter.derive.adapter import Adapter
@@ -20,6 +20,7 @@ from converter.derive.locate import locate_adapter, locate_base, read_initial_ad
 from converter.diagnostics import HOSTS, Deployment
 from converter.errors import ConverterError
 from converter.planning.outtypes import OUTTYPES
+from converter.report.printable import json_line
 
 if TYPE_CHECKING:
     from converter.planning.conversion_plan import ConversionPlan
@@ -36,7 +37,7 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 """
 
 
-@click.command(help=_HELP)
+@click.command(COMMAND, cls=Command, help=_HELP)
 @click.argument("path", type=_PATH)
 @click.option("--base", type=_PATH, help="Base model: a GGUF file or a Hugging Face directory.")
 @click.option(
@@ -80,20 +81,21 @@ def main(
     style: str,
 ) -> None:
     deployment = Deployment(to or ("model" if untie else "lora"), untie, outtype, host)
-    with one_clear_line(COMMAND):
-        if host and not untie:
-            raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
-        from converter.conversion import plan
+    if host and not untie:
+        raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
+    from converter.conversion import plan
 
-        if modelfile and deployment.to == "lora":
-            raise ConverterError("--modelfile needs --to model: Ollama doesn't serve LoRA GGUF files")
-        adapter, model = _read(path, base, initial_adapter)
-        output = output or _default_output(adapter, deployment)
-        with refusals_shown(style), plan(adapter, model, deployment, scratch=output.parent) as planned:
-            if dry_run:
-                _print_plan(planned, style)
-            else:
-                _write(planned, output, style, modelfile=modelfile)
+    if modelfile and deployment.to == "lora":
+        raise ConverterError("--modelfile needs --to model: Ollama doesn't serve LoRA GGUF files")
+    adapter, model = _read(path, base, initial_adapter)
+    output = output or _default_output(adapter, deployment)
+    if modelfile:
+        check_modelfile(output)
+    with refusals_shown(style), plan(adapter, model, deployment, scratch=output.parent) as planned:
+        if dry_run:
+            _print_plan(planned, style)
+        else:
+            _write(planned, output, style, modelfile=modelfile)
 
 
 def _read(path: Path, base: Path | None, initial: Path | None) -> tuple[Adapter, BaseModel]:
@@ -106,7 +108,7 @@ def _read(path: Path, base: Path | None, initial: Path | None) -> tuple[Adapter,
 def _print_plan(planned: "ConversionPlan", style: str) -> None:
     from converter.report.conversion import conversion_data, plan_text
 
-    click.echo(json.dumps(conversion_data(planned, None)) if style == "json" else plan_text(planned))
+    click.echo(json_line(conversion_data(planned, None)) if style == "json" else plan_text(planned))
 
 
 def _default_output(adapter: Adapter, deployment: Deployment) -> Path:
@@ -124,9 +126,9 @@ def _write(planned: "ConversionPlan", output: Path, style: str, *, modelfile: bo
     with _progress(planned.nbytes) as progress:
         written = write(planned, output, progress)
     if modelfile:
-        _write_modelfile(output)
+        write_modelfile(output)
     if style == "json":
-        click.echo(json.dumps(conversion_data(planned, written)))
+        click.echo(json_line(conversion_data(planned, written)))
     else:
         click.echo(written_text(planned, written, proof_command(planned, output)))
 
@@ -144,10 +146,3 @@ def _progress(nbytes: int) -> "Iterator[Progress]":
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("writing", total=nbytes)
         yield lambda n: bar.advance(task, n)
-
-
-def _write_modelfile(output: Path) -> None:
-    from converter.writing.whole_file import whole_file
-
-    with whole_file(output.with_suffix(".Modelfile")) as file:
-        file.write(f"FROM ./{output.name}\n".encode())

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -10,12 +11,13 @@ from typing import Any, Final, get_args
 import click
 
 from converter import __version__
-from converter.cli.ending import one_clear_line
+from converter.cli.ending import Command
 from converter.cli.extras import need_extra
 from converter.cli.refusals import refusals_shown
 from converter.cli.train_config import config_option
 from converter.cli.width import report_width
-from converter.training.settings import HEADS, Bias, Dtype, Loss, Overlong, TrainingSettings
+from converter.report.printable import printable
+from converter.training.settings import HEADS, Bias, Dtype, Loss, Overlong, TrainingSettings, working_directory
 
 COMMAND = "adapter-train"
 
@@ -106,23 +108,35 @@ def _training_options(command: Any) -> Any:
     return command
 
 
-@click.command(COMMAND, help=_HELP)
+@click.command(COMMAND, cls=Command, help=_HELP)
 @_training_options
 @click.option("--sweep", metavar="FILE", help="Try settings instead of training once: a TOML file, or `default`.")
 @config_option
 @click.version_option(__version__)
 def main(sweep: str | None, **options: Any) -> None:
-    with one_clear_line(COMMAND):
-        need_extra("train", *_EXTRA)
-        # Before their import: no bar but ours is drawn, tokenizers don't warn of forks, no thread spins while it waits.
-        os.environ.update({"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"})
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        settings = TrainingSettings(**options)
-        with refusals_shown("text"):
-            if sweep:
-                _sweep(sweep, settings)
-            else:
-                _train(settings)
+    need_extra("train", *_EXTRA)
+    # Before their import: no bar but ours is drawn, tokenizers don't warn of forks, no thread spins while it waits.
+    os.environ.update({"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"})
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settings = TrainingSettings(**options)
+    with refusals_shown("text"):
+        if sweep:
+            _sweep(sweep, settings)
+        else:
+            _train(settings)
+
+
+@contextmanager
+def _resumable(settings: TrainingSettings) -> Iterator[None]:
+    """Say what Ctrl-C has left."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from converter.training.saved import checkpoints
+
+        if checkpoints(working_directory(settings.output)):
+            click.echo(f"{COMMAND}: the same command with --resume goes on from the last checkpoint", err=True)
+        raise
 
 
 def _train(settings: TrainingSettings) -> None:
@@ -132,13 +146,13 @@ def _train(settings: TrainingSettings) -> None:
     from converter.training.saved import read_metrics
     from converter.training.told import told_after
 
-    with terminal_watch() as watch:
+    with _resumable(settings), terminal_watch() as watch:
         report = train(settings, watch)
         if sys.stdout.isatty():
             glyphs = glyphs_for(sys.stdout.encoding)
             watch.says(loss_curve_text(read_metrics(settings.output), report_width(), glyphs=glyphs))
         for line in told_after(report, settings):
-            watch.says(line)
+            watch.says(printable(line))
 
 
 def _sweep(plan: str, settings: TrainingSettings) -> None:
@@ -151,4 +165,4 @@ def _sweep(plan: str, settings: TrainingSettings) -> None:
     advice = outcome.recommendation
     click.echo("\n" + text_table(outcome.results, getattr(advice, "trial", None)))
     click.echo(recommendation_text(advice, report_width()))
-    click.echo(f"report  {outcome.report}")
+    click.echo(printable(f"report  {outcome.report}"))

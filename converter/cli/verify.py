@@ -1,6 +1,5 @@
 """``adapter-verify``: proof that a GGUF serves an adapter as PEFT does."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from converter import __version__
-from converter.cli.ending import one_clear_line
+from converter.cli.ending import Command
 from converter.cli.extras import need_extra
 from converter.cli.options import INITIAL_ADAPTER
 from converter.derive.adapter import Adapter, read_adapter
@@ -38,7 +37,7 @@ _EXTRA = ("numpy", "peft", "safetensors", "torch", "transformers", "xllamacpp")
 _PATH = click.Path(path_type=Path)
 
 
-@click.command(help=_HELP)
+@click.command(COMMAND, cls=Command, help=_HELP)
 @click.argument("adapter", type=_PATH)
 @click.option("--base", type=_PATH, required=True, help="What PEFT gets: a Hugging Face directory or a GGUF file.")
 @click.option("--model", type=_PATH, help="The merged GGUF to prove.")
@@ -64,18 +63,17 @@ def main(
     tokens: Path | None,
     style: str,
 ) -> None:
-    with one_clear_line(COMMAND):
-        if prompts and tokens:
-            raise ConverterError("give --prompts or --tokens, not both")
-        found = _adapter(adapter)
-        if initial_adapter:
-            found = replace(found, initial=read_initial_adapter(initial_adapter))
-        need_extra("verify", *_EXTRA)
-        deployed = _deployed(model, lora, base_gguf or (base if base.is_file() else None))
-        verification = _verify(found, base, deployed, prompts, tokens)
-        _print(verification, style)
-        if not verification.passed:
-            sys.exit(JUDGED_BAD)
+    if prompts and tokens:
+        raise ConverterError("give --prompts or --tokens, not both")
+    found = _adapter(adapter)
+    if initial_adapter:
+        found = replace(found, initial=read_initial_adapter(initial_adapter))
+    need_extra("verify", *_EXTRA)
+    deployed = _deployed(model, lora, base_gguf or (base if base.is_file() else None))
+    verification = _verify(found, base, deployed, prompts, tokens)
+    _print(verification, style)
+    if not verification.passed:
+        sys.exit(JUDGED_BAD)
 
 
 def _adapter(path: Path) -> Adapter:
@@ -167,6 +165,7 @@ def _progress() -> "Iterator[Progress]":
 
 
 def _print(verification: "Verification", style: str) -> None:
+    from converter.report.printable import json_line
     from converter.verification.verdict import verdict_data, verdict_text
 
-    click.echo(json.dumps(verdict_data(verification)) if style == "json" else verdict_text(verification))
+    click.echo(json_line(verdict_data(verification)) if style == "json" else verdict_text(verification))

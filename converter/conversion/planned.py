@@ -13,6 +13,7 @@ from converter.derive.config_fields import initialization
 from converter.derive.peft_methods import peft_method
 from converter.diagnostics import Deployment, Report
 from converter.errors import ConverterError
+from converter.inputs import stamps
 from converter.planning.conversion import plan_conversion
 from converter.planning.conversion_plan import ConversionPlan
 
@@ -31,11 +32,12 @@ def plan(
     deployment = deployment or Deployment()
     if adapter.initial:
         judge(adapter.initial, base, deployment)
+    inputs = stamps(adapter, base)
     report = judge(adapter, base, deployment)
     with refusals(report):
         if _needs_peft(adapter):
-            return _through_peft(adapter, base, deployment, scratch)
-        return replace(plan_conversion(adapter, base, deployment), report=report)
+            return replace(_through_peft(adapter, base, deployment, scratch), inputs=inputs)
+        return replace(plan_conversion(adapter, base, deployment), report=report, inputs=inputs)
 
 
 def judge(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Report:

@@ -12,14 +12,14 @@ from converter.digests import adapter_digest, base_digest
 from converter.errors import ConverterError, RuleBroken
 from converter.fingerprint import KEY as FINGERPRINT_KEY
 from converter.fingerprint import fingerprint
+from converter.inputs import input_files, refuse_changed
 from converter.planning.conversion_plan import ConversionPlan, NewKeyValue, PlannedFile
 from converter.planning.plan_data import plan_digest
-from converter.read.checkpoint import CONFIG_NAME
 from converter.read.gguf_header import read_gguf_header
-from converter.read.tokenizer import TOKENIZER_FILES
 from converter.writing.blocks import DeltaKept
 from converter.writing.gguf_file import Progress, gguf_nbytes, write_gguf
 from converter.writing.one_blas_thread import one_blas_thread
+from converter.writing.outputs import refuse_different, refuse_special, refuse_to_lose
 from converter.writing.whole_file import whole_file
 
 # Real SmolLM2 tensors keep 0.96 of their delta in BF16, 0.92 in Q4_0 and all of it in F16 (medians). Half a delta is
@@ -48,7 +48,7 @@ def write(plan: ConversionPlan, output: Path, progress: Progress = lambda _: Non
     _protect_sources(targets, plan)
     provenance = _provenance(plan)
     with one_blas_thread(), refusals(plan.report or unjudged(plan.adapter, plan.base, plan.deployment)):
-        return tuple(_write(_with(file, provenance, plan.base), path, progress) for file, path in targets)
+        return tuple(_write(plan, _with(file, provenance, plan.base), path, progress) for file, path in targets)
 
 
 def _targets(plan: ConversionPlan, output: Path) -> list[tuple[PlannedFile, Path]]:
@@ -62,15 +62,12 @@ def _targets(plan: ConversionPlan, output: Path) -> list[tuple[PlannedFile, Path
 
 
 def _protect_sources(targets: list[tuple[PlannedFile, Path]], plan: ConversionPlan) -> None:
-    adapter, base = plan.adapter, plan.base
-    adapters = [a for a in (adapter, adapter.initial, adapter.origin and adapter.origin.adapter) if a]
-    sources = {tensor.tensor.path for a in adapters for tensor in a.tensors}
-    sources |= {tensor.path for tensor in base.tensors.values()} | {shard.path for shard in base.shards}
-    sources |= {a.path / name for a in adapters for name in (CONFIG_NAME, *TOKENIZER_FILES)}
-    sources.add(base.path / "config.json")
+    sources = input_files(plan.adapter, plan.base)
     for _, path in targets:
-        if path.exists() and any(source.exists() and path.samefile(source) for source in sources):
+        refuse_special(path)
+        if path.exists() and any(path.samefile(source) for source in sources):
             raise ConverterError(f"{path}: is an input of this conversion; give another name with -o")
+        refuse_to_lose(path)
 
 
 def _provenance(plan: ConversionPlan) -> tuple[NewKeyValue, ...]:
@@ -95,15 +92,17 @@ def _with(file: PlannedFile, provenance: tuple[NewKeyValue, ...], base: BaseMode
     return replace(file, key_values=(*theirs, *provenance))
 
 
-def _write(file: PlannedFile, path: Path, progress: Progress) -> Written:
+def _write(plan: ConversionPlan, file: PlannedFile, path: Path, progress: Progress) -> Written:
     nbytes = gguf_nbytes(file)
     if file.role == "untied-base" and path.exists():
         _check_same_source(file, path, nbytes)
+        refuse_different(path, lambda out: write_gguf(file, out, progress))
         return Written(path, nbytes, reused=True)
     _check_space(path, nbytes)
     with whole_file(path) as out:
         kept = write_gguf(file, out, progress)
         _check_kept(kept)
+        refuse_changed(plan.inputs)
     return Written(path, nbytes, kept)
 
 

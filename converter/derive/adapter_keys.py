@@ -6,6 +6,8 @@ Key layout: ``get_peft_model_state_dict`` in peft/utils/save_and_load.py (PEFT 0
 import re
 from typing import Final, Literal
 
+from converter.read.limits import KEY_LENGTH
+
 Role = Literal[
     "lora_A",
     "lora_B",
@@ -43,23 +45,22 @@ _SUFFIXES: Final[dict[Role, str]] = {
 }
 _ROLES: Final = {role: re.compile(rf"(?P<module>.+?)\.{suffix}") for role, suffix in _SUFFIXES.items()}
 _PEFT_PREFIX: Final = "base_model.model."
-_MAX_KEY_LENGTH: Final = 300  # several times the longest real one; the config's patterns run over it
+_PEFT_PREFIXES: Final = re.compile(r"\A(?:base_model\.model\.)+")
 # Parts of a path that PEFT puts between a module and its parameters; a key with one left over is of no known form.
 _FOREIGN_PART: Final = re.compile(
-    r"(^|\.)(lora_|ia3_|hada_|lokr_|vera_|oft_|token_adapter|trainable_tokens|modules_to_save|original_module)"
+    r"(?:^|\.)(?:lora_|ia3_|hada_|lokr_|vera_|oft_|token_adapter|trainable_tokens|modules_to_save|original_module)"
 )
 
 
 def bare_key(key: str) -> str:
     """A key without what PEFT's own model puts before the module's path."""
-    while key.startswith(_PEFT_PREFIX):
-        key = key.removeprefix(_PEFT_PREFIX)
-    return key
+    bare = key.removeprefix(_PEFT_PREFIX)
+    return _PEFT_PREFIXES.sub("", bare, count=1) if bare.startswith(_PEFT_PREFIX) else bare
 
 
 def parse_key(key: str) -> tuple[str, Role]:
     """The module's path and the role of a state dict key. A key of no known form is its own path, role unknown."""
-    if len(key) > _MAX_KEY_LENGTH:
+    if len(key) > KEY_LENGTH:
         return key, "unknown"
     bare = bare_key(key)
     for role, pattern in _ROLES.items():

@@ -40,11 +40,12 @@ def _adapter_tensor(header: SafetensorsHeader, index: int) -> AdapterTensor:
 
 # Parameters of fused experts, in the order in which transformers' modules define them and PEFT wraps them.
 _EXPERT_PARAMETERS: Final = ("gate_up_proj", "down_proj")
+_EXPERT_ENDS: Final = tuple(f".experts.{parameter}" for parameter in _EXPERT_PARAMETERS)
 
 
 def is_expert_parameter(module: str) -> bool:
     """Whether a module's path is that of a parameter of all experts."""
-    return module.endswith(tuple(f".experts.{parameter}" for parameter in _EXPERT_PARAMETERS))
+    return module.endswith(_EXPERT_ENDS)
 
 
 def _with_parameters(tensors: tuple[AdapterTensor, ...], config: AdapterConfig | None) -> tuple[AdapterTensor, ...]:

@@ -10,6 +10,7 @@ from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.errors import ConverterError
 from converter.read.base_files import GgufFiles, HuggingfaceFiles, read_base_files
 from converter.read.gguf_header import GgufHeader, GgufTensor
+from converter.read.limits import LAYERS
 from converter.read.safetensors_header import SafetensorsHeader
 from converter.read.stored import StoredTensor
 
@@ -149,8 +150,9 @@ def _config_dims(directory: Path, config: Mapping[str, object], architecture: Ar
         field = next((name for name in names if config.get(name) is not None), names[0])
         value = config.get(field)
         value = architecture.config_defaults.get(names[0], otherwise) if value is None else value
-        if type(value) is not int or value < 1:
-            raise ConverterError(f"{directory / 'config.json'}: {field} is {value!r}, wanted a whole number from 1")
+        if type(value) is not int or not 1 <= value <= _most(dim):
+            wanted = f"wanted a whole number from 1 to {_most(dim)}"
+            raise ConverterError(f"{directory / 'config.json'}: {field} is {value!r}, {wanted}")
         return value
 
     return _dims(architecture, number, number("vocab"))
@@ -230,8 +232,8 @@ def _gguf_dims(
     def number(dim: str, otherwise: int | None = None) -> int:
         key = f"{architecture.name}.{GGUF_KEYS[dim]}"
         value = kv.get(key, otherwise)
-        if type(value) is not int or value < 1:
-            raise ConverterError(f"{path}: {key} is {value!r}, wanted one whole number from 1")
+        if type(value) is not int or not 1 <= value <= _most(dim):
+            raise ConverterError(f"{path}: {key} is {value!r}, wanted one whole number from 1 to {_most(dim)}")
         return value
 
     embedding = by_name.get("token_embd.weight")
@@ -247,6 +249,11 @@ class _Number(Protocol):
     """Looks up a dimension, or takes ``otherwise``."""
 
     def __call__(self, dim: str, otherwise: int | None = None) -> int: ...
+
+
+def _most(dim: str) -> int:
+    """llama.cpp loads 512 layers and experts, and keeps every size as an int32."""
+    return LAYERS if dim in ("n_layer", "n_expert") else (1 << 31) - 1
 
 
 def _dims(architecture: Architecture, number: _Number, vocab: int) -> Mapping[str, int]:

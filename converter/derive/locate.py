@@ -14,7 +14,7 @@ from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.read.checkpoint import find_adapters, is_adapter
-from converter.read.files import is_file, read_whole
+from converter.read.files import could_not_read, is_file, read_whole
 
 _REPOSITORY: Final = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _REVISION: Final = re.compile(r"[\w.-]+(/[\w.-]+)*")
@@ -88,20 +88,21 @@ def _snapshots(repository: Path, revision: str) -> Iterator[Path]:
         yield repository / "snapshots" / revision
     elif _REVISION.fullmatch(revision) and ".." not in revision:
         reference = repository / "refs" / revision
-        commit = (
-            read_whole(reference, _MAX_REFERENCE_NBYTES).decode("ascii", "replace").strip()
-            if is_file(reference)
-            else ""
-        )
-        if _COMMIT.fullmatch(commit):
-            yield repository / "snapshots" / commit
+        with could_not_read(reference):
+            commit = read_whole(reference, _MAX_REFERENCE_NBYTES) if is_file(reference) else b""
+        if _COMMIT.fullmatch(text := commit.decode("ascii", "replace").strip()):
+            yield repository / "snapshots" / text
 
 
 def hub_cache(environment: Mapping[str, str]) -> Path:
     """The cache's directory, by huggingface_hub's own variables (huggingface_hub/constants.py)."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if environment.get(variable):
-            return Path(environment[variable]).expanduser()
-    caches = Path(environment.get("XDG_CACHE_HOME") or "~/.cache")
-    home = Path(environment.get("HF_HOME") or caches / "huggingface")
-    return home.expanduser() / "hub"
+            return _expanded(environment[variable])
+    caches = _expanded(environment.get("XDG_CACHE_HOME") or "~/.cache")
+    return _expanded(environment.get("HF_HOME") or str(caches / "huggingface")) / "hub"
+
+
+def _expanded(path: str) -> Path:
+    """With the user's home for ~; where nobody knows that, as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path's own raises there

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+# A repository's, org/name.
+HUB_NAME: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _SIZE: Final = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([mb])(?![\w.])", re.IGNORECASE)
 # A family's name, and the version behind it unless that is a size (2b, 270m). Derived families have names of their own.
 _FAMILY: Final = re.compile(

@@ -17,6 +17,7 @@ _WRAPPERS: Final = (
 )
 # GPT-2's checkpoints on the hub are of the bare model, and its embedding is the only one with a name of its own.
 _BARE_GPT2: Final = re.compile(r"(?:wte|wpe|h|ln_f)(?=\.|$)")
+_LAYERS: Final = "model.layers."  # nearly every path, and as it should be
 _GPT2_EMBEDDING: Final = re.compile(r"transformer\.wte(?=\.|$)")
 
 
@@ -25,6 +26,8 @@ def normal_module(path: str) -> str:
 
     It may carry a parameter's name behind it.
     """
+    if path.startswith(_LAYERS):
+        return path
     for wrapped, bare in _WRAPPERS:
         if path.startswith(wrapped):
             return bare + path.removeprefix(wrapped)

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Final
 
-_MAX_LENGTH: Final = 1000
+from converter.read.limits import PATTERN_LENGTH
+
 _MAX_REPEATS: Final = 3  # time grows with the path's length to this power, and paths are short
 _SKIP: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")  # an escape or a character class: one atom
 
@@ -28,7 +29,7 @@ def compiles(pattern: str) -> bool:
 
 def is_bounded(pattern: str) -> bool:
     """Whether a regex compiles, alone and as PEFT runs it, and repeats nothing that itself repeats."""
-    sound = len(pattern) <= _MAX_LENGTH and compiles(pattern) and compiles(_as_peft_runs_it(pattern))
+    sound = len(pattern) <= PATTERN_LENGTH and compiles(pattern) and compiles(_as_peft_runs_it(pattern))
     return sound and not _nests(_SKIP.sub("a", pattern))
 
 

@@ -45,11 +45,12 @@ T = TypeVar("T")
 
 def _renumbered(by_name: Mapping[str, T], layers: tuple[int, ...]) -> Iterator[tuple[str, T]]:
     """Each item under every number that its layer has; items of no layer under their own name."""
+    numbers: dict[str, list[int]] = {}
+    for number, layer in enumerate(layers):
+        numbers.setdefault(str(layer), []).append(number)
     for name, item in by_name.items():
         match = _LAYER.search(name)
         if match is None:
             yield name, item
-            continue
-        for number, layer in enumerate(layers):
-            if layer == int(match[0]):
-                yield f"{name[: match.start()]}{number}{name[match.end() :]}", item
+        else:
+            yield from ((f"{name[: match.start()]}{n}{name[match.end() :]}", item) for n in numbers.get(match[0], ()))

@@ -7,7 +7,6 @@ Format: huggingface/tokenizers, tokenizers/src/models/bpe; llama.cpp: src/llama-
 several, and the names of keys: llama.cpp's conversion/base.py (get_vocab_base, _create_vocab_sentencepiece).
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ from converter.derive.pre_tokenizers import (
     template_of,
 )
 from converter.derive.vocabulary import CONTROL, NORMAL, UNUSED, USER_DEFINED
+from converter.read.limits import MERGE_VALUES
+from converter.read.strict_json import parsed_json
 from converter.read.tokenizer import BpeFiles, Tokenizer, read_bpe_files, read_tokenizer
 
 UNKNOWN, BYTE = 2, 6  # llama_token_type in llama.cpp's include/llama.h
@@ -173,7 +174,10 @@ def _is_byte(text: str) -> bool:
 
 def _pairs(merges: bytes) -> list[tuple[str, ...]]:
     """A merge is a pair, or its two parts with a space between (tokenizers before 0.20)."""
-    return [tuple(pair if isinstance(pair, list) else pair.split(" ", 1)) for pair in json.loads(merges)]
+    pairs = [pair if isinstance(pair, list) else str(pair).split(" ", 1) for pair in parsed_json(merges, MERGE_VALUES)]
+    if not all(len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], str) for pair in pairs):
+        raise UnknownTokenizer("has a merge that is no pair of tokens")
+    return [tuple(pair) for pair in pairs]
 
 
 def _merge(pair: tuple[str, ...]) -> str:

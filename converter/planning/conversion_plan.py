@@ -11,6 +11,7 @@ from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
 from converter.diagnostics import Deployment, Report
 from converter.dtypes import GgmlType
+from converter.inputs import Stamp
 from converter.read.gguf_header import DEFAULT_ALIGNMENT, GgufArray, KeyValue
 from converter.sources import Source
 
@@ -125,8 +126,8 @@ class Closable(Protocol):
 class ConversionPlan:
     """Everything a conversion will write, what it is made from, and the ledger's line for every part of the adapter.
 
-    ``report`` is the judgement that let it pass. A plan whose numbers PEFT computed holds a directory of them
-    (``scratch``): use it as a context manager, or close it when everything is written.
+    ``inputs`` are the files read, as they were; ``report`` is the judgement that let it pass. A plan whose numbers PEFT
+    computed holds a directory of them (``scratch``): use it as a context manager, or close it when all is written.
     """
 
     deployment: Deployment
@@ -136,6 +137,7 @@ class ConversionPlan:
     notes: tuple[str, ...] = ()
     adapter: Adapter = field(kw_only=True, compare=False, repr=False)
     base: BaseModel = field(kw_only=True, compare=False, repr=False)
+    inputs: tuple[Stamp, ...] = field(default=(), kw_only=True, compare=False, repr=False)
     report: Report | None = field(default=None, kw_only=True, compare=False, repr=False)
     scratch: Closable | None = field(default=None, kw_only=True, compare=False, repr=False)
 

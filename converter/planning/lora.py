@@ -1,6 +1,5 @@
 """Plans a LoRA GGUF: factors as llama.cpp's loader wants them (src/llama-adapter.cpp), nothing merged."""
 
-import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Final
 
 from converter.derive.adapter import Adapter, LoraPair
 from converter.derive.base_model import BaseModel
+from converter.derive.model_names import HUB_NAME
 from converter.dtypes import F32, GgmlType
 from converter.errors import ConverterError
 from converter.planning.changes import Change, Changes, changes_of
@@ -164,13 +164,10 @@ def _architecture(base: BaseModel) -> str:
     return base.architecture.name
 
 
-_HUB_NAME: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-
-
 def _base_names(adapter: Adapter) -> Iterator[NewKeyValue]:
     """The base's hub name, where the config has one; a local path says nothing to others."""
     name = (adapter.config.base_model_name_or_path if adapter.config else None) or ""
-    if _HUB_NAME.fullmatch(name):
+    if HUB_NAME.fullmatch(name):
         organization, _, model = name.partition("/")
         yield NewKeyValue("general.base_model.count", 1)
         yield NewKeyValue("general.base_model.0.name", model)

@@ -13,8 +13,9 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from converter.read.files import Unreadable, read_whole
+from converter.read.limits import CONFIG_NBYTES, LAYERS
+from converter.read.strict_json import parsed_json
 
-MAX_CONFIG_NBYTES: Final = 10_000_000
 _LARGEST: Final = sys.float_info.max
 
 # Of the embedding, or of the modules that are named.
@@ -70,10 +71,7 @@ def read_adapter_config(path: Path) -> AdapterConfig:
             duplicates.extend(sorted(name for name, n in counts.items() if n > 1))
         return result
 
-    try:
-        raw = json.loads(read_whole(path, MAX_CONFIG_NBYTES), object_pairs_hook=pairs)
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"is not JSON: {error}") from error
+    raw = parsed_json(read_whole(path, CONFIG_NBYTES), object_pairs_hook=pairs)
     if not isinstance(raw, dict):
         raise Unreadable("is not a JSON object")
     return _typed(path, raw, tuple(duplicates))
@@ -207,6 +205,8 @@ def _layer_ranges(value: object) -> tuple[tuple[int, int], ...]:
     pairs = [_indices(item) for item in value] if isinstance(value, list) else [()]
     if not all(len(pair) == 2 and pair[0] < pair[1] for pair in pairs):
         raise _WrongType("a list of ranges [first, end]")
+    if sum(end - first for first, end in pairs) > LAYERS:
+        raise _WrongType(f"ranges of at most {LAYERS} layers in all")
     return tuple((pair[0], pair[1]) for pair in pairs)
 
 

@@ -1,6 +1,6 @@
 """The files of a PEFT adapter's directory: its config, its headers, its index, and what could not be read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ from converter.read.checkpoint import (
     read_index,
 )
 from converter.read.files import Unreadable, could_not_read
+from converter.read.limits import HEADER_NBYTES, TENSORS
 from converter.read.safetensors_header import SafetensorsHeader, read_safetensors_header
 
 # What kept a file, or a part of it, from being read. Rules of the families ST, CF and SC report each.
@@ -74,7 +75,14 @@ def _read_headers(
             faults.append(read)
         else:
             headers.append(read)
+        if sum(header.data_offset for header in headers) > HEADER_NBYTES or _n_tensors(headers) > TENSORS:
+            what = f"at most {HEADER_NBYTES} bytes of headers and {TENSORS} tensors"
+            return (), (*faults, Fault("weights", directory / name, f"is too much beside the others ({what})")), index
     return tuple(headers), tuple(faults), index
+
+
+def _n_tensors(headers: Iterable[SafetensorsHeader]) -> int:
+    return sum(len(header.entries) + len(header.malformed) for header in headers)
 
 
 def _weight_names(directory: Path) -> tuple[list[str], list[Fault], Mapping[str, str] | None]:

@@ -3,7 +3,6 @@
 Raises ConverterError, status 2, wherever they can't be read: a malformed base is no fault of the adapter's.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ from converter.errors import ConverterError
 from converter.read.checkpoint import is_lfs_pointer, is_local_name, read_index
 from converter.read.files import could_not_read, is_file, read_whole
 from converter.read.gguf_header import GgufHeader, read_gguf_header
+from converter.read.limits import CONFIG_NBYTES
 from converter.read.safetensors_header import SafetensorsHeader, read_safetensors_header
+from converter.read.strict_json import json_object
 
-_MAX_CONFIG_NBYTES: Final = 10_000_000
 _SPLIT_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
@@ -54,14 +54,8 @@ def _config(directory: Path) -> Mapping[str, object]:
     path = directory / "config.json"
     if not path.exists():
         raise ConverterError(f"{directory}: no config.json; a base is a Hugging Face directory or a GGUF file")
-    try:
-        with could_not_read(path):
-            config = json.loads(read_whole(path, _MAX_CONFIG_NBYTES))
-    except (ValueError, RecursionError) as error:
-        raise ConverterError(f"{path}: is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ConverterError(f"{path}: is not a JSON object")
-    return config
+    with could_not_read(path):
+        return json_object(read_whole(path, CONFIG_NBYTES))
 
 
 def _safetensors_files(directory: Path) -> tuple[Path, ...]:

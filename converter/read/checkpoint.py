@@ -9,12 +9,13 @@ What counts as an adapter: a directory with ``adapter_config.json`` or an ``adap
 - A path to a weight file or to adapter_config.json stands for its directory.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from converter.read.files import Unreadable, exists, is_file, open_regular, read_whole
+from converter.read.limits import INDEX_NBYTES, SHARDS
+from converter.read.strict_json import parsed_json
 
 CONFIG_NAME: Final = "adapter_config.json"
 SAFETENSORS_NAME: Final = "adapter_model.safetensors"
@@ -23,7 +24,6 @@ PICKLE_NAME: Final = "adapter_model.bin"
 
 _LFS_MAGIC: Final = b"version https://git-lfs.github.com/spec/"
 _MAX_DEPTH: Final = 6
-_MAX_INDEX_NBYTES: Final = 100_000_000
 
 
 def find_adapters(path: Path) -> tuple[Path, ...]:
@@ -67,13 +67,13 @@ def is_lfs_pointer(path: Path) -> bool:
 
 def read_index(path: Path) -> dict[str, str]:
     """Key to shard file name, as the index at ``path`` states it, unchecked. Raises Unreadable, OSError."""
-    try:
-        parsed = json.loads(read_whole(path, _MAX_INDEX_NBYTES))
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"is not JSON: {error}") from error
+    parsed = parsed_json(read_whole(path, INDEX_NBYTES))
     weight_map = parsed.get("weight_map") if isinstance(parsed, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise Unreadable("has no weight_map of key to file name")
+    n_shards = len({*weight_map.values()})
+    if n_shards > SHARDS:
+        raise Unreadable(f"names {n_shards} files (at most {SHARDS})")
     return weight_map
 
 

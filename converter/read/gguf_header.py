@@ -4,21 +4,24 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. gguf.GGUFRead
 file (tens of seconds on a large vocabulary); a scan that steps over arrays takes well under a tenth.
 """
 
-import mmap
+import os
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
 from converter.dtypes import GGML_BY_ID, GgmlType
 from converter.errors import ConverterError
 from converter.read.files import could_not_read, open_regular, read_bytes
+from converter.read.limits import GGUF_HEADER_NBYTES, METADATA_ENTRIES, METADATA_STRINGS, TENSORS
 
 MAGIC: Final = b"GGUF"
 DEFAULT_ALIGNMENT: Final = 32
 _MAX_DIMS: Final = 4  # GGML_MAX_DIMS
-_MAX_DEPTH: Final = 4  # arrays of arrays are legal and unused; a bound keeps a hostile file from recursing
+_CHUNK_NBYTES: Final = 1 << 20
 
 UINT8, INT8, UINT16, INT16, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64, FLOAT64 = range(13)
 _SCALARS: Final[Mapping[int, struct.Struct]] = {
@@ -94,12 +97,17 @@ class GgufHeader:
 
 
 class _Cursor:
-    """Reads little-endian values off a mapping; running past the end is the file's fault, not a crash."""
+    """Reads little-endian values off a file's beginning; running past the end is the file's fault, not a crash.
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
+    Not off a mapping: a mapped file that is cut short while it is read ends the process (SIGBUS).
+    """
+
+    def __init__(self, path: Path, file: BufferedReader) -> None:
         self.path = path
-        self.data = data
+        self.nbytes = os.fstat(file.fileno()).st_size
+        self.data = bytearray()  # as far as it was read
         self.at = 0
+        self._file = file
 
     def scalar(self, value_type: int) -> int | float | bool:
         codec = _SCALARS[value_type]
@@ -109,18 +117,28 @@ class _Cursor:
     def count(self) -> int:
         return int(self.scalar(UINT64))
 
-    def take(self, n: int) -> bytes:
+    def take(self, n: int) -> bytearray:
         end = self.skip(n)
         return self.data[end - n : end]
 
     def skip(self, n: int) -> int:
-        if n < 0 or self.at + n > len(self.data):
-            raise ConverterError(
-                f"{self.path}: the GGUF header runs past the end of the file "
-                f"(wanted {n} bytes at {self.at}, the file has {len(self.data)}); copy or download it again"
-            )
+        self.load(self.at + n)
         self.at += n
         return self.at
+
+    def load(self, end: int) -> None:
+        """Have the file's first ``end`` bytes in ``data``."""
+        if end > self.nbytes:
+            raise ConverterError(
+                f"{self.path}: the GGUF header runs past the end of the file "
+                f"(wanted byte {end}, the file has {self.nbytes}); copy or download it again"
+            )
+        if end > GGUF_HEADER_NBYTES:
+            raise ConverterError(f"{self.path}: the GGUF header has more than {GGUF_HEADER_NBYTES} bytes")
+        if end > len(self.data):
+            self.data += self._file.read(max(_CHUNK_NBYTES, end - len(self.data)))
+        if end > len(self.data):
+            raise ConverterError(f"{self.path}: ended while it was read; it is truncated or changing")
 
     def string(self) -> str:
         return self.take(self.count()).decode("utf-8", errors="surrogateescape")
@@ -133,8 +151,8 @@ def read_gguf_header(path: Path) -> GgufHeader:
     """
     with could_not_read(path), open_regular(path) as file:
         _refuse_foreign(path, file.read(8))
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _scan(_Cursor(path, data))
+        file.seek(0)
+        return _scan(_Cursor(path, file))
 
 
 def _refuse_foreign(path: Path, start: bytes) -> None:
@@ -153,12 +171,25 @@ def _scan(cursor: _Cursor) -> GgufHeader:
     cursor.skip(4)
     version = int(cursor.scalar(UINT32))
     n_tensors, n_kv = cursor.count(), cursor.count()
-    key_values = tuple(_key_value(cursor) for _ in range(_plausible(cursor, n_kv, "metadata entries")))
+    _require_plausible(cursor, n_kv, METADATA_ENTRIES, "metadata entries")
+    key_values = tuple(_key_value(cursor) for _ in range(n_kv))
+    _refuse_twice(cursor.path, "key", [entry.key for entry in key_values])
     alignment = _alignment(cursor.path, key_values)
-    infos = [_tensor_info(cursor) for _ in range(_plausible(cursor, n_tensors, "tensors"))]
+    _require_plausible(cursor, n_tensors, TENSORS, "tensors")
+    infos = [_tensor_info(cursor) for _ in range(n_tensors)]
+    _refuse_twice(cursor.path, "tensor", [name for name, _, _, _ in infos])
     data_offset = align(cursor.at, alignment)
     tensors = tuple(_placed(cursor, info, data_offset) for info in infos)
-    return GgufHeader(cursor.path, version, alignment, key_values, tensors, data_offset, len(cursor.data))
+    return GgufHeader(cursor.path, version, alignment, key_values, tensors, data_offset, cursor.nbytes)
+
+
+def _refuse_twice(path: Path, what: str, names: list[str]) -> None:
+    """llama.cpp's reader refuses such a file too (gguf_init_from_file in gguf.cpp)."""
+    twice = next((name for name, n in Counter(names).items() if n > 1 or not name), None)
+    if twice is not None:
+        raise ConverterError(
+            f"{path}: {f'has the {what} {twice!r} twice' if twice else f'has a {what} without a name'}"
+        )
 
 
 def align(n: int, alignment: int) -> int:
@@ -166,11 +197,12 @@ def align(n: int, alignment: int) -> int:
     return -(-n // alignment) * alignment
 
 
-def _plausible(cursor: _Cursor, n: int, what: str) -> int:
-    # Every entry takes at least 12 bytes: a count the file can't hold must not become a long loop.
-    if n * 12 > len(cursor.data):
+def _require_plausible(cursor: _Cursor, n: int, most: int, what: str) -> None:
+    """Every entry takes at least 8 bytes: a count that the file can't hold must not become a long loop."""
+    if n * 8 > cursor.nbytes:
         raise ConverterError(f"{cursor.path}: claims {n} {what}, more than the file can hold")
-    return n
+    if n > most:
+        raise ConverterError(f"{cursor.path}: claims {n} {what} (at most {most})")
 
 
 def _key_value(cursor: _Cursor) -> KeyValue:
@@ -185,31 +217,23 @@ def _value(cursor: _Cursor, value_type: int, key: str) -> Scalar | GgufArray:
     if value_type == STRING:
         return cursor.string()
     if value_type == ARRAY:
-        return _array(cursor, key, depth=1)
+        return _array(cursor, key)
     if value_type in _SCALARS:
         return cursor.scalar(value_type)
     raise ConverterError(f"{cursor.path}: key {key!r} has the unknown value type {value_type}")
 
 
-def _array(cursor: _Cursor, key: str, depth: int) -> GgufArray:
-    element_type, n, begin = int(cursor.scalar(UINT32)), cursor.count(), 0
+def _array(cursor: _Cursor, key: str) -> GgufArray:
+    element_type, n = int(cursor.scalar(UINT32)), cursor.count()
     begin = cursor.at
     if element_type in _SCALARS:
         cursor.skip(n * _SCALARS[element_type].size)
     elif element_type == STRING:
-        _skip_strings(cursor, _plausible_strings(cursor, n, key))
-    elif element_type == ARRAY and depth < _MAX_DEPTH:
-        for _ in range(_plausible(cursor, n, f"arrays in {key!r}")):
-            _array(cursor, key, depth + 1)
-    else:
-        raise ConverterError(f"{cursor.path}: array {key!r} has the unknown type {element_type}")
+        _require_plausible(cursor, n, METADATA_STRINGS, f"strings in {key!r}")
+        _skip_strings(cursor, n)
+    else:  # an array of arrays is legal, unused, and refused by llama.cpp too
+        raise ConverterError(f"{cursor.path}: array {key!r} has the type {element_type}, which is not read")
     return GgufArray(element_type, n, begin, cursor.at - begin)
-
-
-def _plausible_strings(cursor: _Cursor, n: int, key: str) -> int:
-    if n * 8 > len(cursor.data):
-        raise ConverterError(f"{cursor.path}: array {key!r} claims {n} strings, more than the file can hold")
-    return n
 
 
 def _skip_strings(cursor: _Cursor, n: int) -> None:
@@ -217,7 +241,8 @@ def _skip_strings(cursor: _Cursor, n: int) -> None:
     data, at, limit, unpack = cursor.data, cursor.at, len(cursor.data) - 8, _SCALARS[UINT64].unpack_from
     for _ in range(n):
         if at > limit:
-            break
+            cursor.load(at + 8)
+            limit = len(data) - 8
         at += 8 + unpack(data, at)[0]
     cursor.skip(at - cursor.at)
 
@@ -256,9 +281,9 @@ def _placed(cursor: _Cursor, info: _Info, data_offset: int) -> GgufTensor:
             f"wanted a multiple of {ggml_type.block_size}"
         )
     offset, nbytes = data_offset + relative, ggml_type.nbytes(shape)
-    if offset + nbytes > len(cursor.data):
+    if offset + nbytes > cursor.nbytes:
         raise ConverterError(
-            f"{cursor.path}: tensor {name!r} ends at byte {offset + nbytes}, the file has {len(cursor.data)}; "
+            f"{cursor.path}: tensor {name!r} ends at byte {offset + nbytes}, the file has {cursor.nbytes}; "
             "it is truncated: copy or download it again"
         )
     return GgufTensor(name, shape, ggml_type, offset, nbytes)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from converter.planning.conversion_plan import ConversionPlan, PlannedFile, PlannedTensor
 from converter.planning.plan_data import plan_data
+from converter.report.printable import printable
 from converter.report.sizes import size_text
 from converter.sources import (
     CopiedBytes,
@@ -37,7 +38,7 @@ def plan_text(plan: ConversionPlan) -> str:
         lines += [
             f"  {t.name:<44} {t.type.name:<6} {_shape(t.shape):<14} {_source_text(t.source)}" for t in _changed(file)
         ]
-    return "\n".join([*lines, "", *_ledger_lines(plan)])
+    return "\n".join(map(printable, [*lines, "", *_ledger_lines(plan)]))
 
 
 def _ledger_lines(plan: ConversionPlan) -> list[str]:
@@ -125,7 +126,7 @@ def written_text(plan: ConversionPlan, written: "tuple[Written, ...]", following
         least = min(kept, key=lambda delta: delta.share)
         middle = median(delta.share for delta in kept)
         lines.append(f"delta kept after rounding: {middle:.3f} median, {least.share:.3f} least ({least.tensor})")
-    return "\n".join([*lines, *plan.notes, f"next: {following}"])
+    return "\n".join(map(printable, [*lines, *plan.notes, f"next: {following}"]))
 
 
 def conversion_data(plan: ConversionPlan, written: "tuple[Written, ...] | None") -> dict[str, object]:

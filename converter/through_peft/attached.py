@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 
@@ -17,6 +17,7 @@ from converter.derive.adapter_keys import bare_key
 from converter.derive.adapter_tensors import AdapterTensor
 from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError, RuleBroken
+from converter.peft_config import read_peft_config
 from converter.through_peft.shell import matrices_of, shell_of
 from converter.transformers_base import without_warnings
 
@@ -72,7 +73,7 @@ def _parameter(tensor: AdapterTensor) -> str:
 
 
 def _config(adapter: Adapter, changed: Iterable[str]) -> Any:
-    config: Any = PeftConfig.from_pretrained(str(adapter.path))
+    config = read_peft_config(adapter.path)
     # The file says which modules it changes. Patterns written for another wrapping of the model may match none.
     if changed:
         config.target_modules = sorted(changed)

@@ -20,6 +20,7 @@ from converter.derive.adapter import Adapter, LoraPair, read_adapter
 from converter.derive.base_model import BaseModel
 from converter.derive.config_fields import initialization
 from converter.errors import RuleBroken
+from converter.peft_config import read_peft_config
 from converter.read.checkpoint import CONFIG_NAME, SAFETENSORS_NAME
 from converter.through_peft.attached import peft_failures, read_tensor
 from converter.through_peft.shell import shell_of
@@ -60,7 +61,7 @@ def _initialized(adapter: Adapter, base: BaseModel) -> Iterator[tuple[LoraPair, 
 
 
 def _config(adapter: Adapter, pairs: dict[str, LoraPair]) -> LoraConfig:
-    read: Any = LoraConfig.from_pretrained(str(adapter.path))
+    read = read_peft_config(adapter.path)
     return LoraConfig(
         init_lora_weights=read.init_lora_weights,
         target_modules=sorted(pairs),

@@ -26,7 +26,7 @@ def shell(config: PretrainedConfig) -> PreTrainedModel:
     """A model of the config without numbers."""
     from_config: Any = AutoModelForCausalLM.from_config
     with torch.device("meta"):
-        model: PreTrainedModel = from_config(config)
+        model: PreTrainedModel = from_config(config, trust_remote_code=False)
     return model
 
 

@@ -8,6 +8,7 @@ from converter.diagnostics import OPTIONS
 from converter.report.commands import conversion_command
 from converter.report.documentation import rule_named
 from converter.report.sizes import size_text
+from converter.training.data import Use
 from converter.training.planned import Deployable, Planned
 from converter.training.report import Data, TrainingReport
 from converter.training.settings import Head, TrainingSettings
@@ -19,6 +20,12 @@ _COSTS: Final[Mapping[Head, str]] = {
     "full": "a tensor of its own, trained and saved whole: it is served merged into a model of its own, only",
     "tied": "one LoRA for head and embedding together: it is served merged, or on an untied copy of the base",
 }
+_N_SOURCES: Final = 20
+_USES: Final[Mapping[Use, str]] = {
+    "train": "{} samples",
+    "eval": "{} samples, to evaluate on",
+    "left": "left alone: named as another split",
+}
 
 
 def told_before(settings: TrainingSettings, base: BaseModel, planned: Planned, data: Data) -> Iterator[str]:
@@ -26,6 +33,7 @@ def told_before(settings: TrainingSettings, base: BaseModel, planned: Planned, d
     tie = "its head tied to its embedding" if base.tied else "its head apart from its embedding"
     yield f"base   {base.label}: {base.model_type}, {tie}"
     yield f"data   {settings.data}: {_samples(data)}; the longest has {data.longest} tokens"
+    yield from _sources(data)
     yield f"LoRA   {lora_words(settings)}: {planned.n_trainable:,} parameters to train"
     cost = _COSTS[settings.head] if base.tied or settings.head == "none" else "trained, as the base has it"
     yield f"head   {settings.head}: {cost}"
@@ -65,6 +73,18 @@ def told_after(report: TrainingReport, settings: TrainingSettings) -> Iterator[s
     yield f"saved      {settings.output} ({size_text(report.adapter_nbytes)})"
     command = conversion_command(str(settings.output), str(settings.base), settings.deployment.kind)
     yield f"next       {command}"
+
+
+def _sources(data: Data) -> Iterator[str]:
+    """A line for each file where there are several, or where one was left alone."""
+    if len(data.sources) > 1:
+        for source in data.sources[:_N_SOURCES]:
+            yield f"       {source.name}: {_USES[source.use].format(source.n_samples)}"
+    rest = data.sources[_N_SOURCES:]
+    if rest:
+        yield f"       and {len(rest)} more with {sum(source.n_samples or 0 for source in rest):,} samples"
+    if data.beside:
+        yield f"       no data: {', '.join(data.beside[:_N_SOURCES])}"
 
 
 def _samples(data: Data) -> str:

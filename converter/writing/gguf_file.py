@@ -6,7 +6,7 @@ writer library does; so the few lines of header are ours.
 
 import struct
 from collections.abc import Callable
-from typing import BinaryIO, Final
+from typing import Final
 
 from converter.planning.conversion_plan import (
     CopiedKeyValue,
@@ -31,13 +31,14 @@ from converter.read.gguf_header import (
 )
 from converter.sources import has_delta
 from converter.writing.blocks import DeltaKept, blocks
+from converter.writing.outputs import Sink
 
 VERSION: Final = 3
 
 Progress = Callable[[int], None]
 
 
-def write_gguf(file: PlannedFile, out: BinaryIO, progress: Progress) -> tuple[DeltaKept, ...]:
+def write_gguf(file: PlannedFile, out: Sink, progress: Progress) -> tuple[DeltaKept, ...]:
     """Write ``file`` to ``out``, calling ``progress`` with each count of bytes written.
 
     Returns what each merged tensor kept of its delta. Raises ConverterError where a source can't be read or a value

@@ -1,6 +1,7 @@
 """The library entry: what is refused, what is recorded, what is protected and what is used again."""
 
 import hashlib
+import os
 import struct
 from pathlib import Path
 
@@ -268,10 +269,51 @@ def test_every_shard_of_a_split_base_is_safe(specimen: Specimen, tmp_path: Path)
         convert(specimen, tmp_path / "split-00002-of-00004.gguf", MODEL)
 
 
-def test_another_file_is_replaced(specimen: Specimen, tmp_path: Path) -> None:
-    (tmp_path / "lora.gguf").write_bytes(b"an older conversion")
+@pytest.mark.parametrize("before", [b"", b"GGUF of an older conversion"])
+def test_an_older_conversion_is_replaced(before: bytes, specimen: Specimen, tmp_path: Path) -> None:
+    (tmp_path / "lora.gguf").write_bytes(before)
     convert(specimen, tmp_path / "lora.gguf")
-    assert (tmp_path / "lora.gguf").read_bytes().startswith(b"GGUF")
+    assert len((tmp_path / "lora.gguf").read_bytes()) > len(before)
+
+
+@pytest.mark.parametrize("name", ["base/tokenizer.json", "notes.txt", "base/README.md"])
+def test_a_file_that_is_no_gguf_is_not_replaced(name: str, specimen: Specimen, tmp_path: Path) -> None:
+    specimen.base = write_huggingface(tmp_path / "base")
+    (tmp_path / name).write_bytes(b"of somebody's own")
+    with pytest.raises(ConverterError, match=r"is there already, and is no GGUF|is an input of this conversion"):
+        convert(specimen, tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"of somebody's own"
+
+
+def test_a_pipe_is_not_replaced(specimen: Specimen, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for name in ("pipe", "link"):
+        with pytest.raises(ConverterError, match="is no plain file"):
+            convert(specimen, tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["base.gguf", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"])
+@pytest.mark.parametrize("change", ["touched", "replaced", "gone"])
+def test_an_input_that_is_changed_meanwhile_is_told(name: str, change: str, specimen: Specimen, tmp_path: Path) -> None:
+    specimen.write()
+    assert specimen.base
+    adapter, base = read_adapter(specimen.directory), read_base_model(specimen.base)
+    path, counts = tmp_path / name, list[int]()
+
+    def changes(n: int) -> None:
+        if not counts:
+            content = path.read_bytes()
+            path.unlink()
+            if change != "gone":
+                path.write_bytes(content)
+        counts.append(n)
+
+    with plan(adapter, base, MODEL) as planned, pytest.raises(ConverterError, match=r"was changed|can't be read"):
+        write(planned, tmp_path / "model.gguf", changes)
+    assert not (tmp_path / "model.gguf").exists()
 
 
 @pytest.mark.parametrize("deployment", [MODEL, UNTIED_LORA], ids=lambda it: it.kind)
@@ -299,6 +341,18 @@ def test_an_untied_base_is_made_once(specimen: Specimen, tmp_path: Path) -> None
     now = (tmp_path / "both" / "untied-base.gguf").stat()
     assert (now.st_ino, now.st_mtime_ns) == (made.st_ino, made.st_mtime_ns)  # reading it is no fault
     assert values_of(tmp_path / "both" / "lora.gguf", "token_embd.weight.lora_a").size
+
+
+@pytest.mark.parametrize("place", [0.5, 0.999])
+def test_a_damaged_untied_base_is_not_served(place: float, specimen: Specimen, tmp_path: Path) -> None:
+    specimen.tensors |= head_lora()
+    convert(specimen, tmp_path / "both", UNTIED_LORA)
+    made = tmp_path / "both" / "untied-base.gguf"
+    content = bytearray(made.read_bytes())
+    content[int(len(content) * place)] ^= 1
+    made.write_bytes(content)
+    with pytest.raises(ConverterError, match="is damaged, or not the untied copy of this base"):
+        convert(specimen, tmp_path / "both", UNTIED_LORA)
 
 
 @pytest.mark.parametrize("other", ["truncated", "another base's", "no GGUF of ours"])

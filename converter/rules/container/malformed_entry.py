@@ -16,7 +16,7 @@ def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each entry that is malformed or of an unknown type, and metadata that is not text."""
     for header in adapter.headers:
         for key in header.malformed:
-            yield Problem(key, "wanted exactly dtype, shape (sizes) and data_offsets (two sizes)")
+            yield Problem(key, "wanted once, with exactly dtype, shape (at most 8 sizes) and data_offsets (two sizes)")
         for info in header.entries:
             if info.dtype not in SAFETENSORS_ITEMSIZE:
                 yield Problem(info.name, f"has the unknown type {info.dtype!r}")

@@ -1,6 +1,7 @@
 """Bases of both formats: tie state, shapes, names, and what is refused."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -190,3 +191,41 @@ def test_split_files_are_read_as_one(tmp_path: Path) -> None:
     (tmp_path / "m-00002-of-00002.gguf").unlink()
     _refused(first, "needs them all")
     _refused(first.rename(tmp_path / "m.gguf"), "isn't named")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, wanted a whole number from 1 to 1000"),
+        ({"hidden_size": 1 << 31}, "hidden_size is 2147483648, wanted a whole number from 1 to 2147483647"),
+        ({"_name_or_path": "\ud800"}, "half of a surrogate pair"),
+        ({"x": [[]] * 600_000}, "bytes|values"),
+    ],
+)
+def test_a_config_beyond_measure_is_refused(config: dict[str, object], message: str, tmp_path: Path) -> None:
+    write_huggingface(tmp_path, **config)
+    with pytest.raises(ConverterError, match=message) as refused:
+        read_base_model(tmp_path)
+    assert refused.value.status == COULD_NOT
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.safetensors.index.json"])
+def test_a_pipe_in_a_base_is_refused(name: str, tmp_path: Path) -> None:
+    write_huggingface(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ConverterError, match=f"{name}: is a named pipe, wanted a file") as refused:
+        read_base_model(tmp_path)
+    assert refused.value.status == COULD_NOT
+
+
+@pytest.mark.timeout(10)
+def test_a_base_that_is_a_pipe_or_has_an_impossible_name(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(ConverterError, match="is a named pipe, wanted a file"):
+        read_base_model(tmp_path / "pipe.gguf")
+    for name in ("a" * 5000, "a\0b"):
+        with pytest.raises(ConverterError) as refused:
+            read_base_model(tmp_path / name)
+        assert refused.value.status == COULD_NOT

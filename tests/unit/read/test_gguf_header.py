@@ -73,6 +73,14 @@ def _dimensions(data: bytes) -> bytes:
     return data[:at] + struct.pack("<I", 0) + data[at + 20 :]
 
 
+def _only(entry: bytes) -> Callable[[bytes], bytes]:
+    return lambda data: data[:8] + struct.pack("<QQ", 0, 1) + entry + bytes(64)
+
+
+def _key(name: bytes) -> bytes:
+    return struct.pack("<Q", len(name)) + name
+
+
 SPOILT: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "another magic": (lambda data: b"GGML" + data[4:], "not a GGUF"),
     "an empty file": (lambda _: b"", "not a GGUF"),
@@ -82,6 +90,19 @@ SPOILT: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut in the tensors": (lambda data: data[:-300], "truncated"),
     "many tensors": (lambda data: data[:8] + struct.pack("<Q", 1 << 60) + data[16:], "more than"),
     "many entries": (lambda data: data[:16] + struct.pack("<Q", 1 << 60) + data[24:], "more than"),
+    "more entries than anything has": (
+        lambda data: data[:16] + struct.pack("<Q", 20_001) + data[24:] + bytes(200_000),
+        "at most 20000",
+    ),
+    "one tensor twice": (lambda data: data.replace(b"F16.weight", b"F32.weight", 1), "the tensor 'F32.weight' twice"),
+    "one key twice": (
+        lambda data: data.replace(_key(b"general.flag"), _key(b"general.name"), 1),
+        "the key 'general.name' twice",
+    ),
+    "a key without a name": (_only(_key(b"") + struct.pack("<IB", 7, 1)), "a key without a name"),
+    "arrays of arrays": (_only(_key(b"a") + struct.pack("<IIQIQ", 9, 9, 1, 4, 0)), "array 'a' has the type 9"),
+    "a string beyond the end": (_only(_key(b"a") + struct.pack("<IQ", 8, 1 << 60)), "past the end"),
+    "a string of an array beyond the end": (_only(_key(b"a") + struct.pack("<IIQQ", 9, 8, 2, 1 << 60)), "past the end"),
     "blocks without rows": (_dimensions, "Q8_0"),
 }
 

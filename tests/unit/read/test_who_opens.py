@@ -7,7 +7,20 @@ from pathlib import Path
 import converter
 
 PACKAGE = Path(converter.__file__).parent
-LAYERS = ("read", "derive", "rules", "values", "planning", "writing", "digests.py", "fingerprint.py")
+LAYERS = (
+    "read",
+    "derive",
+    "rules",
+    "values",
+    "planning",
+    "evaluation",
+    "writing",
+    "conversion",
+    "sources.py",
+    "checking.py",
+    "digests.py",
+    "fingerprint.py",
+)
 MAY = {
     "read/files.py",  # the one place
     "writing/whole_file.py",  # opens what it writes
