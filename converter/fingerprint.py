@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from converter.derive.base_model import BaseModel, read_base_model
+from converter.derive.base_model import BaseModel
 from converter.read.files import Unreadable, read_bytes, read_whole
 from converter.read.limits import RECORD_NBYTES
 from converter.read.stored import StoredTensor
@@ -39,9 +39,7 @@ def fingerprint(base: BaseModel) -> str | None:
 
     Raises ConverterError where a file can't be read any more.
     """
-    if base.layers:  # the adapter repeats layers: the base is what lies there
-        base = read_base_model(base.path)
-    norms = _norms(base)
+    norms = _norms(base.original or base)
     if not norms or any(stored.dtype not in _DTYPES for _, stored, _ in norms):
         return None
     digest = sha256()

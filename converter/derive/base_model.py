@@ -35,7 +35,7 @@ class BaseModel:
     quantization: str | None = None
     name: str | None = None
     config: Mapping[str, object] = field(default_factory=dict)
-    layers: tuple[int, ...] = ()  # the own layer behind each one, where an adapter replicated some
+    original: "BaseModel | None" = None  # the base as it lies there, where an adapter replicated its layers
 
     @property
     def label(self) -> str:

@@ -31,7 +31,7 @@ def as_trained(base: BaseModel, adapter: Adapter) -> BaseModel:
         dims={**base.dims, "n_layer": len(layers)},
         tensors=dict(_renumbered(base.tensors, layers)),
         shards=tuple(_with_layers(shard, layers) for shard in base.shards),
-        layers=layers,
+        original=base,
     )
 
 

@@ -40,7 +40,7 @@ def _copied(base: BaseModel) -> Iterator[PlannedKeyValue]:
     first = base.shards[0]
     n_layers = NewKeyValue(f"{base.model_type}.block_count", base.dims["n_layer"])
     for entry in first.key_values:
-        if base.layers and entry.key == n_layers.key:
+        if base.original and entry.key == n_layers.key:
             yield n_layers
         elif not entry.key.startswith("split."):
             yield CopiedKeyValue(first.path, entry)

@@ -14,7 +14,7 @@ from converter.diagnostics import BaseCheck, Problem, Rule, Severity
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield each range that ends beyond the base's layers."""
-    if adapter.config is None or base.architecture is None or base.layers:  # replicated: then the ranges fit
+    if adapter.config is None or base.architecture is None or base.original:  # replicated: then the ranges fit
         return
     for begin, end in adapter.config.layer_replication:
         if end > base.dims["n_layer"]:

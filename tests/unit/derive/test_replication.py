@@ -30,7 +30,7 @@ def test_each_layer_lies_where_its_own_does(ranges: object, layers: tuple[int, .
     assert specimen.base
     base, grown = read_base_model(specimen.base), replicated(specimen, ranges)
     before, after = base.shards[0].by_name, grown.shards[0].by_name
-    assert (grown.layers, grown.dims["n_layer"]) == (layers, len(layers))
+    assert (grown.original, grown.dims["n_layer"]) == (base, len(layers))
     blocks = {name for name in after if name.startswith("blk.")}
     assert len(blocks) == len(layers) * sum(name.startswith("blk.0.") for name in before)
     for number, layer in enumerate(layers):
@@ -44,7 +44,7 @@ def test_each_layer_lies_where_its_own_does(ranges: object, layers: tuple[int, .
 def test_without_ranges_that_fit_the_base_is_itself(ranges: object, specimen: Specimen) -> None:
     assert specimen.base
     grown = replicated(specimen, ranges)
-    assert grown.layers == ()
+    assert grown.original is None
     assert grown.shards == read_base_model(specimen.base).shards
 
 
