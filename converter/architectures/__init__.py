@@ -164,7 +164,9 @@ def architecture_named(name: str) -> Architecture | None:
 
 def architecture_of_model_type(model_type: str) -> Architecture | None:
     """The architecture of a Hugging Face config's ``model_type``, or None where it is not supported."""
-    return next((a for a in map(_load, NAMES) if model_type in a.model_types), None)
+    # The namesake first: it is nearly always the one, and each other table costs a few milliseconds.
+    names = sorted(NAMES, key=lambda name: name != model_type)
+    return next((a for a in map(_load, names) if model_type in a.model_types), None)
 
 
 @cache

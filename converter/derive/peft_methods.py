@@ -65,4 +65,4 @@ def peft_methods() -> Mapping[str, PeftMethod]:
 
 def peft_method(peft_type: str | None) -> PeftMethod | None:
     """The method of a config's peft_type; None for LoRA, and for what can't be converted at all."""
-    return peft_methods().get(peft_type) if peft_type else None
+    return peft_methods().get(peft_type) if peft_type not in (None, "LORA") else None
