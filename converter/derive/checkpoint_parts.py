@@ -5,8 +5,7 @@ Experts come as one parameter (transformers 5) or as modules of their own; GPT-2
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.architectures import Target
 from converter.derive.base_model import BaseModel
@@ -19,8 +18,7 @@ _NEEDLESS: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A stored tensor, and where it goes."""
 
     key: str

@@ -43,7 +43,7 @@ def read_initial_adapter(directory: Path) -> Adapter:
     initial = read_adapter(directory)
     if initial.config is None:
         return initial
-    plain = replace(initial.config, raw={**initial.config.raw, "init_lora_weights": True})
+    plain = initial.config._replace(raw={**initial.config.raw, "init_lora_weights": True})
     return replace(initial, config=plain)
 
 

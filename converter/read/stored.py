@@ -1,12 +1,11 @@
 """Where a tensor's bytes lie: the one type that adapters and bases of both formats share."""
 
-from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
+class StoredTensor(NamedTuple):
     """A tensor in a file. ``shape`` is row-major, Hugging Face's order; ``dtype`` is safetensors' or GGML's name."""
 
     path: Path
@@ -27,4 +26,4 @@ class StoredTensor:
 
     def slabs(self, n: int) -> "StoredTensor":
         """The same bytes as ``n`` parts of equally many rows, along a new first dimension."""
-        return replace(self, shape=(n, self.shape[0] // n, *self.shape[1:]))
+        return self._replace(shape=(n, self.shape[0] // n, *self.shape[1:]))
