@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from converter.read.gguf_header import GgufHeader
 
 # A layer's number in the names of Hugging Face and of GGUF.
-_LAYER: Final = re.compile(r"(?<=\blayers\.)\d+(?=\.)|(?<=\bh\.)\d+(?=\.)|(?<=\bblk\.)\d+(?=\.)")
+_LAYER: Final = r"(?<=\blayers\.)\d+(?=\.)|(?<=\bh\.)\d+(?=\.)|(?<=\bblk\.)\d+(?=\.)"
 
 
 def as_trained(base: BaseModel, adapter: Adapter) -> BaseModel:
@@ -51,7 +51,7 @@ def _renumbered(by_name: Mapping[str, T], layers: tuple[int, ...]) -> Iterator[t
     for number, layer in enumerate(layers):
         numbers.setdefault(str(layer), []).append(number)
     for name, item in by_name.items():
-        match = _LAYER.search(name)
+        match = re.search(_LAYER, name)
         if match is None:
             yield name, item
         else:

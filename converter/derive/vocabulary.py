@@ -32,9 +32,7 @@ NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
 # Tokens that models keep in stock: Gemma's <unused0>, Llama 3's <|reserved_special_token_0|>, Mistral's <SPECIAL_20>,
 # Phi 3's <|placeholder1|>, Phi 4's <|dummy_0|>, BERT's [unused0], llama.cpp's [PAD151700].
-_RESERVED: Final = re.compile(
-    r"[<\[]\|?(unused|reserved|special|placeholder|dummy|extra|pad)\w*\d\|?[>\]]", re.IGNORECASE
-)
+_RESERVED: Final = r"(?i)[<\[]\|?(unused|reserved|special|placeholder|dummy|extra|pad)\w*\d\|?[>\]]"
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # by identity: a key of caches
@@ -56,7 +54,7 @@ class TokenChange(NamedTuple):
     @property
     def is_new(self) -> bool:
         """Whether it is a token of the user's own: behind the base's, or in the place of a reserved one."""
-        return self.before is None or (self.before != self.text and _RESERVED.fullmatch(self.before) is not None)
+        return self.before is None or (self.before != self.text and re.fullmatch(_RESERVED, self.before) is not None)
 
 
 class Vocabulary(NamedTuple):

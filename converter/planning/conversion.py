@@ -11,8 +11,6 @@ from converter.errors import ConverterError
 from converter.planning.conversion_plan import ConversionPlan, PlannedFile
 from converter.planning.ledger import plan_ledger
 from converter.planning.lora import plan_lora
-from converter.planning.merged import plan_merged
-from converter.planning.untied import LORA_NAME, plan_untied_base
 from converter.planning.vocabulary import vocabulary_notes
 
 
@@ -43,8 +41,12 @@ def _files(adapter: Adapter, base: BaseModel, deployment: Deployment) -> tuple[P
         case "lora":
             return (plan_lora(adapter, base, deployment.outtype),)
         case "untie-lora":
+            from converter.planning.untied import LORA_NAME, plan_untied_base
+
             return (plan_untied_base(base), plan_lora(adapter, base, deployment.outtype, LORA_NAME))
         case "model" | "untie-model":
+            from converter.planning.merged import plan_merged
+
             return (plan_merged(adapter, base, deployment.outtype, untie=_unties(adapter, base, deployment)),)
 
 

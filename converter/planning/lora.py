@@ -1,5 +1,6 @@
 """Plans a LoRA GGUF: factors as llama.cpp's loader wants them (src/llama-adapter.cpp), nothing merged."""
 
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -167,7 +168,7 @@ def _architecture(base: BaseModel) -> str:
 def _base_names(adapter: Adapter) -> Iterator[NewKeyValue]:
     """The base's hub name, where the config has one; a local path says nothing to others."""
     name = (adapter.config.base_model_name_or_path if adapter.config else None) or ""
-    if HUB_NAME.fullmatch(name):
+    if re.fullmatch(HUB_NAME, name):
         organization, _, model = name.partition("/")
         yield NewKeyValue("general.base_model.count", 1)
         yield NewKeyValue("general.base_model.0.name", model)

@@ -18,7 +18,7 @@ from converter.read.strict_json import json_object
 if TYPE_CHECKING:
     from converter.read.gguf_header import GgufHeader
 
-_SPLIT_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf")
+_SPLIT_NAME: Final = r"(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf"
 
 
 class HuggingfaceFiles(NamedTuple):
@@ -88,7 +88,7 @@ def _shards(path: Path) -> "tuple[GgufHeader, ...]":
     count = first.kv.get("split.count", 1)
     if not isinstance(count, int) or count < 2:
         return (first,)
-    match = _SPLIT_NAME.fullmatch(path.name)
+    match = re.fullmatch(_SPLIT_NAME, path.name)
     if not match or int(match["count"]) != count:
         raise ConverterError(f"{path}: is one of {count} split files, but isn't named NAME-00001-of-{count:05}.gguf")
     paths = [path.with_name(f"{match['stem']}-{no:05}-of-{count:05}.gguf") for no in range(1, count + 1)]
