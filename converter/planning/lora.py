@@ -3,9 +3,8 @@
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.derive.adapter import Adapter, LoraPair
 from converter.derive.base_model import BaseModel
@@ -69,8 +68,7 @@ def _as_float32(alpha: float) -> float:
     return nearest
 
 
-@dataclass(frozen=True, slots=True)
-class _Factors:
+class _Factors(NamedTuple):
     """Plans the two factors of each tensor."""
 
     base: BaseModel
