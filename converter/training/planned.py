@@ -21,9 +21,9 @@ from converter.errors import ConverterError
 from converter.planning.conversion import plan_conversion
 from converter.read.adapter import Adapter, read_adapter
 from converter.read.base_model import BaseModel
-from converter.training.head import attach, shell
+from converter.training.head import attach
 from converter.training.settings import TrainingSettings
-from converter.transformers_base import quiet
+from converter.transformers_base import quiet, shell
 from converter.writing.gguf_file import gguf_nbytes
 from converter.writing.head_basis import measure_head
 

@@ -4,6 +4,7 @@ Prompt files hold one text a line; token files one sequence a line, ids separate
 """
 
 import random
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ Sequences = tuple[tuple[int, ...], ...]
 
 _N_RANDOM: Final = (12, 24)  # sequences, tokens in each
 _SEED: Final = 20
+_BATCH_TOKENS: Final = 1024
 
 
 def built_in_sequences(llama: LlamaCpp, model: Path) -> Sequences:
@@ -62,6 +64,19 @@ def _holds(sequence: tuple[int, ...], part: tuple[int, ...]) -> bool:
 def _with(sequence: tuple[int, ...], part: tuple[int, ...]) -> tuple[int, ...]:
     middle = len(sequence) // 2
     return (*sequence[:middle], *part, *sequence[middle:])
+
+
+def batches(sequences: Sequences, longest_shared: int) -> Iterator[Sequences]:
+    """The sequences in groups that run together, padded to the longest; one beyond ``longest_shared`` runs alone."""
+    batch: Sequences = ()
+    for sequence in sequences:
+        longest = max(map(len, (*batch, sequence)))
+        if batch and (longest > longest_shared or longest * (len(batch) + 1) > _BATCH_TOKENS):
+            yield batch
+            batch = ()
+        batch = (*batch, sequence)
+    if batch:
+        yield batch
 
 
 def _tokenize(llama: LlamaCpp, model: Path, texts: list[str], *, parse_special: bool = False) -> Sequences:

@@ -27,7 +27,7 @@ from converter.verification.llama_cpp import LlamaCpp
 from converter.verification.lora_pairs import prove_lora
 from converter.verification.reference import Reference
 from converter.verification.tensors import TensorProof, prove_model
-from converter.verification.verification import Case, Deployed, DeployedLora, DeployedModel, verify
+from converter.verification.verification import Case, Deployed, DeployedLora, DeployedModel, prove
 from fixtures.real import GEMMA3
 from fixtures.train import CHAT_TEMPLATE, MARKS, RECIPES, TEXTS, TEXTS_WITH_NEW_TOKENS, WORDS, trained_adapter
 
@@ -134,7 +134,7 @@ def job(request: pytest.FixtureRequest) -> Iterator[Job]:
 def test_it_is_proven(job: Job, llama_cpp: LlamaCpp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "Reference", lambda *_: job.reference)  # loaded once, for all tests
     sequences = tuple(job.tokens(text) for text in job.texts)
-    proof = verify(Case(job.adapter, GEMMA3.hf, job.deployed, sequences), llama_cpp)
+    proof = prove(Case(job.adapter, GEMMA3.hf, job.deployed, sequences), llama_cpp)
     assert not list(proof.failures)
     assert proof.comparison is not None
     assert proof.comparison.effect > 1

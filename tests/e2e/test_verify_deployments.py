@@ -20,7 +20,7 @@ from converter.cli.verify import main
 from converter.read.adapter import Adapter, LoraPair, read_adapter
 from converter.verification.llama_cpp import LlamaCpp, LlamaCppFailed
 from converter.verification.reference import Reference
-from converter.verification.verification import Case, Deployed, DeployedLora, DeployedModel, Verification, verify
+from converter.verification.verification import Case, Deployed, DeployedLora, DeployedModel, Verification, prove
 from fixtures.adapters import load_base, tiny_adapter, untie
 from fixtures.tiny import TinyModel, token_sequences
 from fixtures.tiny_gguf import ARCHITECTURES, _gguf_values, gguf_name, write_gguf
@@ -103,7 +103,7 @@ def write_lora(
 
 
 def verified(llama: LlamaCpp, base: TinyModel, adapter: Path, deployed: Deployed) -> Verification:
-    return verify(Case(read_adapter(adapter), base.hf, deployed, SEQUENCES), llama)
+    return prove(Case(read_adapter(adapter), base.hf, deployed, SEQUENCES), llama)
 
 
 def run(*arguments: object) -> Result:
