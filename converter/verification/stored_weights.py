@@ -23,7 +23,7 @@ _aten: Final = torch.ops.aten
 # The same values under another tensor, which has the same storage.
 _ALIASES: Final = frozenset({_aten.detach.default, _aten.alias.default})
 # What transformers does to the tensors of a checkpoint to make parameters of them: done when they are needed.
-_DEFERRED: Final = frozenset({_aten._to_copy.default, _aten.clone.default, _aten.cat.default, _aten.stack.default})
+_DEFERRED: Final = frozenset({_aten._to_copy.default, _aten.cat.default, _aten.stack.default})
 
 
 @dataclass(slots=True, eq=False)
@@ -116,6 +116,9 @@ class StoredWeight(torch.Tensor):
         named = named or {}
         if function in _ALIASES:
             return cls(arguments[0].stored)
+        if function is _aten.clone.default:
+            stored = arguments[0].stored
+            return cls(Storage(stored.shape, stored.dtype, stored.read))
         if named.get("device") == torch.device("meta"):
             return torch.empty(arguments[0].shape, dtype=named.get("dtype") or arguments[0].dtype, device="meta")
         if function in _DEFERRED:

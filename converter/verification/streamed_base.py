@@ -4,8 +4,8 @@ Names, joined experts and a GGUF's reversed orders are transformers' own work (t
 transformers/modeling_gguf_pytorch_utils.py, 5.23), so that the reference knows nothing of conversion's tables.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,13 +16,17 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
 from converter.errors import ConverterError
+from converter.read.checkpoint import UnreadableIndex, read_index
 from converter.read.gguf_header import read_gguf_header
+from converter.read.safetensors_header import SafetensorsHeader, TensorInfo, read_safetensors_header
 from converter.transformers_base import from_weights, load_config, shell
 from converter.verification.gguf_weights import Weights, weights_in
 from converter.verification.stored_weights import Storage, StoredWeight
 
 _WHOLE: Final = "model.safetensors"
-_INDEX: Final = "model.safetensors.index.json"
+_FLOATS: Final = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+# Values at a time on their way to float32.
+_BLOCK_VALUES: Final = 1 << 22
 
 
 def streamed_base(path: Path) -> PreTrainedModel:
@@ -31,51 +35,50 @@ def streamed_base(path: Path) -> PreTrainedModel:
     Raises ConverterError where it can't be had.
     """
     config = load_config(path)
-    weights = dict(_of_gguf(path, config) if path.is_file() else _of_directory(path))
+    weights = dict(_of_gguf(path, config) if path.is_file() else _of_directory(path, config))
     return from_weights(path, config, weights).requires_grad_(requires_grad=False)
 
 
-def _of_directory(directory: Path) -> Iterator[tuple[str, StoredWeight]]:
-    for path in _files(directory):
+def _of_directory(directory: Path, config: PretrainedConfig) -> Iterator[tuple[str, StoredWeight]]:
+    for path in _files(directory, config):
         try:
-            with safe_open(path, framework="pt") as file:
-                slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  no mapping
-                empty = {key: torch.empty(0, dtype=_dtype(path, key, part.get_dtype())) for key, part in slices.items()}
-                shapes = {key: torch.Size(part.get_shape()) for key, part in slices.items()}
+            with safe_open(path, framework="pt"):  # safetensors' own judgement of the header
+                header = read_safetensors_header(path)
         except (OSError, SafetensorError) as error:
             raise ConverterError(f"{path}: transformers can't load this base: {error}") from error
-        for key, shape in shapes.items():
-            yield key, StoredWeight(Storage(shape, empty[key].dtype, _reader(path, key)))
+        for tensor in header.entries:
+            if tensor.dtype not in _FLOATS:
+                raise ConverterError(f"{path}: {tensor.name} is {tensor.dtype}, wanted one of {', '.join(_FLOATS)}")
+            read = _reader(header, tensor)
+            yield tensor.name, StoredWeight(Storage(torch.Size(tensor.shape), torch.float32, read))
 
 
-_DTYPES: Final = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+def _reader(header: SafetensorsHeader, tensor: TensorInfo) -> Callable[[], torch.Tensor]:
+    dtype, n_values = _FLOATS[tensor.dtype], prod(tensor.shape)
 
-
-def _dtype(path: Path, key: str, name: str) -> torch.dtype:
-    if name not in _DTYPES:
-        raise ConverterError(f"{path}: {key} is {name}, wanted one of {', '.join(_DTYPES)}")
-    return _DTYPES[name]
-
-
-def _reader(path: Path, key: str) -> Any:
     def read() -> torch.Tensor:
-        with safe_open(path, framework="pt", backend="pread") as file:  # copied, not mapped: mapped pages stay
-            values: torch.Tensor = file.get_tensor(key)
-        return values
+        values, offset = torch.empty(n_values), header.data_offset + tensor.begin
+        # Read, not mapped: pages that were mapped once count as this program's as long as there is room.
+        for begin in range(0, n_values, _BLOCK_VALUES):
+            n = min(_BLOCK_VALUES, n_values - begin) * dtype.itemsize
+            stored = np.fromfile(header.path, np.uint8, n, offset=offset + begin * dtype.itemsize)
+            values[begin : begin + _BLOCK_VALUES] = torch.from_numpy(stored).view(dtype)
+        return values.reshape(tensor.shape)
 
     return read
 
 
-def _files(directory: Path) -> tuple[Path, ...]:
+def _files(directory: Path, config: PretrainedConfig) -> tuple[Path, ...]:
     """The files that transformers takes: one, or those that the index names."""
-    if (directory / _WHOLE).exists():
-        return (directory / _WHOLE,)
+    whole = getattr(config, "transformers_weights", None) or _WHOLE
+    index = directory / (whole if whole.endswith(".json") else f"{whole}.index.json")
+    if index.name != whole and (directory / whole).exists():
+        return (directory / whole,)
     try:
-        index = json.loads((directory / _INDEX).read_text(encoding="utf-8"))
-        return tuple(directory / name for name in sorted(set(index["weight_map"].values())))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return tuple(directory / name for name in sorted(set(read_index(index).values())))
+    except (OSError, UnreadableIndex) as error:
         raise ConverterError(
-            f"{directory}: transformers can't load this base: wanted {_WHOLE} or {_INDEX} ({error})"
+            f"{directory}: transformers can't load this base: wanted {whole} or {index.name} ({error})"
         ) from error
 
 
