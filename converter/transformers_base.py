@@ -100,9 +100,7 @@ def _from_pretrained(path: Path, kind: Any, arguments: Mapping[str, Any]) -> tup
     settings: dict[str, Any] = {"experts_implementation": "eager"}
     with quiet():
         try:
-            loaded: Any = kind.from_pretrained(
-                **arguments, **settings, local_files_only=True, output_loading_info=True
-            )
+            loaded: Any = kind.from_pretrained(**arguments, **settings, local_files_only=True, output_loading_info=True)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise ConverterError(f"{path}: transformers can't load this base: {_first_line(error)}") from error
     model, report = loaded
@@ -113,13 +111,14 @@ def _from_pretrained(path: Path, kind: Any, arguments: Mapping[str, Any]) -> tup
 def quiet() -> Iterator[None]:
     """Without transformers' progress bars and anybody's warnings; one thread at a time."""
     with _BUILDING, without_warnings():
-        had_bars = transformers_logging.is_progress_bar_enabled()
-        transformers_logging.disable_progress_bar()
+        bars: Any = transformers_logging  # without types
+        had_bars = bars.is_progress_bar_enabled()
+        bars.disable_progress_bar()
         try:
             yield
         finally:
             if had_bars:
-                transformers_logging.enable_progress_bar()
+                bars.enable_progress_bar()
 
 
 @contextmanager
@@ -188,7 +187,8 @@ def is_tied(model: Any) -> bool:
     """Whether head and embedding are one Parameter, or one storage, under two names."""
     ours, theirs = model.get_input_embeddings().weight, head_of(model).weight
     # By the storage and not by its address: what has no memory (meta, weights that stay in their file) has none.
-    return bool(StorageWeakRef(ours.untyped_storage()) == StorageWeakRef(theirs.untyped_storage()))
+    storage: Any = StorageWeakRef  # without types
+    return bool(storage(ours.untyped_storage()) == storage(theirs.untyped_storage()))
 
 
 def untie(model: Any) -> None:

@@ -21,6 +21,7 @@ from converter.read.adapter import Adapter, read_adapter
 from converter.read.checkpoint import find_adapters
 
 if TYPE_CHECKING:
+    from converter.verification.prompts import Prompts
     from converter.verification.verification import Deployed, Progress, Verification
 
 COMMAND = "adapter-verify"
@@ -74,7 +75,7 @@ def main(
 
         deployed = _deployed(model, lora, base_gguf or (base if base.is_file() else None))
         with _progress() as progress:
-            verification = verify(found, base, deployed, prompts=prompts, tokens=tokens, progress=progress)
+            verification = verify(found, base, deployed, prompts=_prompts(prompts, tokens), progress=progress)
         _print(verification, style)
         if not verification.passed:
             sys.exit(JUDGED_BAD)
@@ -99,6 +100,14 @@ def _deployed(model: Path | None, lora: Path | None, base_gguf: Path | None) -> 
             raise ConverterError("--lora needs --base-gguf: the GGUF that the LoRA is served on")
         return DeployedLora(lora, base_gguf)
     raise ConverterError("give what to prove: --model GGUF, or --lora GGUF --base-gguf GGUF")
+
+
+def _prompts(prompts: Path | None, tokens: Path | None) -> "Prompts":
+    from converter.verification.prompts import PromptFile, TokenFile
+
+    if prompts:
+        return PromptFile(prompts)
+    return TokenFile(tokens) if tokens else None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""PEFT's model run in two halves, so that each weight is read once for many sequences and the head meets them in blocks.
+"""PEFT's model run in two halves: each weight is read once for many sequences, and the head gets a few positions each.
 
 Nothing of transformers or PEFT is done again here: it is the model's own forward both times, first with nothing for a
 head, then with nothing below it.
@@ -104,4 +104,6 @@ def _shared_length(config: PretrainedConfig) -> int:
     settings = [ropes, *(value for value in ropes.values() if isinstance(value, dict))]
     original = "original_max_position_embeddings"
     lengths = [found.get(original) for found in settings]
-    return min(int(length) for length in (*lengths, getattr(text, original, None), text.max_position_embeddings) if length)
+    return min(
+        int(length) for length in (*lengths, getattr(text, original, None), text.max_position_embeddings) if length
+    )

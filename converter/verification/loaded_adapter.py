@@ -91,10 +91,11 @@ def _attached(base: Any, config: Any) -> Any:
         return PeftModelForCausalLM(base, config, adapter_name=NAME)
     # DoRA starts from the norms of the base's weights plus its delta: no need to compute what the file overwrites.
     model = PeftModelForCausalLM(base, config, adapter_name=NAME, low_cpu_mem_usage=True)
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None and parameter.is_meta:
-                module.register_parameter(name, nn.Parameter(torch.zeros(parameter.shape), requires_grad=False))
+    for path, parameter in [*model.named_parameters(remove_duplicate=False)]:
+        if parameter.is_meta:
+            module, _, name = path.rpartition(".")
+            empty = nn.Parameter(torch.zeros(parameter.shape), requires_grad=False)
+            model.get_submodule(module).register_parameter(name, empty)
     return model
 
 

@@ -7,7 +7,7 @@ from math import sqrt
 from typing import Any, Final
 
 import torch
-from peft.tuners.lora.layer import Embedding, Linear, ParamWrapper
+from peft.tuners.lora.layer import Linear, ParamWrapper
 from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import TrainableTokensWrapper

@@ -57,11 +57,12 @@ class PreparedBase:
         return self.paths.get(module, module) + name.removeprefix(module)
 
 
-def prepare_base(base: PreTrainedModel, adapter: Adapter) -> PreparedBase:
+def prepare_base(base: Any, adapter: Adapter) -> PreparedBase:
     """Make of ``base``, in place, what the adapter was trained on."""
     if is_tied(base) and _parts_the_ends(adapter):
         untie(base)
-    n_before, n_rows = len(base.get_input_embeddings().weight), _n_rows(adapter, len(base.get_input_embeddings().weight))
+    n_before = len(base.get_input_embeddings().weight)
+    n_rows = _n_rows(adapter, n_before)
     if n_rows != n_before:
         _resize(base, adapter, n_rows)
     own_layers, layers = None, tuple(_replicated(adapter))

@@ -23,7 +23,7 @@ _aten: Final = torch.ops.aten
 # The same values under another tensor, which has the same storage.
 _ALIASES: Final = frozenset({_aten.detach.default, _aten.alias.default})
 # What transformers does to the tensors of a checkpoint to make parameters of them: done when they are needed.
-_DEFERRED: Final = frozenset({_aten._to_copy.default, _aten.cat.default, _aten.stack.default})
+_DEFERRED: Final = frozenset({_aten._to_copy.default, _aten.cat.default, _aten.stack.default})  # noqa: SLF001  its name
 
 
 @dataclass(slots=True, eq=False)
@@ -79,15 +79,15 @@ class StoredWeight(torch.Tensor):
     stored: Storage
 
     @staticmethod
-    def __new__(cls, storage: Storage) -> Self:
+    def __new__(cls: type[Self], storage: Storage) -> Self:
         """A tensor over the storage."""
-        make: Any = torch.Tensor._make_wrapper_subclass
+        make: Any = torch.Tensor._make_wrapper_subclass  # noqa: SLF001  the documented way
         made: Self = make(cls, storage.shape, dtype=storage.dtype, device="cpu", requires_grad=False)
         made.stored = storage
         return made
 
     @property
-    def data(self) -> torch.Tensor:  # type: ignore[override]
+    def data(self) -> torch.Tensor:
         """The same values; assigning others gives this tensor, and no other, a new storage."""
         return self.detach()
 
@@ -105,12 +105,12 @@ class StoredWeight(torch.Tensor):
         memo[id(self)] = copied = nn.Parameter(self.stored.copied(), requires_grad=False)
         return copied
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]  # torch passes what is for printing values
         """Without the values."""
         return f"StoredWeight({tuple(self.shape)}, {self.dtype})"
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]  # as torch's documentation writes it
         cls, function: Any, _types: object, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
     ) -> Any:
         named = named or {}
@@ -123,7 +123,7 @@ class StoredWeight(torch.Tensor):
             return torch.empty(arguments[0].shape, dtype=named.get("dtype") or arguments[0].dtype, device="meta")
         if function in _DEFERRED:
             return _deferred(function, arguments, named)
-        if function._schema.is_mutable and isinstance(arguments[0], cls):
+        if function._schema.is_mutable and isinstance(arguments[0], cls):  # noqa: SLF001  told nowhere else
             return _written(function, arguments, named)
         return function(*_loaded(arguments), **_loaded(named))
 

@@ -84,7 +84,8 @@ def _files(directory: Path, config: PretrainedConfig) -> tuple[Path, ...]:
 
 def _of_gguf(path: Path, config: PretrainedConfig) -> Iterator[tuple[str, StoredWeight]]:
     header, model = read_gguf_header(path), shell(config)
-    processor = TENSOR_PROCESSORS.get(str(header.kv.get("general.architecture")), TensorProcessor)(config.to_dict())
+    kind: Any = TENSOR_PROCESSORS.get(str(header.kv.get("general.architecture")), TensorProcessor)
+    processor = kind(config.to_dict())
     names: Mapping[str, str] = get_gguf_hf_weights_map(model, processor)
     sources: dict[str, list[Weights]] = {}
     for name, weights in weights_in(header).items():

@@ -12,12 +12,7 @@ from converter.verification.comparison import LogitsComparison, compare_logits
 from converter.verification.hosts import is_hosted, prove_hosted, prove_hosted_lora
 from converter.verification.llama_cpp import LlamaCpp, LlamaCppFailed
 from converter.verification.lora_pairs import prove_lora
-from converter.verification.prompts import (
-    Sequences,
-    built_in_sequences,
-    sequences_of_prompts,
-    sequences_of_tokens,
-)
+from converter.verification.prompts import Prompts, Sequences, sequences_of
 from converter.verification.reference import Reference
 from converter.verification.samples import Served, samples
 from converter.verification.tensors import TensorProof, prove_model
@@ -130,17 +125,14 @@ def verify(
     base: Path,
     deployed: Deployed,
     *,
-    prompts: Path | None = None,
-    tokens: Path | None = None,
+    prompts: Prompts = None,
     progress: Progress = lambda *_: None,
 ) -> Verification:
     """Prove a deployment of ``adapter`` against PEFT on ``base``, a Hugging Face directory or a GGUF.
 
-    ``prompts`` is a file of texts, ``tokens`` one of token ids; the default are built-in texts. A merged model's base
-    GGUF is ``base`` itself, if it is one and no other is named. Raises ConverterError where it can't be found out.
+    Without ``prompts`` it is tried on built-in texts. A merged model's base GGUF is ``base`` itself, if it is one and
+    no other is named. Raises ConverterError where it can't be found out.
     """
-    if prompts and tokens:
-        raise ConverterError("give prompts or tokens, not both")
     for fault in adapter.faults:
         raise ConverterError(f"{fault.path}: {fault.message}; adapter-check says more", status=JUDGED_BAD)
     if deployed.base is None and base.is_file():
@@ -151,7 +143,7 @@ def verify(
     with LlamaCpp() as llama:
         if deployed.base:
             _refuse_broken_base(llama, deployed.base)
-        sequences = _sequences(llama, _tokenizing(llama, deployed), prompts, tokens)
+        sequences = sequences_of(prompts, llama, _tokenizing(llama, deployed))
         return prove(Case(adapter, base, deployed, sequences), llama, progress)
 
 
@@ -170,14 +162,6 @@ def _tokenizing(llama: LlamaCpp, deployed: Deployed) -> Path:
     except LlamaCppFailed:
         return deployed.base or deployed.model
     return deployed.model
-
-
-def _sequences(llama: LlamaCpp, model: Path, prompts: Path | None, tokens: Path | None) -> Sequences:
-    if prompts:
-        return sequences_of_prompts(llama, model, prompts)
-    if tokens:
-        return sequences_of_tokens(tokens, llama.n_vocab(model))
-    return built_in_sequences(llama, model)
 
 
 def refuse_longer(model: Path, sequences: Sequences) -> None:

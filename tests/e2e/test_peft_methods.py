@@ -90,9 +90,7 @@ def as_in_the_base(tensor: PlannedTensor, base: BaseModel) -> PlannedTensor:
 
 def verified(llama_cpp: LlamaCpp, base: TinyModel, method: str, model: Path) -> Verification:
     deployed = DeployedModel(model, base.gguf)
-    return prove(
-        Case(read_adapter(method_adapter(method, base)), base.hf, deployed, token_sequences(2, 24)), llama_cpp
-    )
+    return prove(Case(read_adapter(method_adapter(method, base)), base.hf, deployed, token_sequences(2, 24)), llama_cpp)
 
 
 def shown_by_check(adapter: Path, base: TinyModel) -> tuple[str, ...]:
