@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig
 
 from fixtures.memory import run_measured
+from fixtures.trained_tokenizers import write_sentencepiece
 
 _HIDDEN, _INNER, _LAYERS, _VOCAB, _RANK = 4096, 11008, 32, 32000, 8
 _LINEAR = {
@@ -108,6 +109,7 @@ def main(directory: Path) -> None:
     if not base.exists():
         pool = _Pool()
         _make_base(base, pool)
+        write_sentencepiece(base)
         _make_adapter(adapter, pool)
         tokens.write_text(_SEQUENCES)
     if not model.exists():

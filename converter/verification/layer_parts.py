@@ -15,8 +15,8 @@ from torch import nn
 from converter.verification.peft_layers import NAME, Rows, own_module
 from converter.verification.stored_weights import keeping
 
-# Values of a part's weight, 32 MB in float64.
-_PART_VALUES: Final = 1 << 22
+# Values of a part's weight, 16 MB in float64.
+_PART_VALUES: Final = 1 << 21
 
 
 def is_divisible(layer: Any) -> bool:
