@@ -8,7 +8,7 @@ BIN := .venv/bin
 # No step may reach for a model hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help venv demo train-demo sweep-demo test check variations format bench bench-hosts clean
+.PHONY: help venv demo train-demo sweep-demo test check variations odd format bench bench-hosts clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -19,6 +19,7 @@ help:
 	@echo "make test    every check and test, real models in real llama.cpp included"
 	@echo "make check   the quick part of it: format, lint, types, imports, unit tests"
 	@echo "make variations  every PEFT variation on every architecture: exact or refused"
+	@echo "make odd     500 spoilt adapters and bases: each is refused, or has finite logits in llama.cpp"
 	@echo "make format  put the code in the form that make check wants"
 	@echo "make bench   measure time and memory"
 	@echo "make bench-hosts  untie a random model of Gemma-2B's size for each host; 18 GB of disk"
@@ -70,6 +71,9 @@ check: .venv/installed
 # Every PEFT variation on every tiny model in every deployment; with UPDATE_VARIATIONS=1 it writes docs/variations.md.
 variations: .venv/installed
 	$(BIN)/pytest -m variations tests/variations
+
+odd: .venv/installed
+	ODD_CASES=500 $(BIN)/pytest tests/e2e/test_odd_inputs.py
 
 format: .venv/installed
 	$(BIN)/ruff format .

@@ -1,6 +1,66 @@
 """What happens between "the LoRA is trained" and "it is served": check, convert and prove PEFT adapters.
 
-Nothing is imported here, so that ``adapter-check`` starts without numpy and torch.
+docs/library.md tells how to use it. Names are imported when they are first asked for, so that ``adapter-check`` starts
+without numpy and torch.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from converter.conversion import Refused, Written
+    from converter.derive.adapter import Adapter
+    from converter.derive.base_model import BaseModel
+    from converter.diagnostics import Deployment, Finding, Report
+    from converter.errors import ConverterError
+    from converter.library import check, convert, plan, read_adapter, read_base, train, write
+    from converter.planning.conversion_plan import ConversionPlan
+    from converter.training.settings import TrainingSettings
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Adapter",
+    "BaseModel",
+    "ConversionPlan",
+    "ConverterError",
+    "Deployment",
+    "Finding",
+    "Refused",
+    "Report",
+    "TrainingSettings",
+    "Written",
+    "check",
+    "convert",
+    "plan",
+    "read_adapter",
+    "read_base",
+    "train",
+    "write",
+]
+
+_MODULES: Final = {
+    "Adapter": "converter.derive.adapter",
+    "BaseModel": "converter.derive.base_model",
+    "ConversionPlan": "converter.planning.conversion_plan",
+    "ConverterError": "converter.errors",
+    "Deployment": "converter.diagnostics",
+    "Finding": "converter.diagnostics",
+    "Refused": "converter.conversion",
+    "Report": "converter.diagnostics",
+    "TrainingSettings": "converter.training.settings",
+    "Written": "converter.conversion",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from the module that defines it (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULES.get(name, "converter.library")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

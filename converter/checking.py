@@ -4,6 +4,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.model_names import family
+from converter.derive.replication import as_trained
 from converter.diagnostics import (
     AdapterCheck,
     BaseCheck,
@@ -21,10 +25,6 @@ from converter.diagnostics import (
     WhileWriting,
 )
 from converter.fingerprint import RECORD_NAME, recorded_base
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.model_names import family
-from converter.read.replication import as_trained
 from converter.rules import RULES
 
 _NO_BASE: Final = "no base given (--base)"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from converter.read.adapter import Adapter
-    from converter.read.base_model import BaseModel
+    from converter.derive.adapter import Adapter
+    from converter.derive.base_model import BaseModel
 
 Kind = Literal["lora", "model", "untie-lora", "untie-model"]
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from hashlib import file_digest, sha256
 from pathlib import Path
 
-from converter.errors import ConverterError
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.read.files import could_not_read, is_file, open_regular
 
 
 def adapter_digest(adapter: Adapter) -> str:
@@ -29,7 +29,7 @@ def base_digest(base: BaseModel) -> str:
 def _huggingface_files(base: BaseModel) -> list[Path]:
     names = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
     others = (base.path / name for name in names)
-    return [*{tensor.path for tensor in base.tensors.values()}, *(path for path in others if path.is_file())]
+    return [*{tensor.path for tensor in base.tensors.values()}, *(path for path in others if is_file(path))]
 
 
 def _digest_of(paths: Iterable[Path]) -> str:
@@ -38,8 +38,5 @@ def _digest_of(paths: Iterable[Path]) -> str:
 
 
 def _file_digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ConverterError(f"{path}: can't be read: {error.strerror or error}") from error
+    with could_not_read(path), open_regular(path) as file:
+        return file_digest(file, "sha256").hexdigest()

@@ -104,6 +104,7 @@ _GGML_TYPES: Final = tuple(
 GGML_BY_ID: Final = MappingProxyType({t.id: t for t in _GGML_TYPES})
 GGML_BY_NAME: Final = MappingProxyType({t.name: t for t in _GGML_TYPES})
 
+F64: Final = GGML_BY_NAME["F64"]
 F32: Final = GGML_BY_NAME["F32"]
 F16: Final = GGML_BY_NAME["F16"]
 BF16: Final = GGML_BY_NAME["BF16"]

@@ -21,16 +21,24 @@ def worst(statuses: list[Status]) -> Status:
 class ConverterError(Exception):
     """Something a user can cause and mend: names the file, the key, what was found and what was wanted.
 
-    ``status`` is the process's exit status: 1 the adapter's content is bad, 2 the work could not be
-    done (usage, permissions, unsupported), 3 there was nothing to look at. ``code`` is the rule's code,
-    where a rule says more (``adapter-check --explain CODE``).
+    ``status`` is the process's exit status: 1 the adapter's content is bad, 2 the work could not be done (usage,
+    permissions, unsupported), 3 there was nothing to look at.
     """
 
-    def __init__(self, message: str, *, status: Status = COULD_NOT, code: str | None = None) -> None:
+    def __init__(self, message: str, *, status: Status = COULD_NOT) -> None:
         super().__init__(message)
         self.message = message
         self.status: Status = status
-        self.code = code
 
-    def __str__(self) -> str:
-        return f"{self.code}: {self.message}" if self.code else self.message
+
+class RuleBroken(ConverterError):
+    """A fault of the adapter that shows only when its numbers are computed; ``where`` names a tensor or a module.
+
+    ``code`` is the rule's that says more (``adapter-check --explain CODE``). Who judges makes a finding of it.
+    """
+
+    def __init__(self, code: str, where: str, message: str) -> None:
+        super().__init__(f"{code}: {where}: {message}", status=JUDGED_BAD)
+        self.code = code
+        self.where = where
+        self.found = message

@@ -6,21 +6,21 @@ numbers are the same bits in every file of one model. What it can't tell apart: 
 base and a fine-tune that froze them (every merged LoRA).
 """
 
-import json
 import struct
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from converter.errors import ConverterError
-from converter.read.base_model import BaseModel, read_base_model
+from converter.derive.base_model import BaseModel
+from converter.read.files import Unreadable, read_bytes, read_whole
+from converter.read.limits import RECORD_NBYTES
 from converter.read.stored import StoredTensor
+from converter.read.strict_json import json_object
 
 RECORD_NAME: Final = "base_fingerprint.json"  # in an adapter's directory, beside adapter_config.json
 KEY: Final = "adapter_to_gguf.base.fingerprint"  # in the GGUF made from it
 _SCHEME: Final = "norms-sha256:"  # what is hashed; records of another scheme can't be compared
-_MAX_RECORD_NBYTES: Final = 10_000
 _DTYPES: Final = ("F32", "F16", "BF16")
 
 
@@ -39,9 +39,7 @@ def fingerprint(base: BaseModel) -> str | None:
 
     Raises ConverterError where a file can't be read any more.
     """
-    if base.layers:  # the adapter repeats layers: the base is what lies there
-        base = read_base_model(base.path)
-    norms = _norms(base)
+    norms = _norms(base.original or base)
     if not norms or any(stored.dtype not in _DTYPES for _, stored, _ in norms):
         return None
     digest = sha256()
@@ -54,11 +52,10 @@ def fingerprint(base: BaseModel) -> str | None:
 def recorded_base(directory: Path) -> RecordedBase | None:
     """What ``base_fingerprint.json`` in an adapter's directory says; None where there is none that can be used."""
     try:
-        with (directory / RECORD_NAME).open("rb") as file:
-            record = json.loads(file.read(_MAX_RECORD_NBYTES))
-    except (OSError, ValueError, RecursionError):
+        record = json_object(read_whole(directory / RECORD_NAME, RECORD_NBYTES))
+    except (Unreadable, OSError):
         return None
-    found = record.get("fingerprint") if isinstance(record, dict) else None
+    found = record.get("fingerprint")
     if not isinstance(found, str) or not found.startswith(_SCHEME):
         return None
     return RecordedBase(found, str(record.get("of", "")))
@@ -77,7 +74,7 @@ def _norms(base: BaseModel) -> list[tuple[str, StoredTensor, float]]:
 
 def _as_gguf_keeps_it(stored: StoredTensor, add: float) -> bytes:
     """A vector as little-endian float32. F16 is added to as F16, all else as F32: so do llama.cpp's converters."""
-    raw, n = _bytes(stored), stored.n_elements
+    raw, n = read_bytes(stored.path, stored.offset, stored.nbytes), stored.n_elements
     if stored.dtype == "BF16":
         wide = bytearray(2 * len(raw))
         wide[2::4], wide[3::4] = raw[0::2], raw[1::2]
@@ -86,15 +83,3 @@ def _as_gguf_keeps_it(stored: StoredTensor, add: float) -> bytes:
     if add:
         raw = struct.pack(form, *(value + add for value in struct.unpack(form, raw)))
     return struct.pack(f"<{n}f", *struct.unpack(form, raw)) if stored.dtype == "F16" else raw
-
-
-def _bytes(stored: StoredTensor) -> bytes:
-    try:
-        with stored.path.open("rb") as file:
-            file.seek(stored.offset)
-            raw = file.read(stored.nbytes)
-    except OSError as error:
-        raise ConverterError(f"{stored.path}: can't be read: {error.strerror or error}") from error
-    if len(raw) < stored.nbytes:
-        raise ConverterError(f"{stored.path}: ended while it was read; it is truncated or changing")
-    return raw

@@ -2,6 +2,9 @@
 
 A GGUF base is dequantised by transformers, whose reader takes some fields from defaults instead of the file
 (transformers/integrations/ggml.py, GGUF_CONFIG_MAPPING); those are set from the file's metadata here.
+
+A base's own Python (auto_map, custom_generate) is never run, whatever answers on stdin: transformers asks there unless
+trust_remote_code is False.
 """
 
 import logging
@@ -19,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from transformers.utils import logging as transformers_logging
 
 from converter.errors import ConverterError
+from converter.read.base_weights import refuse_other_weights
 from converter.read.gguf_header import Scalar, read_gguf_header
 
 # transformers and PEFT change torch's defaults while they build a model: one thread at a time.
@@ -32,6 +36,8 @@ _FROM_METADATA: Final[Mapping[str, tuple[str, ...]]] = {
 }
 # The 27B models alone scale by hidden / heads; llama.cpp knows them by their depth (gemma2.cpp, gemma3.cpp).
 _GEMMA_27B_LAYERS: Final = {"gemma2": 46, "gemma3_text": 62}
+# Where transformers looks for an adapter to put on a base as it loads it (find_adapter_config_file): nowhere.
+_NO_ADAPTER: Final = {"subfolder": "no adapter of the base's own"}
 
 
 def load_base(
@@ -42,7 +48,7 @@ def load_base(
     Raises ConverterError where it can't be had.
     """
     _require(path)
-    arguments = _gguf_arguments(path) if path.is_file() else {"pretrained_model_name_or_path": path}
+    arguments = _gguf_arguments(path) if path.is_file() else _directory_arguments(path)
     arguments |= {"dtype": dtype, "attn_implementation": attn_implementation}
     return _loaded(path, AutoModelForCausalLM, arguments)
 
@@ -65,9 +71,10 @@ def load_config(path: Path) -> PretrainedConfig:
         return config
     with quiet():
         try:
-            config = AutoConfig.from_pretrained(path, local_files_only=True)
+            config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            raise ConverterError(f"{path}: transformers can't read config.json: {_first_line(error)}") from error
+            raise ConverterError(f"{path}: transformers can't read config.json: {cause(error)}") from error
+    config._attn_implementation = None  # noqa: SLF001  a name from the file can be a kernel's on the hub: code
     return config
 
 
@@ -75,7 +82,7 @@ def shell(config: PretrainedConfig) -> PreTrainedModel:
     """A model of the config without numbers."""
     from_config: Any = AutoModelForCausalLM.from_config
     with torch.device("meta"):
-        model: PreTrainedModel = from_config(config)
+        model: PreTrainedModel = from_config(config, trust_remote_code=False)
     return model
 
 
@@ -93,6 +100,7 @@ def from_weights(path: Path, config: PretrainedConfig, weights: Mapping[str, tor
 def _require(path: Path) -> None:
     if not path.exists():
         raise ConverterError(f"{path}: no such base; give a Hugging Face directory or a GGUF file")
+    refuse_other_weights(path)
 
 
 def _from_pretrained(path: Path, kind: Any, arguments: Mapping[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
@@ -100,9 +108,17 @@ def _from_pretrained(path: Path, kind: Any, arguments: Mapping[str, Any]) -> tup
     settings: dict[str, Any] = {"experts_implementation": "eager"}
     with quiet():
         try:
-            loaded: Any = kind.from_pretrained(**arguments, **settings, local_files_only=True, output_loading_info=True)
+            loaded: Any = kind.from_pretrained(
+                **arguments,
+                **settings,
+                adapter_kwargs=_NO_ADAPTER,
+                local_files_only=True,
+                output_loading_info=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise ConverterError(f"{path}: transformers can't load this base: {_first_line(error)}") from error
+            raise ConverterError(f"{path}: transformers can't load this base: {cause(error)}") from error
     model, report = loaded
     return model, report
 
@@ -137,13 +153,19 @@ def without_warnings() -> Iterator[None]:
                 logger.setLevel(level)
 
 
+def _directory_arguments(path: Path) -> dict[str, Any]:
+    return {"pretrained_model_name_or_path": path, "config": load_config(path)}
+
+
 def _gguf_arguments(path: Path) -> dict[str, Any]:
     with quiet():
         try:
-            config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+            config = AutoConfig.from_pretrained(
+                path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError, KeyError) as error:
             raise ConverterError(
-                f"{path}: transformers can't read this GGUF ({_first_line(error)}); give the Hugging Face directory "
+                f"{path}: transformers can't read this GGUF ({cause(error)}); give the Hugging Face directory "
                 "of the same model with --base, and this file with --base-gguf"
             ) from error
     _complete(config, path)
@@ -168,7 +190,10 @@ def _refuse_gaps(path: Path, report: Mapping[str, Any]) -> None:
         raise ConverterError(f"{path}: the base lacks weights of its own architecture: {', '.join(gaps[:5])}")
 
 
-def _first_line(error: Exception) -> str:
+def cause(error: Exception) -> str:
+    """The beginning of transformers' message; where it wants to run the base's own Python, that this is not done."""
+    if "trust_remote_code" in str(error):
+        return "it needs Python that comes with the base (auto_map), which is never run here"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

@@ -125,7 +125,7 @@ class Architecture:
         return frozenset(dim for targets in self.modules.values() for target in targets for dim in target.shape)
 
 
-_NUMBER: Final = re.compile(r"(?<=\.)(?:0|[1-9][0-9]*)(?=\.)")
+_NUMBER: Final = re.compile(r"(?<=\.)(?:0|[1-9][0-9]{0,8})(?=\.)")  # no layer has a longer one
 
 
 def numbers_in(name: str) -> tuple[int, ...]:

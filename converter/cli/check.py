@@ -11,19 +11,21 @@ import click
 
 from converter import __version__
 from converter.checking import check_adapter, without
-from converter.cli.bases import find_base
-from converter.cli.initial_adapter import HELP, read_initial_adapter
+from converter.cli.ending import Command
+from converter.cli.options import INITIAL_ADAPTER
 from converter.cli.width import report_width
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.base_model import BaseModel, read_base_model
+from converter.derive.locate import find_base, read_initial_adapter
 from converter.diagnostics import Deployment, Report
 from converter.errors import COULD_NOT, NOTHING_LOOKED_AT, ConverterError
-from converter.read.adapter import Adapter, read_adapter
-from converter.read.base_model import BaseModel, read_base_model
 from converter.read.checkpoint import find_adapters
 from converter.report.documentation import explanation, rule_named
 from converter.report.github import github_report
 from converter.report.json import json_report
 from converter.report.outcomes import Outcome, Unread, status_of_all
-from converter.report.text import printable, text_report, text_summary
+from converter.report.printable import printable
+from converter.report.text import text_report, text_summary
 from converter.rules import RULES
 
 COMMAND = "adapter-check"
@@ -64,7 +66,7 @@ def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) 
     return prefixes
 
 
-@click.command(help=_HELP)
+@click.command(COMMAND, cls=Command, help=_HELP)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--base",
@@ -73,7 +75,7 @@ def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) 
 )
 @click.option("--to", type=click.Choice(["lora", "model"]), help="What it is to become, as for adapter-to-gguf.")
 @click.option("--untie", is_flag=True, help="The head is to become a tensor of its own, as for adapter-to-gguf.")
-@click.option("--initial-adapter", type=click.Path(path_type=Path), help=HELP)
+@click.option("--initial-adapter", type=click.Path(path_type=Path), help=INITIAL_ADAPTER)
 @click.option("--values", is_flag=True, help="Read the numbers too: NaN, zero deltas, foreign base layers.")
 @click.option("--format", "style", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
 @click.option("--select", callback=_prefixes, default="", metavar="CODES", help="Apply only rules with these prefixes.")

@@ -1,27 +1,26 @@
 """``adapter-to-gguf``: a PEFT adapter to GGUF that stock llama.cpp loads."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from converter import __version__
-from converter.cli.bases import find_base
-from converter.cli.convertible import convertible
-from converter.cli.ending import one_clear_line
-from converter.cli.initial_adapter import HELP as INITIAL_HELP
+from converter.cli.ending import Command
+from converter.cli.modelfile import check_modelfile, write_modelfile
+from converter.cli.options import INITIAL_ADAPTER
 from converter.cli.refusals import refusals_shown
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel, read_base_model
+from converter.derive.locate import locate_adapter, locate_base, read_initial_adapter
 from converter.diagnostics import HOSTS, Deployment
-from converter.errors import NOTHING_LOOKED_AT, ConverterError
+from converter.errors import ConverterError
 from converter.planning.outtypes import OUTTYPES
-from converter.read.adapter import Adapter, read_adapter
-from converter.read.base_model import BaseModel
-from converter.read.checkpoint import find_adapters
+from converter.report.printable import json_line
 
 if TYPE_CHECKING:
     from converter.planning.conversion_plan import ConversionPlan
@@ -38,7 +37,7 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 """
 
 
-@click.command(help=_HELP)
+@click.command(COMMAND, cls=Command, help=_HELP)
 @click.argument("path", type=_PATH)
 @click.option("--base", type=_PATH, help="Base model: a GGUF file or a Hugging Face directory.")
 @click.option(
@@ -64,7 +63,7 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
     "auto: gemma3; wide or grok for Gemma 2. native: none, for a patched llama.cpp.",
 )
 @click.option("--modelfile", is_flag=True, help="Write an Ollama Modelfile beside the merged model.")
-@click.option("--initial-adapter", type=_PATH, help=INITIAL_HELP)
+@click.option("--initial-adapter", type=_PATH, help=INITIAL_ADAPTER)
 @click.option("--dry-run", is_flag=True, help="Print the plan and the ledger, write nothing.")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.version_option(__version__)
@@ -82,43 +81,34 @@ def main(
     style: str,
 ) -> None:
     deployment = Deployment(to or ("model" if untie else "lora"), untie, outtype, host)
-    with one_clear_line(COMMAND):
-        if host and not untie:
-            raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
-        from converter.conversion import plan
+    if host and not untie:
+        raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
+    from converter.conversion import plan
 
-        if modelfile and deployment.to == "lora":
-            raise ConverterError("--modelfile needs --to model: Ollama doesn't serve LoRA GGUF files")
-        given, model = _read(path, base)
-        output = output or _default_output(given, deployment)
-        converted = convertible(given, model, deployment, initial_adapter, output.parent)
-        with refusals_shown(style), converted as adapter:
-            conversion = plan(adapter, model, deployment)
-            if dry_run:
-                _print_plan(conversion, style)
-            else:
-                _write(conversion, adapter, model, output, style, modelfile=modelfile)
-
-
-def _read(path: Path, base: Path | None) -> tuple[Adapter, BaseModel]:
-    found = find_adapters(path)
-    if not found:
-        raise ConverterError(f"{path}: no adapter there (no adapter_config.json)", status=NOTHING_LOOKED_AT)
-    if len(found) > 1:
-        names = ", ".join(str(directory) for directory in found[:3])
-        raise ConverterError(f"{path}: holds {len(found)} adapters ({names}, ...); give one of them")
-    adapter = read_adapter(found[0])
-    model = find_base(base, adapter)
-    if model is None:
-        named = adapter.config.base_model_name_or_path if adapter.config else None
-        raise ConverterError(f"{found[0]}: its base {named!r} is not on this machine; give it with --base")
-    return adapter, model
+    if modelfile and deployment.to == "lora":
+        raise ConverterError("--modelfile needs --to model: Ollama doesn't serve LoRA GGUF files")
+    adapter, model = _read(path, base, initial_adapter)
+    output = output or _default_output(adapter, deployment)
+    if modelfile:
+        check_modelfile(output)
+    with refusals_shown(style), plan(adapter, model, deployment, scratch=output.parent) as planned:
+        if dry_run:
+            _print_plan(planned, style)
+        else:
+            _write(planned, output, style, modelfile=modelfile)
 
 
-def _print_plan(conversion: "ConversionPlan", style: str) -> None:
+def _read(path: Path, base: Path | None, initial: Path | None) -> tuple[Adapter, BaseModel]:
+    adapter = locate_adapter(path)
+    if initial:
+        adapter = replace(adapter, initial=read_initial_adapter(initial))
+    return adapter, read_base_model(base) if base else locate_base(adapter)
+
+
+def _print_plan(planned: "ConversionPlan", style: str) -> None:
     from converter.report.conversion import conversion_data, plan_text
 
-    click.echo(json.dumps(conversion_data(conversion, None)) if style == "json" else plan_text(conversion))
+    click.echo(json_line(conversion_data(planned, None)) if style == "json" else plan_text(planned))
 
 
 def _default_output(adapter: Adapter, deployment: Deployment) -> Path:
@@ -128,20 +118,19 @@ def _default_output(adapter: Adapter, deployment: Deployment) -> Path:
     return Path(f"{name}-{'lora' if deployment.to == 'lora' else 'model'}.gguf")
 
 
-def _write(
-    conversion: "ConversionPlan", adapter: Adapter, base: BaseModel, output: Path, style: str, *, modelfile: bool
-) -> None:
+def _write(planned: "ConversionPlan", output: Path, style: str, *, modelfile: bool) -> None:
     from converter.conversion import write
+    from converter.report.commands import proof_command
     from converter.report.conversion import conversion_data, written_text
 
-    with _progress(conversion.nbytes) as progress:
-        written = write(conversion, adapter, base, output, progress)
+    with _progress(planned.nbytes) as progress:
+        written = write(planned, output, progress)
     if modelfile:
-        _write_modelfile(output)
+        write_modelfile(output)
     if style == "json":
-        click.echo(json.dumps(conversion_data(conversion, written)))
+        click.echo(json_line(conversion_data(planned, written)))
     else:
-        click.echo(written_text(conversion, written, _following(adapter, base, conversion.deployment, output)))
+        click.echo(written_text(planned, written, proof_command(planned, output)))
 
 
 @contextmanager
@@ -157,27 +146,3 @@ def _progress(nbytes: int) -> "Iterator[Progress]":
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("writing", total=nbytes)
         yield lambda n: bar.advance(task, n)
-
-
-def _write_modelfile(output: Path) -> None:
-    from converter.writing.whole_file import whole_file
-
-    with whole_file(output.with_suffix(".Modelfile")) as file:
-        file.write(f"FROM ./{output.name}\n".encode())
-
-
-def _following(adapter: Adapter, base: BaseModel, deployment: Deployment, output: Path) -> str:
-    """The adapter-verify command that proves this output."""
-    from converter.planning.untied import LORA_NAME, UNTIED_BASE_NAME
-
-    start = f"adapter-verify {quote(str(adapter.path))} --base {quote(str(base.path))}"
-    match deployment.kind:
-        case "untie-lora":
-            return (
-                f"{start} --lora {quote(str(output / LORA_NAME))} --base-gguf {quote(str(output / UNTIED_BASE_NAME))}"
-            )
-        case "lora":
-            gguf = quote(str(base.path)) if base.format == "gguf" else "BASE.gguf"
-            return f"{start} --lora {quote(str(output))} --base-gguf {gguf}"
-        case _:
-            return f"{start} --model {quote(str(output))}"

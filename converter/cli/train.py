@@ -2,24 +2,22 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import Any, Final, get_args
 
 import click
 
 from converter import __version__
-from converter.cli.ending import one_clear_line
+from converter.cli.ending import Command
 from converter.cli.extras import need_extra
 from converter.cli.refusals import refusals_shown
 from converter.cli.train_config import config_option
 from converter.cli.width import report_width
-from converter.training.settings import HEADS, Bias, Dtype, Loss, Overlong, TrainingSettings
-
-if TYPE_CHECKING:
-    from converter.training.report import TrainingReport
-    from converter.training.watch import Watch
+from converter.report.printable import printable
+from converter.training.settings import HEADS, Bias, Dtype, Loss, Overlong, TrainingSettings, working_directory
 
 COMMAND = "adapter-train"
 
@@ -110,23 +108,35 @@ def _training_options(command: Any) -> Any:
     return command
 
 
-@click.command(COMMAND, help=_HELP)
+@click.command(COMMAND, cls=Command, help=_HELP)
 @_training_options
 @click.option("--sweep", metavar="FILE", help="Try settings instead of training once: a TOML file, or `default`.")
 @config_option
 @click.version_option(__version__)
 def main(sweep: str | None, **options: Any) -> None:
-    with one_clear_line(COMMAND):
-        need_extra("train", *_EXTRA)
-        # Before their import: no bar but ours is drawn, tokenizers don't warn of forks, no thread spins while it waits.
-        os.environ.update({"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"})
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        settings = TrainingSettings(**options)
-        with refusals_shown("text"):
-            if sweep:
-                _sweep(sweep, settings)
-            else:
-                _train(settings)
+    need_extra("train", *_EXTRA)
+    # Before their import: no bar but ours is drawn, tokenizers don't warn of forks, no thread spins while it waits.
+    os.environ.update({"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"})
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settings = TrainingSettings(**options)
+    with refusals_shown("text"):
+        if sweep:
+            _sweep(sweep, settings)
+        else:
+            _train(settings)
+
+
+@contextmanager
+def _resumable(settings: TrainingSettings) -> Iterator[None]:
+    """Say what Ctrl-C has left."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from converter.training.saved import checkpoints
+
+        if checkpoints(working_directory(settings.output)):
+            click.echo(f"{COMMAND}: the same command with --resume goes on from the last checkpoint", err=True)
+        raise
 
 
 def _train(settings: TrainingSettings) -> None:
@@ -136,32 +146,23 @@ def _train(settings: TrainingSettings) -> None:
     from converter.training.saved import read_metrics
     from converter.training.told import told_after
 
-    with terminal_watch() as watch:
+    with _resumable(settings), terminal_watch() as watch:
         report = train(settings, watch)
         if sys.stdout.isatty():
             glyphs = glyphs_for(sys.stdout.encoding)
             watch.says(loss_curve_text(read_metrics(settings.output), report_width(), glyphs=glyphs))
         for line in told_after(report, settings):
-            watch.says(line)
+            watch.says(printable(line))
 
 
 def _sweep(plan: str, settings: TrainingSettings) -> None:
     from converter.cli.training_progress import terminal_watch
-    from converter.training.head import linear_modules_have_bias
-    from converter.training.report import REPORT_NAME
-    from converter.training.run import measured_base, train
-    from converter.training.sweep.run import sweep
     from converter.training.sweep.table import recommendation_text, text_table
-
-    def trial(chosen: TrainingSettings, watch: "Watch") -> "TrainingReport":
-        """A run; what the first one measured of the base holds for all."""
-        reports = sorted(chosen.output.parent.glob(f"*/{REPORT_NAME}"))
-        return train(chosen, watch, measured_base(reports[0]) if reports else None)
+    from converter.training.sweep.trained import sweep_trainings
 
     with terminal_watch() as watch:
-        has_biases = linear_modules_have_bias(settings.base)
-        outcome = sweep(plan, settings, settings.output, trial, watch, base_has_biases=has_biases)
+        outcome = sweep_trainings(plan, settings, watch)
     advice = outcome.recommendation
     click.echo("\n" + text_table(outcome.results, getattr(advice, "trial", None)))
     click.echo(recommendation_text(advice, report_width()))
-    click.echo(f"report  {outcome.report}")
+    click.echo(printable(f"report  {outcome.report}"))

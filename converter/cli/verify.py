@@ -1,6 +1,5 @@
 """``adapter-verify``: proof that a GGUF serves an adapter as PEFT does."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from converter import __version__
-from converter.cli.ending import one_clear_line
+from converter.cli.ending import Command
 from converter.cli.extras import need_extra
-from converter.cli.initial_adapter import HELP as INITIAL_HELP
-from converter.cli.initial_adapter import read_initial_adapter
+from converter.cli.options import INITIAL_ADAPTER
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.locate import read_initial_adapter
 from converter.errors import JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
-from converter.read.adapter import Adapter, read_adapter
 from converter.read.checkpoint import find_adapters
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ _EXTRA = ("numpy", "peft", "safetensors", "torch", "transformers", "xllamacpp")
 _PATH = click.Path(path_type=Path)
 
 
-@click.command(help=_HELP)
+@click.command(COMMAND, cls=Command, help=_HELP)
 @click.argument("adapter", type=_PATH)
 @click.option("--base", type=_PATH, required=True, help="What PEFT gets: a Hugging Face directory or a GGUF file.")
 @click.option("--model", type=_PATH, help="The merged GGUF to prove.")
@@ -46,7 +45,7 @@ _PATH = click.Path(path_type=Path)
     type=_PATH,
     help="The GGUF that a LoRA is served on, or that a merged model was made from. Default: --base, if it is a GGUF.",
 )
-@click.option("--initial-adapter", type=_PATH, help=INITIAL_HELP)
+@click.option("--initial-adapter", type=_PATH, help=INITIAL_ADAPTER)
 @click.option("--prompts", type=_PATH, help="Texts to compare on, one a line. Default: a built-in set.")
 @click.option("--tokens", type=_PATH, help="Token ids to compare on, one sequence a line.")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -62,23 +61,22 @@ def main(
     tokens: Path | None,
     style: str,
 ) -> None:
-    with one_clear_line(COMMAND):
-        if prompts and tokens:
-            raise ConverterError("give --prompts or --tokens, not both")
-        found = _adapter(adapter)
-        if initial_adapter:
-            found = replace(found, initial=read_initial_adapter(initial_adapter))
-        need_extra("verify", *_EXTRA)
-        # Before their import: no model hub is asked, no bar but ours is drawn, no thread spins while another works.
-        os.environ.update({"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"})
-        from converter.verification.verification import verify
+    if prompts and tokens:
+        raise ConverterError("give --prompts or --tokens, not both")
+    found = _adapter(adapter)
+    if initial_adapter:
+        found = replace(found, initial=read_initial_adapter(initial_adapter))
+    need_extra("verify", *_EXTRA)
+    # Before their import: no model hub is asked, no bar but ours is drawn, no thread spins while another works.
+    os.environ.update({"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"})
+    from converter.verification.verification import verify
 
-        deployed = _deployed(model, lora, base_gguf or (base if base.is_file() else None))
-        with _progress() as progress:
-            verification = verify(found, base, deployed, prompts=_prompts(prompts, tokens), progress=progress)
-        _print(verification, style)
-        if not verification.passed:
-            sys.exit(JUDGED_BAD)
+    deployed = _deployed(model, lora, base_gguf or (base if base.is_file() else None))
+    with _progress() as progress:
+        verification = verify(found, base, deployed, prompts=_prompts(prompts, tokens), progress=progress)
+    _print(verification, style)
+    if not verification.passed:
+        sys.exit(JUDGED_BAD)
 
 
 def _adapter(path: Path) -> Adapter:
@@ -125,6 +123,7 @@ def _progress() -> "Iterator[Progress]":
 
 
 def _print(verification: "Verification", style: str) -> None:
+    from converter.report.printable import json_line
     from converter.verification.verdict import verdict_data, verdict_text
 
-    click.echo(json.dumps(verdict_data(verification)) if style == "json" else verdict_text(verification))
+    click.echo(json_line(verdict_data(verification)) if style == "json" else verdict_text(verification))

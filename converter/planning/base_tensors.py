@@ -7,13 +7,13 @@ turned round and experts are stacked. Matrices keep their type, and where nothin
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from converter.derive.base_model import BaseModel
+from converter.derive.checkpoint_parts import Part, parts_of
 from converter.dtypes import F16, F32, GGML_BY_NAME, GgmlType
 from converter.planning.conversion_plan import PlannedTensor
 from converter.planning.rope import rope_factors
-from converter.planning.sources import CopiedBytes, Rows, Stacked, StoredColumns, StoredRows, shape_of
-from converter.read.base_model import BaseModel
-from converter.read.checkpoint_parts import Part, parts_of
 from converter.read.stored import StoredTensor
+from converter.sources import CopiedBytes, Rows, Stacked, StoredColumns, StoredRows, shape_of
 from converter.transforms import order_of
 
 

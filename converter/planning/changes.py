@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from converter.architectures import Target
-from converter.read.adapter import Adapter, LoraPair, TokenRows
-from converter.read.adapter_tensors import AdapterTensor
-from converter.read.base_model import BaseModel
-from converter.read.module_paths import EMBEDDING, HEAD
+from converter.derive.adapter import Adapter, LoraPair, TokenRows
+from converter.derive.adapter_tensors import AdapterTensor
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import EMBEDDING, HEAD
 
 
 @dataclass(slots=True)

@@ -2,6 +2,10 @@
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.replication import as_trained
+from converter.derive.windows import ignored_window
 from converter.diagnostics import Deployment
 from converter.errors import ConverterError
 from converter.planning.conversion_plan import ConversionPlan, PlannedFile
@@ -9,29 +13,22 @@ from converter.planning.ledger import plan_ledger
 from converter.planning.lora import plan_lora
 from converter.planning.merged import plan_merged
 from converter.planning.rehost.hosting import Hosted, hosted_lora, hosted_model
-from converter.planning.rehost.wide import Measure
 from converter.planning.untied import LORA_NAME, plan_untied_base
 from converter.planning.vocabulary import vocabulary_notes
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.graph_settings import ignored_window
-from converter.read.replication import as_trained
 
 
-def plan_conversion(adapter: Adapter, base: BaseModel, deployment: Deployment, measure: Measure) -> ConversionPlan:
+def plan_conversion(adapter: Adapter, base: BaseModel, deployment: Deployment) -> ConversionPlan:
     """Decide every output tensor. The adapter must have passed check_adapter for this deployment.
-
-    ``measure`` reads the numbers that one host of an untied Gemma depends on (converter.writing.head_basis).
 
     Raises ConverterError where an ``outtype`` doesn't fit a tensor, LedgerGapError where a part is left over.
     """
     if base.architecture is None:
         raise ConverterError(f"{base.path}: architecture {base.model_type!r} is not supported")
     trained = as_trained(base, adapter)
-    hosted = _hosted(_files(adapter, trained, deployment), trained, deployment, measure)
+    hosted = _hosted(_files(adapter, trained, deployment), trained, deployment)
     ledger = plan_ledger(adapter, hosted.files)
     notes = (*_notes(adapter, base, deployment), *hosted.notes)
-    return ConversionPlan(deployment, base.architecture.name, hosted.files, ledger, notes)
+    return ConversionPlan(deployment, base.architecture.name, hosted.files, ledger, notes, adapter=adapter, base=base)
 
 
 def _notes(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Iterator[str]:
@@ -59,7 +56,7 @@ def _unties(adapter: Adapter, base: BaseModel, deployment: Deployment) -> bool:
     return deployment.untie and (free or not is_pair or deployment.host not in (None, "auto"))
 
 
-def _hosted(files: tuple[PlannedFile, ...], base: BaseModel, deployment: Deployment, measure: Measure) -> Hosted:
+def _hosted(files: tuple[PlannedFile, ...], base: BaseModel, deployment: Deployment) -> Hosted:
     """The files as they are, or those of a host where llama.cpp's own graph reads no head."""
     if base.architecture is None or base.architecture.reads_output or not deployment.untie:
         if deployment.host not in (None, "auto", "native"):
@@ -67,5 +64,5 @@ def _hosted(files: tuple[PlannedFile, ...], base: BaseModel, deployment: Deploym
         return Hosted(files, ())
     host = deployment.host or "auto"
     if len(files) == 1:
-        return hosted_model(files[0], base, host, deployment.outtype, measure)
+        return hosted_model(files[0], base, host, deployment.outtype)
     return hosted_lora(files[0], files[1], base, host, deployment.outtype)

@@ -1,19 +1,19 @@
 """What a conversion will write: every output tensor's name, type, shape and source, and the ledger of the adapter.
 
-A plan is plain data. ``--dry-run`` prints it, tests compare it, and the same plan gives the same bytes.
+A plan is plain data. ``--dry-run`` prints it (plan_data.py), tests compare it, and the same plan gives the same bytes.
 """
 
-import json
 from dataclasses import dataclass, field
-from hashlib import sha256
-from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, Self
 
-from converter.diagnostics import Deployment
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.diagnostics import Deployment, Report
 from converter.dtypes import GgmlType
-from converter.planning.sources import Source
+from converter.inputs import Stamp
 from converter.read.gguf_header import DEFAULT_ALIGNMENT, GgufArray, KeyValue
+from converter.sources import Source
 
 # --- The plan ---------------------------------------------------------------------------------------------------------
 
@@ -80,10 +80,17 @@ class NewArray:
 PlannedKeyValue = CopiedKeyValue | EditedArray | NewKeyValue | NewArray
 
 
+Role = Literal["lora", "model", "untied-base"]
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedFile:
-    """One GGUF to write. ``name`` is fixed where the output is a directory, else empty."""
+    """One GGUF to write. ``name`` is fixed where the output is a directory, else empty.
 
+    An ``untied-base`` is the copy of a tied base that any adapter's LoRA can be served on.
+    """
+
+    role: Role
     tensors: tuple[PlannedTensor, ...]
     key_values: tuple[PlannedKeyValue, ...]
     alignment: int = DEFAULT_ALIGNMENT
@@ -108,38 +115,44 @@ class LedgerLine:
     how: str
 
 
+class Closable(Protocol):
+    """What a plan holds until it is closed."""
+
+    def close(self) -> None:
+        """Let go of it; once is enough."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConversionPlan:
-    """Everything a conversion will write, and the line of the ledger for every part of the adapter."""
+    """Everything a conversion will write, what it is made from, and the ledger's line for every part of the adapter.
+
+    ``inputs`` are the files read, as they were; ``report`` is the judgement that let it pass. A plan whose numbers PEFT
+    computed holds a directory of them (``scratch``): use it as a context manager, or close it when all is written.
+    """
 
     deployment: Deployment
     architecture: str
     files: tuple[PlannedFile, ...]
     ledger: tuple[LedgerLine, ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    adapter: Adapter = field(kw_only=True, compare=False, repr=False)
+    base: BaseModel = field(kw_only=True, compare=False, repr=False)
+    inputs: tuple[Stamp, ...] = field(default=(), kw_only=True, compare=False, repr=False)
+    report: Report | None = field(default=None, kw_only=True, compare=False, repr=False)
+    scratch: Closable | None = field(default=None, kw_only=True, compare=False, repr=False)
 
     @property
     def nbytes(self) -> int:
         """Bytes of tensor data over all files."""
         return sum(file.nbytes for file in self.files)
 
-    def digest(self) -> str:
-        """SHA-256 of the plan as canonical JSON."""
-        return sha256(json.dumps(self.as_data(), sort_keys=True).encode()).hexdigest()
+    def close(self) -> None:
+        """Let go of what PEFT computed; the plan can't be written any more then."""
+        if self.scratch:
+            self.scratch.close()
 
-    def as_data(self) -> dict[str, object]:
-        """The plan for JSON: no paths, so that it is the same on every machine."""
-        from converter.planning.plan_data import file_data
+    def __enter__(self) -> Self:
+        return self
 
-        return {
-            "deployment": self.deployment.options,
-            "architecture": self.architecture,
-            "files": [file_data(file) for file in self.files],
-            "ledger": [{"kind": x.kind, "key": x.key, "fate": x.fate, "how": x.how} for x in self.ledger],
-            "notes": list(self.notes),
-        }
-
-
-def n_elements(tensor: PlannedTensor) -> int:
-    """How many elements an output tensor has."""
-    return prod(tensor.shape)
+    def __exit__(self, *_: object) -> None:
+        self.close()

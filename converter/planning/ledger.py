@@ -6,12 +6,13 @@ This is the product's promise as a data structure. A key in no line is a bug of 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from converter.derive.adapter import Adapter, Origin
+from converter.derive.adapter_tensors import AdapterTensor
+from converter.derive.config_fields import FIELDS, holds_nothing, initialization
+from converter.derive.module_paths import HEAD
 from converter.planning.conversion_plan import Fate, LedgerLine, PlannedFile
-from converter.planning.sources import StoredRows, keys_of, stored_in
-from converter.read.adapter import Adapter, Origin
-from converter.read.adapter_config import FIELDS, AdapterConfig, holds_nothing
-from converter.read.adapter_tensors import AdapterTensor
-from converter.read.module_paths import HEAD
+from converter.read.adapter_config import AdapterConfig
+from converter.sources import StoredRows, keys_of, stored_in
 
 
 class LedgerGapError(RuntimeError):
@@ -25,14 +26,8 @@ def plan_ledger(adapter: Adapter, files: Iterable[PlannedFile]) -> tuple[LedgerL
         return (*_origin_lines(adapter.origin, used), *_origin_fields(adapter.origin.adapter.config))
     folded = _folded(files)
     lines = [_tensor_line(adapter, key, used.get(key), key in folded) for key in _keys(adapter)]
-    fields = _config_lines(adapter.config, folds=bool(folded))
-    return (*lines, *(_with_initial(adapter, line) for line in fields))
-
-
-def _with_initial(adapter: Adapter, line: LedgerLine) -> LedgerLine:
-    if adapter.initial and line.key == "init_lora_weights":
-        return LedgerLine("config", line.key, "applied", "what training began with is subtracted")
-    return line
+    fields = _config_lines(adapter.config, adapter.initial, folds=bool(folded)) if adapter.config else ()
+    return (*lines, *fields)
 
 
 def _origin_lines(origin: Origin, used: Mapping[str, str]) -> Iterator[LedgerLine]:
@@ -123,12 +118,21 @@ _APPLIED: Final = {
 _SCALES: Final = ("lora_alpha", "use_rslora", "alpha_pattern")
 
 
-def _config_lines(config: AdapterConfig | None, *, folds: bool) -> Iterator[LedgerLine]:
-    for name, value in config.raw.items() if config else ():
+def _initialization_line(changed: str, initial: Adapter | None) -> LedgerLine:
+    """The base was changed when training began: what it lost has to be subtracted, or the delta is another one."""
+    if initial is None:
+        raise LedgerGapError(f"init_lora_weights is {changed}, and nothing undoes it; please report this")
+    return LedgerLine("config", "init_lora_weights", "applied", "what training began with is subtracted")
+
+
+def _config_lines(config: AdapterConfig, initial: Adapter | None, *, folds: bool) -> Iterator[LedgerLine]:
+    for name, value in config.raw.items():
         if holds_nothing(value):
             yield LedgerLine("config", name, "redundant", "holds nothing")
         elif folds and name in _SCALES:
             yield LedgerLine("config", name, "folded", "multiplied into lora_b")
+        elif name == "init_lora_weights" and (changed := initialization(config)):
+            yield _initialization_line(changed, initial)
         elif name in _APPLIED:
             yield LedgerLine("config", name, "applied", _APPLIED[name])
         elif name in FIELDS:

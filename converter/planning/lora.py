@@ -1,18 +1,20 @@
 """Plans a LoRA GGUF: factors as llama.cpp's loader wants them (src/llama-adapter.cpp), nothing merged."""
 
-import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from converter.derive.adapter import Adapter, LoraPair
+from converter.derive.base_model import BaseModel
+from converter.derive.model_names import HUB_NAME
 from converter.dtypes import F32, GgmlType
 from converter.errors import ConverterError
 from converter.planning.changes import Change, Changes, changes_of
 from converter.planning.conversion_plan import NewKeyValue, PlannedFile, PlannedTensor
 from converter.planning.outtypes import factor_type
-from converter.planning.sources import (
+from converter.sources import (
     JoinedColumns,
     JoinedRows,
     Rows,
@@ -23,8 +25,6 @@ from converter.planning.sources import (
     shape_of,
     stored_in,
 )
-from converter.read.adapter import Adapter, LoraPair
-from converter.read.base_model import BaseModel
 from converter.transforms import order_of
 
 
@@ -34,7 +34,9 @@ def plan_lora(adapter: Adapter, base: BaseModel, outtype: str | None, name: str 
     alpha = common_alpha(changes)
     writer = _Factors(base, alpha, outtype)
     tensors = [tensor for name, by_expert in changes.items() for tensor in writer.planned(name, by_expert)]
-    return PlannedFile(tuple(tensors), tuple(_key_values(adapter, base, 1.0 if alpha is None else alpha)), name=name)
+    return PlannedFile(
+        "lora", tuple(tensors), tuple(_key_values(adapter, base, 1.0 if alpha is None else alpha)), name=name
+    )
 
 
 def common_alpha(changes: Mapping[str, Changes]) -> float | None:
@@ -162,13 +164,10 @@ def _architecture(base: BaseModel) -> str:
     return base.architecture.name
 
 
-_HUB_NAME: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-
-
 def _base_names(adapter: Adapter) -> Iterator[NewKeyValue]:
     """The base's hub name, where the config has one; a local path says nothing to others."""
     name = (adapter.config.base_model_name_or_path if adapter.config else None) or ""
-    if _HUB_NAME.fullmatch(name):
+    if HUB_NAME.fullmatch(name):
         organization, _, model = name.partition("/")
         yield NewKeyValue("general.base_model.count", 1)
         yield NewKeyValue("general.base_model.0.name", model)

@@ -7,13 +7,19 @@ through embed_tokens.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter, LoraPair
+from converter.derive.adapter_tensors import AdapterTensor
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import HEAD
+from converter.derive.vocabulary import vocabulary_of
 from converter.dtypes import F32
 from converter.planning.base_tensors import BaseTensor, base_tensors
 from converter.planning.changes import Change, Changes, changes_of
 from converter.planning.conversion_plan import PlannedFile, PlannedTensor
 from converter.planning.metadata import alignment_of, base_key_values
 from converter.planning.outtypes import merged_type
-from converter.planning.sources import (
+from converter.planning.vocabulary import with_vocabulary
+from converter.sources import (
     Delta,
     Magnitude,
     Merged,
@@ -25,12 +31,6 @@ from converter.planning.sources import (
     StoredRows,
     Zeros,
 )
-from converter.planning.vocabulary import with_vocabulary
-from converter.read.adapter import Adapter, LoraPair
-from converter.read.adapter_tensors import AdapterTensor
-from converter.read.base_model import BaseModel
-from converter.read.module_paths import HEAD
-from converter.read.vocabulary import vocabulary_of
 from converter.transforms import IDENTITY, Order, order_of
 
 
@@ -39,7 +39,7 @@ def plan_merged(adapter: Adapter, base: BaseModel, outtype: str | None, *, untie
     merging = _Merging(adapter, base, outtype)
     tensors = tuple(merging.planned(untie=untie and base.tied))
     key_values = with_vocabulary(base_key_values(base, tensors), adapter, base)
-    return PlannedFile(tensors, key_values, alignment=alignment_of(base))
+    return PlannedFile("model", tensors, key_values, alignment=alignment_of(base))
 
 
 class _Merging:

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+from converter.derive.base_model import GGUF_KEYS, BaseModel
+from converter.derive.model_names import HUB_NAME, last_part
 from converter.planning.conversion_plan import CopiedKeyValue, NewKeyValue, PlannedKeyValue, PlannedTensor
 from converter.planning.rope import rope_key_values
 from converter.planning.tokenizer import tokenizer_key_values
-from converter.read.base_model import GGUF_KEYS, BaseModel
 from converter.read.gguf_header import DEFAULT_ALIGNMENT
 
 # LLAMA_FTYPE in llama.cpp's include/llama.h: informative, of the type that most elements have.
@@ -39,7 +40,7 @@ def _copied(base: BaseModel) -> Iterator[PlannedKeyValue]:
     first = base.shards[0]
     n_layers = NewKeyValue(f"{base.model_type}.block_count", base.dims["n_layer"])
     for entry in first.key_values:
-        if base.layers and entry.key == n_layers.key:
+        if base.original and entry.key == n_layers.key:
             yield n_layers
         elif not entry.key.startswith("split."):
             yield CopiedKeyValue(first.path, entry)
@@ -48,13 +49,20 @@ def _copied(base: BaseModel) -> Iterator[PlannedKeyValue]:
 def _general(base: BaseModel, tensors: tuple[PlannedTensor, ...]) -> Iterator[NewKeyValue]:
     yield NewKeyValue("general.architecture", base.architecture.name if base.architecture else base.model_type)
     yield NewKeyValue("general.type", "model")
-    yield NewKeyValue("general.name", base.name or base.label)
+    yield NewKeyValue("general.name", _public_name(base))
     nbytes = Counter[str]()
     for tensor in tensors:
         nbytes[tensor.type.name] += tensor.nbytes
     (most, _), *_ = nbytes.most_common(1)
     yield NewKeyValue("general.file_type", _FILE_TYPES[most])
     yield NewKeyValue("general.quantization_version", 2)
+
+
+def _public_name(base: BaseModel) -> str:
+    """The base's name without the path of whoever saved it, which the config keeps as _name_or_path."""
+    name = base.name or ""
+    name = name if HUB_NAME.fullmatch(name) else last_part(name)
+    return name if name.strip("~.") and name.isprintable() else base.label
 
 
 def _settings(base: BaseModel) -> Iterator[NewKeyValue]:

@@ -4,6 +4,7 @@ import json
 from hashlib import sha256
 
 from converter.planning.conversion_plan import (
+    ConversionPlan,
     CopiedKeyValue,
     EditedArray,
     NewArray,
@@ -11,7 +12,7 @@ from converter.planning.conversion_plan import (
     PlannedFile,
     PlannedKeyValue,
 )
-from converter.planning.sources import (
+from converter.sources import (
     CopiedBytes,
     Delta,
     Filled,
@@ -30,11 +31,26 @@ from converter.planning.sources import (
     WideEmbedding,
     Zeros,
 )
-from converter.transforms import InterleaveRope, Order, RowRange
+from converter.transforms import Identity, InterleaveRope, Order, RowRange
 
 
-def file_data(file: PlannedFile) -> dict[str, object]:
-    """A planned file."""
+def plan_digest(plan: ConversionPlan) -> str:
+    """SHA-256 of a plan as canonical JSON."""
+    return sha256(json.dumps(plan_data(plan), sort_keys=True).encode()).hexdigest()
+
+
+def plan_data(plan: ConversionPlan) -> dict[str, object]:
+    """The plan for JSON: no paths, so that it is the same on every machine."""
+    return {
+        "deployment": plan.deployment.options,
+        "architecture": plan.architecture,
+        "files": [_file_data(file) for file in plan.files],
+        "ledger": [{"kind": x.kind, "key": x.key, "fate": x.fate, "how": x.how} for x in plan.ledger],
+        "notes": list(plan.notes),
+    }
+
+
+def _file_data(file: PlannedFile) -> dict[str, object]:
     return {
         "name": file.name,
         "nbytes": file.nbytes,
@@ -143,5 +159,5 @@ def _order_text(order: Order) -> str | None:
             return f"interleave_rope over {n_head} heads"
         case RowRange(begin, n_rows):
             return f"rows {begin} to {begin + n_rows}"
-        case _:
+        case Identity():
             return None

@@ -7,10 +7,10 @@ https://github.com/ggml-org/llama.cpp; what the types compute: modeling_rope_uti
 from collections.abc import Iterable, Iterator
 from math import log, pi, sqrt
 
+from converter.derive.base_model import BaseModel
+from converter.derive.rope import Rope, rope_of
 from converter.planning.conversion_plan import NewKeyValue
-from converter.planning.sources import Given
-from converter.read.base_model import BaseModel
-from converter.read.rope import Rope, rope_of
+from converter.sources import Given
 
 
 def rope_key_values(base: BaseModel) -> Iterator[NewKeyValue]:

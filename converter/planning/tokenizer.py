@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
+from converter.derive.base_model import BaseModel
+from converter.derive.pre_tokenizers import UnknownTokenizer
+from converter.derive.tokenizer_model import TokenizerModel, tokenizer_model
+from converter.derive.vocabulary import SPECIAL_KEYS, TEMPLATE_KEY, TOKENS_KEY, TYPES_KEY
 from converter.errors import ConverterError
 from converter.planning.conversion_plan import NewArray, NewKeyValue
-from converter.read.base_model import BaseModel
+from converter.read.files import Unreadable
 from converter.read.gguf_header import FLOAT32, INT32, STRING
-from converter.read.pre_tokenizers import UnknownTokenizer
-from converter.read.tokenizer_model import TokenizerModel, read_tokenizer_model
-from converter.read.vocabulary import SPECIAL_KEYS, TEMPLATE_KEY, TOKENS_KEY, TYPES_KEY
 
 _IDS = {**SPECIAL_KEYS, "unk": "tokenizer.ggml.unknown_token_id"}
 
@@ -16,8 +17,8 @@ _IDS = {**SPECIAL_KEYS, "unk": "tokenizer.ggml.unknown_token_id"}
 def tokenizer_key_values(base: BaseModel) -> Iterator[NewKeyValue | NewArray]:
     """The entries of the base's tokenizer. Raises ConverterError where llama.cpp can't have it."""
     try:
-        tokenizer = read_tokenizer_model(base.path, base.dims["vocab"], base.config)
-    except UnknownTokenizer as unknown:
+        tokenizer = tokenizer_model(base.path, base.dims["vocab"], base.config)
+    except (UnknownTokenizer, Unreadable) as unknown:
         raise ConverterError(f"{base.path / 'tokenizer.json'}: {unknown}") from unknown
     structure = tokenizer.structure
     yield NewKeyValue("tokenizer.ggml.model", structure.model)

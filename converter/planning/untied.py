@@ -4,10 +4,10 @@ llama.cpp then gives head and embedding a LoRA each; logits without one are bit-
 base serves any number of adapters.
 """
 
+from converter.derive.base_model import BaseModel
 from converter.planning.base_tensors import base_tensors
 from converter.planning.conversion_plan import PlannedFile
 from converter.planning.metadata import alignment_of, base_key_values
-from converter.read.base_model import BaseModel
 
 UNTIED_BASE_NAME = "untied-base.gguf"
 LORA_NAME = "lora.gguf"
@@ -21,4 +21,6 @@ def plan_untied_base(base: BaseModel) -> PlannedFile:
         if base.tied and tensor.name == "token_embd.weight":
             planned.append(tensor.planned("output.weight"))
     tensors = tuple(planned)
-    return PlannedFile(tensors, base_key_values(base, tensors), alignment=alignment_of(base), name=UNTIED_BASE_NAME)
+    return PlannedFile(
+        "untied-base", tensors, base_key_values(base, tensors), alignment=alignment_of(base), name=UNTIED_BASE_NAME
+    )

@@ -7,13 +7,9 @@ The keys are gguf's (gguf-py/gguf/constants.py); what the values are is llama.cp
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from converter.diagnostics import Deployment
-from converter.planning.conversion_plan import CopiedKeyValue, EditedArray, NewArray, NewKeyValue, PlannedKeyValue
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.gguf_header import GgufArray
-from converter.read.tokenizer import Tokenizer, read_tokenizer
-from converter.read.vocabulary import (
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.vocabulary import (
     SPECIAL_KEYS,
     TEMPLATE_KEY,
     TOKENS_KEY,
@@ -24,6 +20,10 @@ from converter.read.vocabulary import (
     base_settings,
     vocabulary_of,
 )
+from converter.diagnostics import Deployment
+from converter.planning.conversion_plan import CopiedKeyValue, EditedArray, NewArray, NewKeyValue, PlannedKeyValue
+from converter.read.gguf_header import GgufArray
+from converter.read.tokenizer import Tokenizer, read_tokenizer
 
 _SCORES_KEY: Final = "tokenizer.ggml.scores"
 _ADDED_SCORE: Final = -1000.0

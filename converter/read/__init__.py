@@ -1,1 +1,1 @@
-"""Reads adapters and bases: headers and JSON only, never tensor bytes. Lenient: what is wrong is kept for the rules."""
+"""What files say: bytes and JSON to data. Lenient: nothing is concluded, and what is wrong is kept for the rules."""

@@ -1,85 +1,22 @@
-"""adapter_config.json: every field PEFT writes for LoRA, what it means for the served weights, and what we do with it.
+"""adapter_config.json as typed fields: PEFT's own, by PEFT's names.
 
-Source: peft/tuners/lora/config.py and peft/config.py, PEFT 0.21.2. A field that is not in ``FIELDS`` and holds a
-value is refused (rule CF004): rsLoRA and alpha_pattern were once such fields, and tools that skipped them lost them.
+Source: peft/tuners/lora/config.py and peft/config.py, PEFT 0.21.2.
 """
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
-from converter.read.peft_methods import peft_method
+from converter.read.files import Unreadable, read_whole
+from converter.read.limits import CONFIG_NBYTES, LAYERS
+from converter.read.strict_json import parsed_json
 
-MAX_CONFIG_NBYTES: Final = 10_000_000
 _LARGEST: Final = sys.float_info.max
-
-# applied: changes the served weights, and is part of every conversion.
-# selects: says which modules have tensors; the tensors themselves are what is applied.
-# training: only matters while training.
-# about: says where the adapter came from.
-# default: any value but the default changes the weights in a way that is not converted, so it is refused.
-Fate = Literal["applied", "selects", "training", "about", "default"]
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field of LoraConfig: its fate, and the harmless values beside null, false and empty ones."""
-
-    fate: Fate
-    harmless: tuple[str | bool, ...] = ()
-
-
-FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
-    {
-        "peft_type": Field("applied"),
-        "r": Field("applied"),
-        "lora_alpha": Field("applied"),
-        "use_rslora": Field("applied"),
-        "rank_pattern": Field("applied"),
-        "alpha_pattern": Field("applied"),
-        "modules_to_save": Field("applied"),
-        "ensure_weight_tying": Field("applied"),
-        "use_dora": Field("applied"),
-        "lora_bias": Field("applied"),
-        "trainable_token_indices": Field("applied"),
-        "layer_replication": Field("applied"),
-        "alora_invocation_tokens": Field("default"),
-        "target_modules": Field("selects"),
-        "target_parameters": Field("selects"),
-        "exclude_modules": Field("selects"),
-        "layers_to_transform": Field("selects"),
-        "layers_pattern": Field("selects"),
-        "bias": Field("selects"),
-        # PEFT sets it by the kind of each layer, whatever it says: the delta is B @ A either way (LoraModel).
-        "fan_in_fan_out": Field("training"),
-        "lora_dropout": Field("training"),
-        "inference_mode": Field("training"),
-        "runtime_config": Field("training"),
-        "loftq_config": Field("training"),
-        "eva_config": Field("training"),
-        "corda_config": Field("training"),
-        "lora_ga_config": Field("training"),
-        "velora_config": Field("training"),
-        "qalora_group_size": Field("training"),
-        "megatron_core": Field("training"),
-        "task_type": Field("about"),
-        "auto_mapping": Field("about"),
-        "peft_version": Field("about"),
-        "base_model_name_or_path": Field("about"),
-        "revision": Field("about"),
-        "use_qalora": Field("default"),
-        "use_bdlora": Field("default"),
-        "init_lora_weights": Field("default", (True, "gaussian", "orthogonal", "eva", "mica")),
-        "megatron_config": Field("default"),
-        "arrow_config": Field("default"),
-        "kasa_config": Field("default"),
-        "monteclora_config": Field("default"),
-    }
-)
 
 # Of the embedding, or of the modules that are named.
 TokenIndices = tuple[int, ...] | Mapping[str, tuple[int, ...]]
@@ -122,62 +59,21 @@ class AdapterConfig:
         """Whether the fields are LoraConfig's."""
         return self.peft_type in (None, "LORA")
 
-    @property
-    def unknown(self) -> tuple[str, ...]:
-        """Fields that hold a value, and that PEFT's config of this method doesn't have."""
-        method = peft_method(self.peft_type)
-        if method is None and not self.is_lora:
-            return ()
-        known = method.fields if method else FIELDS
-        return tuple(name for name, value in self.raw.items() if name not in known and not holds_nothing(value))
-
-    @property
-    def unsupported(self) -> tuple[str, ...]:
-        """Fields whose value changes the served weights in a way that is not converted, whatever the base is."""
-        method = peft_method(self.peft_type)
-        if method:
-            return tuple(name for name, wanted in method.required.items() if self.raw.get(name, wanted) != wanted)
-        return tuple(
-            name
-            for name, value in self.raw.items()
-            if name in FIELDS and FIELDS[name].fate == "default" and not _is_harmless(name, value)
-            if name != "init_lora_weights" or not self.initialization
-        )
-
-    @property
-    def initialization(self) -> str | None:
-        """The initialisation that took its factors' product out of the base before training, if there was one.
-
-        pissa_init, olora_init, corda_init and lora_ga_init in peft/tuners/lora/layer.py.
-        """
-        value = self.raw.get("init_lora_weights")
-        name = value.lower() if isinstance(value, str) and self.is_lora else ""
-        return name if name in ("olora", "corda", "lora_ga") or name.startswith("pissa") else None
-
-
-class UnreadableConfig(Exception):
-    """adapter_config.json is not a JSON object; the message says why."""
-
 
 def read_adapter_config(path: Path) -> AdapterConfig:
-    """Read adapter_config.json at ``path``. Raises UnreadableConfig, or OSError where the file can't be read."""
+    """Read adapter_config.json at ``path``. Raises Unreadable, or OSError where the file can't be read."""
     duplicates: list[str] = []
 
     def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
         result = dict(items)
         if len(result) < len(items):
-            names = [name for name, _ in items]
-            duplicates.extend(sorted({name for name in names if names.count(name) > 1}))
+            counts = Counter(name for name, _ in items)
+            duplicates.extend(sorted(name for name, n in counts.items() if n > 1))
         return result
 
-    if path.stat().st_size > MAX_CONFIG_NBYTES:
-        raise UnreadableConfig(f"has {path.stat().st_size} bytes (at most {MAX_CONFIG_NBYTES})")
-    try:
-        raw = json.loads(path.read_bytes(), object_pairs_hook=pairs)
-    except (ValueError, RecursionError) as error:
-        raise UnreadableConfig(f"is not JSON: {error}") from error
+    raw = parsed_json(read_whole(path, CONFIG_NBYTES), object_pairs_hook=pairs)
     if not isinstance(raw, dict):
-        raise UnreadableConfig("is not a JSON object")
+        raise Unreadable("is not a JSON object")
     return _typed(path, raw, tuple(duplicates))
 
 
@@ -309,6 +205,8 @@ def _layer_ranges(value: object) -> tuple[tuple[int, int], ...]:
     pairs = [_indices(item) for item in value] if isinstance(value, list) else [()]
     if not all(len(pair) == 2 and pair[0] < pair[1] for pair in pairs):
         raise _WrongType("a list of ranges [first, end]")
+    if sum(end - first for first, end in pairs) > LAYERS:
+        raise _WrongType(f"ranges of at most {LAYERS} layers in all")
     return tuple((pair[0], pair[1]) for pair in pairs)
 
 
@@ -323,14 +221,3 @@ def _pattern(number: Callable[[object], T]) -> Callable[[object], Mapping[str, T
         return {key: number(item) for key, item in value.items()}
 
     return read
-
-
-def _is_harmless(name: str, value: object) -> bool:
-    return holds_nothing(value) or any(
-        value is ok or (isinstance(ok, str) and value == ok) for ok in FIELDS[name].harmless
-    )
-
-
-def holds_nothing(value: object) -> bool:
-    """True for null, false and empty values. 0 is a value: a tool that skips it may skip a scale."""
-    return value is None or value is False or (isinstance(value, str | list | dict) and not value)

@@ -9,10 +9,13 @@ What counts as an adapter: a directory with ``adapter_config.json`` or an ``adap
 - A path to a weight file or to adapter_config.json stands for its directory.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from converter.read.files import Unreadable, exists, is_file, open_regular, read_whole
+from converter.read.limits import INDEX_NBYTES, SHARDS
+from converter.read.strict_json import parsed_json
 
 CONFIG_NAME: Final = "adapter_config.json"
 SAFETENSORS_NAME: Final = "adapter_model.safetensors"
@@ -21,12 +24,11 @@ PICKLE_NAME: Final = "adapter_model.bin"
 
 _LFS_MAGIC: Final = b"version https://git-lfs.github.com/spec/"
 _MAX_DEPTH: Final = 6
-_MAX_INDEX_NBYTES: Final = 100_000_000
 
 
 def find_adapters(path: Path) -> tuple[Path, ...]:
     """The adapter directories that ``path`` stands for, sorted; empty where there is none."""
-    if path.is_file() and path.name.startswith("adapter_"):
+    if is_file(path) and path.name.startswith("adapter_"):
         return (path.parent,)
     if not path.is_dir():
         return ()
@@ -37,9 +39,9 @@ def find_adapters(path: Path) -> tuple[Path, ...]:
 
 
 def is_adapter(directory: Path) -> bool:
-    """Whether ``directory`` itself holds an adapter. A broken symlink counts: its name says what it was to be."""
-    names = (CONFIG_NAME, SAFETENSORS_NAME, INDEX_NAME, PICKLE_NAME)
-    return any((directory / name).is_file() or (directory / name).is_symlink() for name in names)
+    """Whether ``directory`` itself holds an adapter. A broken link or a pipe counts: its name says so."""
+    paths = (directory / name for name in (CONFIG_NAME, SAFETENSORS_NAME, INDEX_NAME, PICKLE_NAME))
+    return any(path.is_symlink() or (exists(path) and not path.is_dir()) for path in paths)
 
 
 def _adapters_below(directory: Path, depth: int) -> Iterator[Path]:
@@ -59,25 +61,19 @@ def _without_checkpoints(found: Iterator[Path] | tuple[Path, ...]) -> tuple[Path
 
 def is_lfs_pointer(path: Path) -> bool:
     """Whether a file is a Git LFS pointer instead of the file it names."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(len(_LFS_MAGIC)) == _LFS_MAGIC
 
 
-class UnreadableIndex(Exception):
-    """adapter_model.safetensors.index.json is no index; the message says why."""
-
-
 def read_index(path: Path) -> dict[str, str]:
-    """Key to shard file name, as the index at ``path`` states it, unchecked. Raises UnreadableIndex, OSError."""
-    if path.stat().st_size > _MAX_INDEX_NBYTES:
-        raise UnreadableIndex(f"has {path.stat().st_size} bytes (at most {_MAX_INDEX_NBYTES})")
-    try:
-        parsed = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UnreadableIndex(f"is not JSON: {error}") from error
+    """Key to shard file name, as the index at ``path`` states it, unchecked. Raises Unreadable, OSError."""
+    parsed = parsed_json(read_whole(path, INDEX_NBYTES))
     weight_map = parsed.get("weight_map") if isinstance(parsed, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise UnreadableIndex("has no weight_map of key to file name")
+        raise Unreadable("has no weight_map of key to file name")
+    n_shards = len({*weight_map.values()})
+    if n_shards > SHARDS:
+        raise Unreadable(f"names {n_shards} files (at most {SHARDS})")
     return weight_map
 
 

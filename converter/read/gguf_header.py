@@ -4,21 +4,24 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. gguf.GGUFRead
 file (tens of seconds on a large vocabulary); a scan that steps over arrays takes well under a tenth.
 """
 
-import mmap
+import os
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
+from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
 from converter.dtypes import GGML_BY_ID, GgmlType
-from converter.errors import JUDGED_BAD, ConverterError
+from converter.errors import ConverterError
+from converter.read.files import could_not_read, open_regular, read_bytes
+from converter.read.limits import GGUF_HEADER_NBYTES, METADATA_ENTRIES, METADATA_STRINGS, TENSORS
 
 MAGIC: Final = b"GGUF"
 DEFAULT_ALIGNMENT: Final = 32
 _MAX_DIMS: Final = 4  # GGML_MAX_DIMS
-_MAX_DEPTH: Final = 4  # arrays of arrays are legal and unused; a bound keeps a hostile file from recursing
+_CHUNK_NBYTES: Final = 1 << 20
 
 UINT8, INT8, UINT16, INT16, UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64, FLOAT64 = range(13)
 _SCALARS: Final[Mapping[int, struct.Struct]] = {
@@ -94,12 +97,17 @@ class GgufHeader:
 
 
 class _Cursor:
-    """Reads little-endian values off a mapping; running past the end is the file's fault, not a crash."""
+    """Reads little-endian values off a file's beginning; running past the end is the file's fault, not a crash.
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
+    Not off a mapping: a mapped file that is cut short while it is read ends the process (SIGBUS).
+    """
+
+    def __init__(self, path: Path, file: BufferedReader) -> None:
         self.path = path
-        self.data = data
+        self.nbytes = os.fstat(file.fileno()).st_size
+        self.data = bytearray()  # as far as it was read
         self.at = 0
+        self._file = file
 
     def scalar(self, value_type: int) -> int | float | bool:
         codec = _SCALARS[value_type]
@@ -109,19 +117,28 @@ class _Cursor:
     def count(self) -> int:
         return int(self.scalar(UINT64))
 
-    def take(self, n: int) -> bytes:
+    def take(self, n: int) -> bytearray:
         end = self.skip(n)
         return self.data[end - n : end]
 
     def skip(self, n: int) -> int:
-        if n < 0 or self.at + n > len(self.data):
-            raise ConverterError(
-                f"{self.path}: the GGUF header runs past the end of the file "
-                f"(wanted {n} bytes at {self.at}, the file has {len(self.data)}); copy or download it again",
-                status=JUDGED_BAD,
-            )
+        self.load(self.at + n)
         self.at += n
         return self.at
+
+    def load(self, end: int) -> None:
+        """Have the file's first ``end`` bytes in ``data``."""
+        if end > self.nbytes:
+            raise ConverterError(
+                f"{self.path}: the GGUF header runs past the end of the file "
+                f"(wanted byte {end}, the file has {self.nbytes}); copy or download it again"
+            )
+        if end > GGUF_HEADER_NBYTES:
+            raise ConverterError(f"{self.path}: the GGUF header has more than {GGUF_HEADER_NBYTES} bytes")
+        if end > len(self.data):
+            self.data += self._file.read(max(_CHUNK_NBYTES, end - len(self.data)))
+        if end > len(self.data):
+            raise ConverterError(f"{self.path}: ended while it was read; it is truncated or changing")
 
     def string(self) -> str:
         return self.take(self.count()).decode("utf-8", errors="surrogateescape")
@@ -130,23 +147,17 @@ class _Cursor:
 def read_gguf_header(path: Path) -> GgufHeader:
     """Scan the header of the GGUF file at ``path``.
 
-    Raises ConverterError: status 2 where the file can't be opened or is of a kind we don't read (big-endian,
-    version 1), status 1 where it is malformed or truncated.
+    Raises ConverterError, status 2, where it can't be read, is of a kind that we don't read, malformed or truncated.
     """
-    try:
-        with path.open("rb") as file:
-            _refuse_foreign(path, file.read(8))
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _scan(_Cursor(path, data))
-    except OSError as error:
-        raise ConverterError(f"{path}: can't be read: {error.strerror or error}") from error
+    with could_not_read(path), open_regular(path) as file:
+        _refuse_foreign(path, file.read(8))
+        file.seek(0)
+        return _scan(_Cursor(path, file))
 
 
 def _refuse_foreign(path: Path, start: bytes) -> None:
     if start[:4] != MAGIC or len(start) < 8:
-        raise ConverterError(
-            f"{path}: not a GGUF file (begins with {start[:4]!r}, wanted {MAGIC!r})", status=JUDGED_BAD
-        )
+        raise ConverterError(f"{path}: not a GGUF file (begins with {start[:4]!r}, wanted {MAGIC!r})")
     little, big = struct.unpack("<I", start[4:])[0], struct.unpack(">I", start[4:])[0]
     if little & 0xFFFF == 0 and big < 0x10000:
         raise ConverterError(f"{path}: a big-endian GGUF, which is not read; convert it to little-endian first")
@@ -160,12 +171,25 @@ def _scan(cursor: _Cursor) -> GgufHeader:
     cursor.skip(4)
     version = int(cursor.scalar(UINT32))
     n_tensors, n_kv = cursor.count(), cursor.count()
-    key_values = tuple(_key_value(cursor) for _ in range(_plausible(cursor, n_kv, "metadata entries")))
+    _require_plausible(cursor, n_kv, METADATA_ENTRIES, "metadata entries")
+    key_values = tuple(_key_value(cursor) for _ in range(n_kv))
+    _refuse_twice(cursor.path, "key", [entry.key for entry in key_values])
     alignment = _alignment(cursor.path, key_values)
-    infos = [_tensor_info(cursor) for _ in range(_plausible(cursor, n_tensors, "tensors"))]
+    _require_plausible(cursor, n_tensors, TENSORS, "tensors")
+    infos = [_tensor_info(cursor) for _ in range(n_tensors)]
+    _refuse_twice(cursor.path, "tensor", [name for name, _, _, _ in infos])
     data_offset = align(cursor.at, alignment)
     tensors = tuple(_placed(cursor, info, data_offset) for info in infos)
-    return GgufHeader(cursor.path, version, alignment, key_values, tensors, data_offset, len(cursor.data))
+    return GgufHeader(cursor.path, version, alignment, key_values, tensors, data_offset, cursor.nbytes)
+
+
+def _refuse_twice(path: Path, what: str, names: list[str]) -> None:
+    """llama.cpp's reader refuses such a file too (gguf_init_from_file in gguf.cpp)."""
+    twice = next((name for name, n in Counter(names).items() if n > 1 or not name), None)
+    if twice is not None:
+        raise ConverterError(
+            f"{path}: {f'has the {what} {twice!r} twice' if twice else f'has a {what} without a name'}"
+        )
 
 
 def align(n: int, alignment: int) -> int:
@@ -173,11 +197,12 @@ def align(n: int, alignment: int) -> int:
     return -(-n // alignment) * alignment
 
 
-def _plausible(cursor: _Cursor, n: int, what: str) -> int:
-    # Every entry takes at least 12 bytes: a count the file can't hold must not become a long loop.
-    if n * 12 > len(cursor.data):
-        raise ConverterError(f"{cursor.path}: claims {n} {what}, more than the file can hold", status=JUDGED_BAD)
-    return n
+def _require_plausible(cursor: _Cursor, n: int, most: int, what: str) -> None:
+    """Every entry takes at least 8 bytes: a count that the file can't hold must not become a long loop."""
+    if n * 8 > cursor.nbytes:
+        raise ConverterError(f"{cursor.path}: claims {n} {what}, more than the file can hold")
+    if n > most:
+        raise ConverterError(f"{cursor.path}: claims {n} {what} (at most {most})")
 
 
 def _key_value(cursor: _Cursor) -> KeyValue:
@@ -192,31 +217,23 @@ def _value(cursor: _Cursor, value_type: int, key: str) -> Scalar | GgufArray:
     if value_type == STRING:
         return cursor.string()
     if value_type == ARRAY:
-        return _array(cursor, key, depth=1)
+        return _array(cursor, key)
     if value_type in _SCALARS:
         return cursor.scalar(value_type)
-    raise ConverterError(f"{cursor.path}: key {key!r} has the unknown value type {value_type}", status=JUDGED_BAD)
+    raise ConverterError(f"{cursor.path}: key {key!r} has the unknown value type {value_type}")
 
 
-def _array(cursor: _Cursor, key: str, depth: int) -> GgufArray:
-    element_type, n, begin = int(cursor.scalar(UINT32)), cursor.count(), 0
+def _array(cursor: _Cursor, key: str) -> GgufArray:
+    element_type, n = int(cursor.scalar(UINT32)), cursor.count()
     begin = cursor.at
     if element_type in _SCALARS:
         cursor.skip(n * _SCALARS[element_type].size)
     elif element_type == STRING:
-        _skip_strings(cursor, _plausible_strings(cursor, n, key))
-    elif element_type == ARRAY and depth < _MAX_DEPTH:
-        for _ in range(_plausible(cursor, n, f"arrays in {key!r}")):
-            _array(cursor, key, depth + 1)
-    else:
-        raise ConverterError(f"{cursor.path}: array {key!r} has the unknown type {element_type}", status=JUDGED_BAD)
+        _require_plausible(cursor, n, METADATA_STRINGS, f"strings in {key!r}")
+        _skip_strings(cursor, n)
+    else:  # an array of arrays is legal, unused, and refused by llama.cpp too
+        raise ConverterError(f"{cursor.path}: array {key!r} has the type {element_type}, which is not read")
     return GgufArray(element_type, n, begin, cursor.at - begin)
-
-
-def _plausible_strings(cursor: _Cursor, n: int, key: str) -> int:
-    if n * 8 > len(cursor.data):
-        raise ConverterError(f"{cursor.path}: array {key!r} claims {n} strings, more than the file can hold", status=1)
-    return n
 
 
 def _skip_strings(cursor: _Cursor, n: int) -> None:
@@ -224,7 +241,8 @@ def _skip_strings(cursor: _Cursor, n: int) -> None:
     data, at, limit, unpack = cursor.data, cursor.at, len(cursor.data) - 8, _SCALARS[UINT64].unpack_from
     for _ in range(n):
         if at > limit:
-            break
+            cursor.load(at + 8)
+            limit = len(data) - 8
         at += 8 + unpack(data, at)[0]
     cursor.skip(at - cursor.at)
 
@@ -233,7 +251,7 @@ def _alignment(path: Path, key_values: tuple[KeyValue, ...]) -> int:
     value = next((e.value for e in key_values if e.key == "general.alignment"), DEFAULT_ALIGNMENT)
     # ggml's reader wants a power of two (gguf.cpp); a multiple of 8 is the format's own rule.
     if not isinstance(value, int) or value < 8 or value & (value - 1):
-        raise ConverterError(f"{path}: general.alignment is {value!r}, wanted a power of two from 8", status=JUDGED_BAD)
+        raise ConverterError(f"{path}: general.alignment is {value!r}, wanted a power of two from 8")
     return value
 
 
@@ -244,7 +262,7 @@ def _tensor_info(cursor: _Cursor) -> _Info:
     name = cursor.string()
     n_dims = int(cursor.scalar(UINT32))
     if n_dims > _MAX_DIMS:
-        raise ConverterError(f"{cursor.path}: tensor {name!r} has {n_dims} dimensions (at most {_MAX_DIMS})", status=1)
+        raise ConverterError(f"{cursor.path}: tensor {name!r} has {n_dims} dimensions (at most {_MAX_DIMS})")
     shape = tuple(reversed([cursor.count() for _ in range(n_dims)]))
     type_id = int(cursor.scalar(UINT32))
     if type_id not in GGML_BY_ID:
@@ -260,15 +278,13 @@ def _placed(cursor: _Cursor, info: _Info, data_offset: int) -> GgufTensor:
     if not ggml_type.fits(n_columns):
         raise ConverterError(
             f"{cursor.path}: tensor {name!r} is {ggml_type.name} with rows of {n_columns} elements, "
-            f"wanted a multiple of {ggml_type.block_size}",
-            status=JUDGED_BAD,
+            f"wanted a multiple of {ggml_type.block_size}"
         )
     offset, nbytes = data_offset + relative, ggml_type.nbytes(shape)
-    if offset + nbytes > len(cursor.data):
+    if offset + nbytes > cursor.nbytes:
         raise ConverterError(
-            f"{cursor.path}: tensor {name!r} ends at byte {offset + nbytes}, the file has {len(cursor.data)}; "
-            "it is truncated: copy or download it again",
-            status=JUDGED_BAD,
+            f"{cursor.path}: tensor {name!r} ends at byte {offset + nbytes}, the file has {cursor.nbytes}; "
+            "it is truncated: copy or download it again"
         )
     return GgufTensor(name, shape, ggml_type, offset, nbytes)
 
@@ -284,7 +300,7 @@ def raw_elements(path: Path, array: GgufArray) -> list[bytes]:
 
     Raises ConverterError where the file can't be read any more.
     """
-    data = _bytes_of(path, array)
+    data = read_bytes(path, array.offset, array.nbytes)
     if array.element_type != STRING:
         size = _SCALARS[array.element_type].size
         return [data[at : at + size] for at in range(0, len(data), size)]
@@ -296,18 +312,6 @@ def raw_elements(path: Path, array: GgufArray) -> list[bytes]:
     return elements
 
 
-def _bytes_of(path: Path, array: GgufArray) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(array.offset)
-            data = file.read(array.nbytes)
-    except OSError as error:
-        raise ConverterError(f"{path}: can't be read: {error.strerror or error}") from error
-    if len(data) < array.nbytes:
-        raise ConverterError(f"{path}: ended while it was read", status=JUDGED_BAD)
-    return data
-
-
 def scalar_bytes(value_type: int, value: float) -> bytes:
     """A number as metadata store it."""
     return _SCALARS[value_type].pack(value)
@@ -315,10 +319,5 @@ def scalar_bytes(value_type: int, value: float) -> bytes:
 
 def read_scalars(path: Path, array: GgufArray) -> tuple[int | float | bool, ...]:
     """The numbers of a metadata array."""
-    data = _bytes_of(path, array)
+    data = read_bytes(path, array.offset, array.nbytes)
     return tuple(value for (value,) in _SCALARS[array.element_type].iter_unpack(data))
-
-
-def n_elements(tensor: GgufTensor) -> int:
-    """How many elements a tensor holds."""
-    return prod(tensor.shape)

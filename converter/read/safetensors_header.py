@@ -3,17 +3,16 @@
 Format: https://huggingface.co/docs/safetensors#format (8 bytes little-endian length, JSON, tensor bytes).
 """
 
-import json
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeGuard
+from sys import intern
+from typing import NoReturn, TypeGuard
 
-MAX_HEADER_NBYTES: Final = 100_000_000  # safetensors' own limit (MAX_HEADER_SIZE in safetensors/src/tensor.rs)
-
-
-class UnreadableHeader(Exception):
-    """The file has no header that can be read; the message says why."""
+from converter.read.files import Unreadable, open_regular
+from converter.read.limits import DIMENSIONS, HEADER_NBYTES, TENSORS
+from converter.read.strict_json import parsed_json, require_characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,65 +41,88 @@ class SafetensorsHeader:
 def read_safetensors_header(path: Path) -> SafetensorsHeader:
     """Read the header of the safetensors file at ``path``.
 
-    Raises UnreadableHeader where there is no JSON object of the stated length, OSError where the file can't be read.
+    Raises Unreadable where there is no JSON object of the stated length, OSError where the file can't be read.
     """
-    nbytes = path.stat().st_size
-    with path.open("rb") as file:
+    with open_regular(path) as file:
+        nbytes = os.fstat(file.fileno()).st_size
         length = _header_length(file.read(8), nbytes)
         raw = file.read(length)
-    entries, metadata, malformed = _entries(_json_object(raw))
+    pairs = _json_object(raw)
+    if len(pairs) > TENSORS:
+        raise Unreadable(f"holds {len(pairs)} tensors (at most {TENSORS})")
+    entries, metadata, malformed = _entries(pairs)
     return SafetensorsHeader(path, entries, metadata, 8 + length, nbytes, malformed)
 
 
 def _header_length(start: bytes, nbytes: int) -> int:
     if len(start) < 8:
-        raise UnreadableHeader(f"has {nbytes} bytes, too short for a safetensors header")
+        raise Unreadable(f"has {nbytes} bytes, too short for a safetensors header")
     length: int = struct.unpack("<Q", start)[0]
-    if length > MAX_HEADER_NBYTES:
-        raise UnreadableHeader(f"claims a header of {length} bytes (at most {MAX_HEADER_NBYTES})")
+    if length > HEADER_NBYTES:
+        raise Unreadable(f"claims a header of {length} bytes (at most {HEADER_NBYTES})")
     if 8 + length > nbytes:
-        raise UnreadableHeader(f"claims a header of {length} bytes, but the file ends after {nbytes}: it is truncated")
+        raise Unreadable(f"claims a header of {length} bytes, but the file ends after {nbytes}: it is truncated")
     return length
 
 
-def _json_object(raw: bytes) -> list[tuple[str, object]]:
-    try:
-        # Objects become lists of pairs, because json keeps only the last of duplicate keys.
-        parsed = json.loads(raw, object_pairs_hook=_Pairs)
-    except (ValueError, RecursionError) as error:
-        raise UnreadableHeader(f"its header is not JSON: {error}") from error
+class _Pairs(list[tuple[str, object]]):
+    """A JSON object as its pairs, told apart from a JSON array: json keeps only the last of duplicate keys."""
+
+    __slots__ = ()
+
+
+def _json_object(raw: bytes) -> _Pairs:
+    """The header as safetensors' own reader takes it (serde_json), which knows no NaN, and no -0 for a size."""
+    parse_int = _size if b"-0" in raw else None
+    parsed = parsed_json(raw, object_pairs_hook=_entry_or_pairs, parse_int=parse_int, parse_constant=_refuse_constant)
     if not isinstance(parsed, _Pairs):
-        raise UnreadableHeader("its header is not a JSON object")
+        raise Unreadable("its header is not a JSON object")
+    require_characters(raw, parsed)
     return parsed
 
 
-class _Pairs(list[tuple[str, object]]):
-    """A JSON object as its pairs, told apart from a JSON array."""
+def _size(digits: str) -> int:
+    return -1 if digits == "-0" else int(digits)
 
 
-def _entries(pairs: list[tuple[str, object]]) -> tuple[tuple[TensorInfo, ...], object, tuple[str, ...]]:
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _entries(pairs: _Pairs) -> tuple[tuple[TensorInfo, ...], object, tuple[str, ...]]:
     entries: list[TensorInfo] = []
     malformed: list[str] = []
-    metadata: object = None
+    metadata: list[object] = []
     for name, value in pairs:
         if name == "__metadata__":
-            metadata = dict(value) if isinstance(value, _Pairs) else value
-        elif (info := _tensor_info(name, value)) is None:
-            malformed.append(name)
+            metadata.append(dict(value) if isinstance(value, _Pairs) else value)
+        elif isinstance(value, tuple):
+            entries.append(TensorInfo(name, *value))
         else:
-            entries.append(info)
-    return tuple(entries), metadata, tuple(malformed)
+            malformed.append(name)
+    if len(metadata) > 1:
+        malformed.append("__metadata__")
+    return tuple(entries), metadata[0] if metadata else None, tuple(malformed)
 
 
-def _tensor_info(name: str, value: object) -> TensorInfo | None:
-    if not isinstance(value, _Pairs) or len(value) != 3:
-        return None
-    fields = dict(value)
+_Entry = tuple[str, tuple[int, ...], int, int]
+
+
+def _entry_or_pairs(pairs: list[tuple[str, object]]) -> _Entry | _Pairs:
+    """An object as a tensor's type, shape and offsets where it is just that: a tuple is nothing else of JSON's.
+
+    Made while the header is parsed, so that the pairs of 100,000 tensors are never there together.
+    """
+    if len(pairs) != 3:
+        return _Pairs(pairs)
+    fields = dict(pairs)
     dtype, shape, offsets = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
-    if not isinstance(dtype, str) or not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        return None
-    return TensorInfo(name, dtype, tuple(shape), offsets[0], offsets[1])
+    if isinstance(dtype, str) and _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2:
+        return intern(dtype), tuple(shape), offsets[0], offsets[1]
+    return _Pairs(pairs)
 
 
 def _are_sizes(value: object) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(n) is int and 0 <= n < 1 << 63 for n in value)
+    if type(value) is not list or len(value) > DIMENSIONS:
+        return False
+    return not value or ({*map(type, value)} == {int} and min(value) >= 0 and max(value) < 1 << 63)

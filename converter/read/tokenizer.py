@@ -4,13 +4,16 @@ Formats: tokenizer.json is huggingface/tokenizers' (tokenizers/src/tokenizer/ser
 transformers' (tokenization_utils_base.py: added_tokens.json and special_tokens_map.json are of slow tokenizers).
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from converter.read.files import Unreadable, exists, read_whole
+from converter.read.limits import TOKENIZER_NBYTES, TOKENS
+from converter.read.strict_json import json_object
 
 TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -19,11 +22,14 @@ TOKENIZER_FILES: Final = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-_MAX_NBYTES: Final = 300_000_000  # several times the largest real one
 _SPECIAL: Final = ("bos", "eos", "pad")
 
-# The merges of a BPE model, which tokenizers writes last. Nobody asks for them, and parsed they are most of the memory.
-_MERGES: Final = re.compile(rb'("merges"\s*:\s*\[).*(\]\s*\}\s*\}\s*)\Z', re.DOTALL)
+# The merges of a BPE model, which tokenizers writes last, behind its vocabulary: the two are nearly all of a
+# tokenizer.json. A quote within a token has a backslash before it, so that none of these is found in one.
+_VOCABULARY: Final = re.compile(rb'"vocab"\s*:\s*\{')
+_MERGES: Final = re.compile(rb'"merges"\s*:\s*\[')
+_END: Final = re.compile(rb"\]\s*\}\s*\}\s*\Z")
+_END_NBYTES: Final = 64
 
 Json = Mapping[str, object]
 
@@ -59,7 +65,7 @@ class Tokenizer:
 
 def read_tokenizer(directory: Path) -> Tokenizer | None:
     """Read the tokenizer in ``directory``; None where none of its files is there."""
-    paths = [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
+    paths = [directory / name for name in TOKENIZER_FILES if exists(directory / name)]
     # Several rules ask, and a large one takes half a second. A file that has changed is read again.
     return _read(directory, tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
 
@@ -77,37 +83,42 @@ def _read(directory: Path, files: tuple[tuple[str, int, int], ...]) -> Tokenizer
     vocabulary = dict(_vocabulary(_mapping(whole.get("model")).get("vocab")))
     added = tuple(_added(whole, config, objects.get("added_tokens.json", {})))
     stated = {**objects.get("special_tokens_map.json", {}), **config}
-    return Tokenizer(
-        vocabulary,
-        added,
-        _special_ids(stated, vocabulary, added),
-        _chat_template(contents.get("chat_template.jinja"), config.get("chat_template")),
-        tuple(faults),
-    )
+    template = _chat_template(contents.get("chat_template.jinja"), config.get("chat_template"))
+    if max((*vocabulary, *(token.id for token in added)), default=0) >= TOKENS:
+        faults.append((directory / files[0][0], f"gives a token an id beyond {TOKENS - 1}"))
+        vocabulary, added = {}, ()
+    return Tokenizer(vocabulary, added, _special_ids(stated, vocabulary, added), template, tuple(faults))
 
 
 def _content(path: Path, faults: list[tuple[Path, str]]) -> bytes | None:
     try:
-        if path.stat().st_size <= _MAX_NBYTES:
-            return path.read_bytes()
-        faults.append((path, f"has {path.stat().st_size} bytes (at most {_MAX_NBYTES})"))
-    except OSError as error:
-        faults.append((path, f"can't be read: {error.strerror or error}"))
+        return _whole(path)
+    except Unreadable as error:
+        faults.append((path, str(error)))
     return None
+
+
+def _whole(path: Path) -> bytes:
+    try:
+        return read_whole(path, TOKENIZER_NBYTES)
+    except OSError as error:
+        raise Unreadable(f"can't be read: {error.strerror or error}") from error
 
 
 def _object(path: Path, content: bytes, faults: list[tuple[Path, str]]) -> Json:
     if path.suffix != ".json":
         return {}
     try:
-        parsed = json.loads(_MERGES.sub(rb"\1\2", content))
-    except (ValueError, RecursionError) as error:
-        faults.append((path, f"is not JSON: {error}"))
+        return json_object(_without_merges(content))
+    except Unreadable as error:
+        faults.append((path, str(error)))
         return {}
-    if not isinstance(parsed, dict):
-        faults.append((path, "is not a JSON object"))
-        return {}
-    return parsed
+
+
+def _without_merges(data: bytes) -> bytes:
+    """Nobody asks for the merges here, and parsed they are most of the memory."""
+    begin, end = _MERGES.search(data), _END.search(data, len(data) - _END_NBYTES)
+    return data[: begin.end()] + data[end.start() :] if begin and end else data
 
 
 def _mapping(value: object) -> Json:
@@ -129,7 +140,7 @@ def _added(whole: Json, config: Json, added: Json) -> Iterator[AddedToken]:
     if isinstance(entries, list):
         pairs = [(_mapping(entry).get("id"), _mapping(entry)) for entry in entries]
     elif decoder:
-        pairs = [(int(i) if i.isdecimal() else None, _mapping(entry)) for i, entry in decoder.items()]
+        pairs = [(int(i) if i.isdecimal() and len(i) < 10 else None, _mapping(entry)) for i, entry in decoder.items()]
     else:
         pairs = [(i, {"content": text}) for text, i in added.items()]
     for i, fields in pairs:
@@ -156,6 +167,38 @@ def _chat_template(file: bytes | None, stated: object) -> str | None:
     if file is not None:
         return file.decode(errors="replace")
     named = stated if isinstance(stated, list) else []
-    templates = {_mapping(entry).get("name"): _mapping(entry).get("template") for entry in named}
-    template = templates.get("default", stated)
+    templates = (_mapping(entry).get("template") for entry in named if _mapping(entry).get("name") == "default")
+    template = next(templates, stated)
     return template if isinstance(template, str) else None
+
+
+# --- The settings alone -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BpeFiles:
+    """tokenizer.json of a BPE model without its tokens, its merges as JSON, and tokenizer_config.json."""
+
+    settings: Mapping[str, Any]
+    merges: bytes
+    config: Mapping[str, Any]
+
+
+def read_bpe_files(directory: Path) -> BpeFiles:
+    """Read the tokenizer in ``directory`` without parsing its tokens. Raises Unreadable."""
+    data = _whole(directory / "tokenizer.json")
+    vocabulary, merges = _VOCABULARY.search(data), _MERGES.search(data)
+    end = _END.search(data, len(data) - _END_NBYTES)
+    if not vocabulary or not merges or not end or merges.start() < vocabulary.end():
+        raise Unreadable("is no BPE model with its vocabulary and its merges at the end, as tokenizers writes it")
+    settings = json_object(data[: vocabulary.end()] + b"}," + merges[0] + data[end.start() :])
+    return BpeFiles(
+        settings, b"[" + data[merges.end() : end.start()] + b"]", _config(directory / "tokenizer_config.json")
+    )
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        return json_object(_whole(path)) if exists(path) else {}
+    except Unreadable as error:
+        raise Unreadable(f"{path.name} {error}") from error

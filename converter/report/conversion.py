@@ -5,7 +5,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from converter.planning.conversion_plan import ConversionPlan, PlannedFile, PlannedTensor
-from converter.planning.sources import (
+from converter.planning.plan_data import plan_data
+from converter.report.printable import printable
+from converter.report.sizes import size_text
+from converter.sources import (
     CopiedBytes,
     Filled,
     Given,
@@ -26,17 +29,6 @@ from converter.planning.sources import (
 if TYPE_CHECKING:
     from converter.conversion import Written
 
-_UNITS = ("B", "kB", "MB", "GB", "TB")
-
-
-def size_text(nbytes: float) -> str:
-    """A size in decimal units, as ``ls -h --si`` shows it."""
-    for unit in _UNITS:
-        if nbytes < 1000 or unit == _UNITS[-1]:
-            return f"{nbytes:.0f} {unit}" if unit == "B" or nbytes >= 100 else f"{nbytes:.1f} {unit}"
-        nbytes /= 1000
-    raise AssertionError
-
 
 def plan_text(plan: ConversionPlan) -> str:
     """What the plan would write, and what becomes of every part of the adapter."""
@@ -46,7 +38,7 @@ def plan_text(plan: ConversionPlan) -> str:
         lines += [
             f"  {t.name:<44} {t.type.name:<6} {_shape(t.shape):<14} {_source_text(t.source)}" for t in _changed(file)
         ]
-    return "\n".join([*lines, "", *_ledger_lines(plan)])
+    return "\n".join(map(printable, [*lines, "", *_ledger_lines(plan)]))
 
 
 def _ledger_lines(plan: ConversionPlan) -> list[str]:
@@ -134,12 +126,12 @@ def written_text(plan: ConversionPlan, written: "tuple[Written, ...]", following
         least = min(kept, key=lambda delta: delta.share)
         middle = median(delta.share for delta in kept)
         lines.append(f"delta kept after rounding: {middle:.3f} median, {least.share:.3f} least ({least.tensor})")
-    return "\n".join([*lines, *plan.notes, f"next: {following}"])
+    return "\n".join(map(printable, [*lines, *plan.notes, f"next: {following}"]))
 
 
 def conversion_data(plan: ConversionPlan, written: "tuple[Written, ...] | None") -> dict[str, object]:
     """The conversion for JSON: the plan, and where it was written the files with what each tensor kept."""
-    data: dict[str, object] = {"version": 1, "plan": plan.as_data()}
+    data: dict[str, object] = {"version": 1, "plan": plan_data(plan)}
     if written is not None:
         data["files"] = [
             {

@@ -14,7 +14,7 @@ from converter.diagnostics import (
     ValuesCheck,
     WhileWriting,
 )
-from converter.rules import RULES
+from converter.rules import RETIRED, RULES
 
 _WHY: Final = "Why it matters: "
 _WHAT: Final = "What to do: "
@@ -82,7 +82,13 @@ def rules_page() -> str:
         for rule in RULES
     ]
     table = "\n".join(("| code | name | severity | finds |", "|---|---|---|---|", *rows))
-    return "\n".join((head, table, "", *(_section(documentation(rule)) for rule in RULES)))
+    return "\n".join((head, table, "", *(_section(documentation(rule)) for rule in RULES), _retired()))
+
+
+def _retired() -> str:
+    """The codes that the page would seem to have forgotten."""
+    rows = "\n".join(f"| {rule.code} | {rule.name} | {rule.why} |" for rule in RETIRED)
+    return f"## Retired codes\n\nNever used again.\n\n| code | was called | is gone, because |\n|---|---|---|\n{rows}\n"
 
 
 def _section(text: Documentation) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 from converter.diagnostics import Finding, Report, Severity
 from converter.read.checkpoint import CONFIG_NAME, SAFETENSORS_NAME
 from converter.report.outcomes import Outcome, Unread
-from converter.report.text import printable
+from converter.report.printable import printable
 
 _CONFIG_FAMILY: Final = "CF"
 

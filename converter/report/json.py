@@ -3,7 +3,6 @@
 ``version`` changes only with a change that breaks readers; fields may be added without one.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,13 +10,14 @@ from converter import __version__
 from converter.diagnostics import OPTIONS, Finding, Report
 from converter.report.commands import command
 from converter.report.outcomes import Outcome, Unread, status_of, status_of_all
+from converter.report.printable import json_line
 
 _SCHEMA_VERSION: Final = 1
 
 
 def json_report(outcomes: Sequence[Outcome], *, strict: bool = False) -> str:
     """The outcomes of a run as one JSON object."""
-    return json.dumps(
+    return json_line(
         {
             "version": _SCHEMA_VERSION,
             "tool": "adapter-check",

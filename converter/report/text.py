@@ -15,6 +15,7 @@ from converter.errors import FINE, Status
 from converter.report.commands import command
 from converter.report.documentation import documentation, rule_named
 from converter.report.outcomes import Outcome, status_of
+from converter.report.printable import printable
 
 _N_SHOWN: Final = 3  # of one rule's findings; a fault in every layer is told once
 _OPTIONS_WIDTH: Final = max(map(len, OPTIONS.values()))
@@ -37,11 +38,6 @@ def text_summary(outcomes: Sequence[Outcome], *, strict: bool = False) -> str:
     statuses = [status_of(outcome, strict=strict) for outcome in outcomes]
     counts = ", ".join(f"{statuses.count(status)} {name}" for status, name in names.items() if status in statuses)
     return f"{len(outcomes)} looked at: {counts}"
-
-
-def printable(text: str) -> str:
-    """Text from a file with everything escaped that a terminal would act on instead of show."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _verdict(report: Report, *, strict: bool) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from converter.read.adapter import Adapter, LoraPair
-from converter.read.adapter_tensors import AdapterTensor
-from converter.read.module_paths import EMBEDDING, HEAD
+from converter.derive.adapter import Adapter, LoraPair
+from converter.derive.adapter_tensors import AdapterTensor
+from converter.derive.module_paths import EMBEDDING, HEAD
 
 ENDS: Final = (EMBEDDING, HEAD)
 

@@ -7,30 +7,26 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from converter.derive.adapter import Adapter
+from converter.derive.adapter_tensors import is_expert_parameter
+from converter.derive.patterns import is_bounded
 from converter.diagnostics import CannotLookError
-from converter.read.adapter import Adapter
 from converter.read.adapter_config import AdapterConfig
-from converter.read.adapter_tensors import is_expert_parameter
-from converter.read.patterns import is_bounded
+from converter.read.limits import LAYERS
 
 _LAYER: Final = re.compile(r"(?<=\.)(\d+)(?=\.)")  # the first number of a path; an expert's stands behind it
 _QUANTIFIER: Final = re.compile(r"\{[\d,]+\}")
 
 
 def layer_of(path: str) -> int | None:
-    """The layer that a module's path lies in."""
+    """The layer that a module's path lies in, as far as a model can have so many."""
     layer = _LAYER.search(path)
-    return int(layer[1]) if layer else None
+    return int(layer[1]) if layer and len(layer[1]) < len(str(LAYERS)) else None
 
 
 def kind_of(path: str) -> str:
     """A module's path without the number of its layer."""
     return _LAYER.sub("{i}", path, count=1)
-
-
-def in_layer(path: str, layer: int) -> str:
-    """The path of the same module in another layer."""
-    return _LAYER.sub(str(layer), path, count=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,22 +3,23 @@
 PEFT: peft/utils/save_and_load.py and BaseTuner in peft/tuners/tuners_utils.py, version 0.21.2.
 """
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 
-from converter.errors import JUDGED_BAD, ConverterError
-from converter.read.adapter import Adapter
-from converter.read.adapter_keys import bare_key
-from converter.read.adapter_tensors import AdapterTensor
-from converter.read.base_model import BaseModel
+from converter.derive.adapter import Adapter
+from converter.derive.adapter_keys import bare_key
+from converter.derive.adapter_tensors import AdapterTensor
+from converter.derive.base_model import BaseModel
+from converter.errors import ConverterError, RuleBroken
+from converter.peft_config import read_peft_config
 from converter.through_peft.shell import matrices_of, shell_of
+from converter.transformers_base import without_warnings
 
 NOT_LOADED_CODE: Final = "CF011"
 _NAME: Final = "default"
@@ -39,7 +40,7 @@ def tuner_layers(adapter: Adapter, base: BaseModel) -> Iterator[tuple[str, BaseT
 def peft_failures(adapter: Adapter) -> Iterator[None]:
     """PEFT without its warnings; what it can't load is the adapter's fault."""
     try:
-        with quiet():
+        with without_warnings():
             yield
     except ImportError as error:
         raise ConverterError(f"{adapter.path}: PEFT lacks a package for this adapter: {error}") from error
@@ -47,21 +48,13 @@ def peft_failures(adapter: Adapter) -> Iterator[None]:
         raise _not_loaded(adapter, f"PEFT can't load it: {one_line(error)}") from error
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings of PEFT and torch: what they warn of is judged here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def one_line(error: Exception) -> str:
     """The beginning of an error's message."""
     return " ".join(str(error).split())[:300]
 
 
-def _not_loaded(adapter: Adapter, why: str) -> ConverterError:
-    return ConverterError(f"{adapter.path}: {why}", status=JUDGED_BAD, code=NOT_LOADED_CODE)
+def _not_loaded(adapter: Adapter, why: str) -> RuleBroken:
+    return RuleBroken(NOT_LOADED_CODE, adapter.path.name, why)
 
 
 def _attached(adapter: Adapter, base: BaseModel) -> PeftModel:
@@ -80,7 +73,7 @@ def _parameter(tensor: AdapterTensor) -> str:
 
 
 def _config(adapter: Adapter, changed: Iterable[str]) -> Any:
-    config: Any = PeftConfig.from_pretrained(str(adapter.path))
+    config = read_peft_config(adapter.path)
     # The file says which modules it changes. Patterns written for another wrapping of the model may match none.
     if changed:
         config.target_modules = sorted(changed)

@@ -2,35 +2,31 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from safetensors.torch import save_file
 
+from converter.derive.adapter import Adapter, Origin, read_adapter
+from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError
-from converter.read.adapter import Adapter, Origin, read_adapter
-from converter.read.base_model import BaseModel
 from converter.read.checkpoint import CONFIG_NAME, INDEX_NAME
 from converter.through_peft.attached import tuner_layers
 from converter.through_peft.merged import Parameters, merged
-from converter.through_peft.scratch import scratch_directory
 
 _PREFIX: Final = "base_model.model."
 
 
-@contextmanager
-def equivalent_adapter(adapter: Adapter, base: BaseModel, scratch: Path) -> Iterator[Adapter]:
-    """The equivalent of a judged adapter. Its weights, 8 bytes each, lie in a directory below ``scratch`` meanwhile.
+def equivalent_adapter(adapter: Adapter, base: BaseModel, directory: Path) -> Adapter:
+    """The equivalent of a judged adapter, whose weights, 8 bytes each, are written into ``directory``.
 
-    Raises ConverterError where PEFT can't load the adapter, or can't merge it into what it computes.
+    Raises RuleBroken where PEFT can't load the adapter, or can't merge it into what it computes.
     """
-    with scratch_directory(scratch) as directory:
-        _write(adapter, base, directory)
-        whole = read_adapter(directory)
-        tensors = (*whole.tensors, *adapter.saved_modules)
-        yield replace(whole, path=adapter.path, tensors=tensors, origin=_origin(adapter, whole))
+    _write(adapter, base, directory)
+    whole = read_adapter(directory)
+    tensors = (*whole.tensors, *adapter.saved_modules)
+    return replace(whole, path=adapter.path, tensors=tensors, origin=_origin(adapter, whole))
 
 
 def _write(adapter: Adapter, base: BaseModel, directory: Path) -> None:
@@ -40,7 +36,7 @@ def _write(adapter: Adapter, base: BaseModel, directory: Path) -> None:
     for module, layer in tuner_layers(adapter, base):
         modules.append(module)
         name = f"adapter_model-{len(modules):05}.safetensors"
-        weight_map |= dict.fromkeys(_write_module(directory / name, module, merged(adapter, module, layer)), name)
+        weight_map |= dict.fromkeys(_write_module(directory / name, module, merged(module, layer)), name)
     _write_json(directory / INDEX_NAME, {"weight_map": weight_map})
     _write_json(directory / CONFIG_NAME, _config(adapter, modules))
 

@@ -8,7 +8,6 @@ pissa_init and olora_init in peft/tuners/lora/layer.py, PEFT 0.21.2.
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,12 +16,13 @@ import torch
 from peft import LoraConfig, PeftModel
 from safetensors.torch import save_file
 
-from converter.errors import JUDGED_BAD, ConverterError
-from converter.read.adapter import Adapter, LoraPair, read_adapter
-from converter.read.base_model import BaseModel
+from converter.derive.adapter import Adapter, LoraPair, read_adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.config_fields import initialization
+from converter.errors import RuleBroken
+from converter.peft_config import read_peft_config
 from converter.read.checkpoint import CONFIG_NAME, SAFETENSORS_NAME
 from converter.through_peft.attached import peft_failures, read_tensor
-from converter.through_peft.scratch import scratch_directory
 from converter.through_peft.shell import shell_of
 
 LOST_CODE: Final = "CF012"
@@ -30,23 +30,21 @@ _MOST_OFF: Final = 1e-3  # of the delta: an effect ratio of about its square
 _NAME: Final = "default"
 
 
-@contextmanager
-def with_initial(adapter: Adapter, base: BaseModel, scratch: Path) -> Iterator[Adapter]:
-    """The adapter with its initial one, whose factors lie below ``scratch`` meanwhile.
+def with_initial(adapter: Adapter, base: BaseModel, directory: Path) -> Adapter:
+    """The adapter with its initial one, whose factors are written into ``directory``.
 
-    Raises ConverterError where PEFT can't initialise it, or where the factors can't be told well enough.
+    Raises ConverterError where PEFT can't initialise it, RuleBroken where the factors can't be told well enough.
     """
-    with scratch_directory(scratch) as directory:
-        factors: dict[str, torch.Tensor] = {}
-        for pair, weight, layer in _initialized(adapter, base):
-            a, b = layer.lora_A[_NAME].weight.detach(), layer.lora_B[_NAME].weight.detach()
-            _check(adapter, pair, weight, a, b)
-            factors[f"base_model.model.{pair.a.path}.lora_A.weight"] = a.contiguous()
-            factors[f"base_model.model.{pair.a.path}.lora_B.weight"] = b.contiguous()
-        save_file(factors, directory / SAFETENSORS_NAME)
-        raw = dict(adapter.config.raw) if adapter.config else {}
-        (directory / CONFIG_NAME).write_text(json.dumps(raw | {"init_lora_weights": True}), encoding="utf-8")
-        yield replace(adapter, initial=read_adapter(directory))
+    factors: dict[str, torch.Tensor] = {}
+    for pair, weight, layer in _initialized(adapter, base):
+        a, b = layer.lora_A[_NAME].weight.detach(), layer.lora_B[_NAME].weight.detach()
+        _check(adapter, pair, weight, a, b)
+        factors[f"base_model.model.{pair.a.path}.lora_A.weight"] = a.contiguous()
+        factors[f"base_model.model.{pair.a.path}.lora_B.weight"] = b.contiguous()
+    save_file(factors, directory / SAFETENSORS_NAME)
+    raw = dict(adapter.config.raw) if adapter.config else {}
+    (directory / CONFIG_NAME).write_text(json.dumps(raw | {"init_lora_weights": True}), encoding="utf-8")
+    return replace(adapter, initial=read_adapter(directory))
 
 
 def _initialized(adapter: Adapter, base: BaseModel) -> Iterator[tuple[LoraPair, torch.Tensor, Any]]:
@@ -63,7 +61,7 @@ def _initialized(adapter: Adapter, base: BaseModel) -> Iterator[tuple[LoraPair, 
 
 
 def _config(adapter: Adapter, pairs: dict[str, LoraPair]) -> LoraConfig:
-    read: Any = LoraConfig.from_pretrained(str(adapter.path))
+    read = read_peft_config(adapter.path)
     return LoraConfig(
         init_lora_weights=read.init_lora_weights,
         target_modules=sorted(pairs),
@@ -77,19 +75,17 @@ def _config(adapter: Adapter, pairs: dict[str, LoraPair]) -> LoraConfig:
 
 def _check(adapter: Adapter, pair: LoraPair, weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
     if a.shape != pair.a.tensor.shape or b.shape != pair.b.tensor.shape:
-        raise _lost(adapter, pair, f"PEFT begins with rank {a.shape[0]}, the file has {pair.rank}")
+        raise _lost(pair, f"PEFT begins with rank {a.shape[0]}, the file has {pair.rank}")
     initial = pair.scaling * b.double() @ a.double()
     trained = pair.scaling * read_tensor(pair.b).double() @ read_tensor(pair.a).double()
     off = (initial - _product(adapter, pair, weight.double())).norm() / (trained - initial).norm()
     if not off <= _MOST_OFF:
-        raise _lost(
-            adapter, pair, f"its first factors can't be told from the base: off by {off:.2g} of what was trained"
-        )
+        raise _lost(pair, f"its first factors can't be told from the base: off by {off:.2g} of what was trained")
 
 
 def _product(adapter: Adapter, pair: LoraPair, weight: torch.Tensor) -> torch.Tensor:
     """What the initial factors are worth, scaling * B @ A, in float64."""
-    name = adapter.config.initialization if adapter.config else None
+    name = initialization(adapter.config)
     if name == "olora":
         q, r = torch.linalg.qr(weight)
         product: torch.Tensor = pair.scaling * q[:, : pair.rank] @ r[: pair.rank]
@@ -99,5 +95,5 @@ def _product(adapter: Adapter, pair: LoraPair, weight: torch.Tensor) -> torch.Te
     return product
 
 
-def _lost(adapter: Adapter, pair: LoraPair, why: str) -> ConverterError:
-    return ConverterError(f"{adapter.path}: {pair.module}: {why}", status=JUDGED_BAD, code=LOST_CODE)
+def _lost(pair: LoraPair, why: str) -> RuleBroken:
+    return RuleBroken(LOST_CODE, pair.module, why)

@@ -8,9 +8,9 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from converter.errors import JUDGED_BAD, ConverterError
-from converter.read.adapter import Adapter
-from converter.through_peft.attached import FAILURES, one_line, quiet
+from converter.errors import RuleBroken
+from converter.through_peft.attached import FAILURES, one_line
+from converter.transformers_base import without_warnings
 
 MERGE_DIFFERS_CODE: Final = "CF010"
 # Of the delta: PEFT computes some methods in float32 (C3A 1.3e-7, DEFT 1.5e-6), most come to 1e-13 and less.
@@ -21,18 +21,18 @@ _N_SAMPLES: Final = 16
 Parameters = dict[str, torch.Tensor]
 
 
-def merged(adapter: Adapter, module: str, layer: BaseTunerLayer) -> Parameters:
+def merged(module: str, layer: BaseTunerLayer) -> Parameters:
     """The module's parameters after the merge, float64: its weight, and its bias where it has one now.
 
-    Raises ConverterError where PEFT can't merge, or merges into something else than the unmerged layer computes.
+    Raises RuleBroken where PEFT can't merge, or merges into something else than the unmerged layer computes.
     """
     try:
-        with quiet():
+        with without_warnings():
             parameters, off = _merged_copy(layer)
     except FAILURES as error:
-        raise _refused(adapter, module, f"PEFT can't merge it: {one_line(error)}") from error
+        raise _refused(module, f"PEFT can't merge it: {one_line(error)}") from error
     if off:
-        raise _refused(adapter, module, f"PEFT's merge is off from its layer by {off:.3g} of the delta")
+        raise _refused(module, f"PEFT's merge is off from its layer by {off:.3g} of the delta")
     return parameters
 
 
@@ -52,8 +52,8 @@ def _merged_copy(layer: BaseTunerLayer) -> tuple[Parameters, float]:
     return _parameters(inner, had_bias=had_bias), 0.0 if is_allowed else off / delta if delta else inf
 
 
-def _refused(adapter: Adapter, module: str, why: str) -> ConverterError:
-    return ConverterError(f"{adapter.path}: {module}: {why}", status=JUDGED_BAD, code=MERGE_DIFFERS_CODE)
+def _refused(module: str, why: str) -> RuleBroken:
+    return RuleBroken(MERGE_DIFFERS_CODE, module, why)
 
 
 def _samples(inner: nn.Module) -> torch.Tensor:

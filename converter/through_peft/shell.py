@@ -13,8 +13,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from converter.architectures import Target
-from converter.read.base_model import BaseModel
-from converter.read.module_paths import EMBEDDINGS, HEAD
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import EMBEDDINGS, HEAD
 from converter.read.stored import StoredTensor
 from converter.transforms import indices, order_of
 from converter.values.rows import read_rows

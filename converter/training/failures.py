@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from converter.errors import ConverterError
+from converter.report.sizes import size_text
 from converter.training.settings import TrainingSettings
 
 _MEMORY: Final = re.compile(
@@ -68,7 +69,7 @@ def _place(error: BaseException, settings: TrainingSettings) -> str:
 
 def _memory_line(message: str, settings: TrainingSettings) -> str:
     nbytes = _wanted_nbytes(message)
-    wanted = f": wanted {_amount(nbytes)} more" if nbytes else ""
+    wanted = f": wanted {size_text(nbytes)} more" if nbytes else ""
     *others, last = _remedies(settings)
     return f"out of memory{wanted}; try {', '.join(others)}{' or ' if others else ''}{last}"
 
@@ -93,7 +94,3 @@ def _wanted_nbytes(message: str) -> float | None:
         return None
     number, prefix, nbytes = found.groups()
     return float(nbytes) if nbytes else float(number) * 1024 ** (1 + _PREFIXES.index(prefix.lower()) if prefix else 0)
-
-
-def _amount(nbytes: float) -> str:
-    return f"{nbytes / 1e9:,.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:,.1f} MB"

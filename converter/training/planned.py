@@ -16,16 +16,15 @@ from transformers import PretrainedConfig
 
 from converter.checking import check_adapter
 from converter.conversion import Refused
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import OPTIONS, Deployment, Kind, Report
 from converter.errors import ConverterError
 from converter.planning.conversion import plan_conversion
-from converter.read.adapter import Adapter, read_adapter
-from converter.read.base_model import BaseModel
 from converter.training.head import attach
 from converter.training.settings import TrainingSettings
 from converter.transformers_base import quiet, shell
 from converter.writing.gguf_file import gguf_nbytes
-from converter.writing.head_basis import measure_head
 
 _DTYPES: Final = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16"}
 
@@ -67,7 +66,7 @@ def _deployable(report: Report, adapter: Adapter, base: BaseModel, kind: Kind) -
     if blockers:
         return Deployable(blockers, None)
     try:
-        plan = plan_conversion(adapter, base, Deployment.of(kind), measure_head)
+        plan = plan_conversion(adapter, base, Deployment.of(kind))
     except ConverterError:
         return Deployable((), None)
     return Deployable((), sum(gguf_nbytes(file) for file in plan.files))

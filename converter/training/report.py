@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from converter import __version__
 from converter.diagnostics import Kind
+from converter.training.data import Source
 from converter.training.planned import Deployable
 from converter.training.settings import TrainingSettings, settings_data
 
@@ -38,13 +39,18 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Samples learned from and held out, what was left out or cut for its length, and the longest one in tokens."""
+    """Samples learned from and held out, what was left out or cut for its length, and the longest one in tokens.
+
+    ``sources`` are all files or splits with their counts, ``beside`` the files of a directory that are no data.
+    """
 
     n_train: int
     n_eval: int
     n_dropped: int
     n_truncated: int
     longest: int
+    sources: tuple[Source, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

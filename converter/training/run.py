@@ -15,11 +15,12 @@ from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_callback import PrinterCallback
 
+from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Finding, Severity
 from converter.errors import ConverterError
 from converter.fingerprint import fingerprint
-from converter.read.base_model import BaseModel, read_base_model
-from converter.training.data import read_samples, split_samples
+from converter.report.printable import printable
+from converter.training.data import Read, read_data, split_samples
 from converter.training.failures import clear_failures
 from converter.training.forgetting import Perplexity, general_texts, perplexity
 from converter.training.head import attach, ends_digest
@@ -35,6 +36,7 @@ from converter.training.report import (
     mean_of_last,
     write_report,
 )
+from converter.training.samples import Sample
 from converter.training.saved import (
     METRICS_NAME,
     SETTINGS_NAME,
@@ -65,6 +67,7 @@ class _Prepared:
     held_out: Tokenised | None
     general: tuple[str, ...]
     planned: Planned
+    read: Read
 
     @property
     def data(self) -> Data:
@@ -75,6 +78,8 @@ class _Prepared:
             n_dropped=sum(part.n_dropped for part in both),
             n_truncated=sum(part.n_truncated for part in both),
             longest=max(part.longest for part in both),
+            sources=self.read.sources,
+            beside=self.read.beside,
         )
 
 
@@ -105,7 +110,7 @@ def train(settings: TrainingSettings, watch: Watch, base: Measured | None = None
     with clear_failures(settings):
         prepared = _prepare(settings)
         for line in told_before(settings, prepared.base, prepared.planned, prepared.data):
-            watch.says(line)
+            watch.says(printable(line))
         with _working(settings) as directory:
             return _Run(settings, prepared, directory, watch).train(began, base)
 
@@ -116,12 +121,13 @@ def _prepare(settings: TrainingSettings) -> _Prepared:
     config = load_config(settings.base)
     planned = judge_planned(settings, config, base)
     tokenizer = load_tokenizer(base, settings.chat_template)
-    samples, held_out = _samples(settings)
+    read = read_data(settings.data, settings.eval_data)
+    samples, held_out = _parted(read, settings)
     if settings.early_stopping_patience and held_out is None:
         raise ConverterError("--early-stopping-patience: nothing is held out; give --eval-data or --eval-split")
     learned = tokenised(samples, tokenizer, settings)
     measured = tokenised(held_out, tokenizer, settings) if held_out is not None else None
-    prepared = _Prepared(base, tokenizer, learned, measured, general_texts(settings.general_text), planned)
+    prepared = _Prepared(base, tokenizer, learned, measured, general_texts(settings.general_text), planned, read)
     _refuse_beyond_context(settings, prepared.data.longest, getattr(config, "max_position_embeddings", None))
     return prepared
 
@@ -135,11 +141,10 @@ def _refuse_beyond_context(settings: TrainingSettings, longest: int, context: in
         )
 
 
-def _samples(settings: TrainingSettings) -> tuple[Any, Any]:
-    samples = read_samples(settings.data)
-    if settings.eval_data:
-        return samples, read_samples(settings.eval_data, "validation", "test")
-    return split_samples(samples, settings.eval_split)
+def _parted(read: Read, settings: TrainingSettings) -> tuple[tuple[Sample, ...], tuple[Sample, ...] | None]:
+    if read.evaluated is not None:
+        return read.learned, read.evaluated
+    return split_samples(read.learned, settings.eval_split)
 
 
 @contextmanager

@@ -83,15 +83,15 @@ def _listed(names: Collection[str]) -> str:
 def sample_of(kind: str, row: Row, where: str) -> Sample:
     """The sample that a row of this kind states."""
     if kind == "text":
-        return Text(where, _filled(row["text"], f"{where}: text"))
+        return Text(where, _filled(row.get("text"), f"{where}: text"))
     tools = _tools(row.get("tools"), where)
     if kind != "prompt and completion":
-        messages = _messages(row[kind], f"{where}: {kind}")
+        messages = _messages(row.get(kind), f"{where}: {kind}")
         last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=None)
         if last is None:
             raise ConverterError(f"{where}: {kind} has {_roles(messages)}; wanted an assistant's turn to learn from")
         return Chat(where, messages, range(last, last + 1), tools)
-    prompt, completion = row["prompt"], row["completion"]
+    prompt, completion = row.get("prompt"), row.get("completion")
     if isinstance(prompt, str) and isinstance(completion, str):
         return Completion(where, prompt, _filled(completion, f"{where}: completion"))
     return _answered(_messages(prompt, f"{where}: prompt"), _messages(completion, f"{where}: completion"), where, tools)

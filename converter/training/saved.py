@@ -17,11 +17,11 @@ from transformers import PreTrainedTokenizerBase
 
 from converter.checking import check_adapter
 from converter.conversion import Refused
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import Report
 from converter.errors import ConverterError
 from converter.fingerprint import RECORD_NAME
-from converter.read.adapter import read_adapter
-from converter.read.base_model import BaseModel
 from converter.training.settings import TrainingSettings, settings_toml, working_directory
 from converter.training.watch import Stopped
 from converter.transformers_base import quiet

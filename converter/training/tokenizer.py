@@ -5,9 +5,9 @@ from typing import Final
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError
-from converter.read.base_model import BaseModel
-from converter.transformers_base import quiet
+from converter.transformers_base import cause, quiet
 
 _FILES: Final = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _NO_VOCABULARY: Final = (None, "no_vocab", "none")
@@ -25,11 +25,10 @@ def load_tokenizer(base: BaseModel, chat_template: Path | None) -> PreTrainedTok
     with quiet():
         try:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                directory, local_files_only=True, **where
+                directory, local_files_only=True, trust_remote_code=False, **where
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-            why = " ".join(str(error).split())[:200]
-            raise ConverterError(f"{base.path}: transformers can't load its tokenizer: {why}") from error
+            raise ConverterError(f"{base.path}: transformers can't load its tokenizer: {cause(error)[:200]}") from error
     if chat_template:
         tokenizer.chat_template = _read(chat_template)
     return tokenizer

@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import OPTIONS
-from converter.read.base_model import BaseModel
 from converter.report.commands import conversion_command
 from converter.report.documentation import rule_named
+from converter.report.sizes import size_text
+from converter.training.data import Use
 from converter.training.planned import Deployable, Planned
 from converter.training.report import Data, TrainingReport
 from converter.training.settings import Head, TrainingSettings
@@ -18,6 +20,12 @@ _COSTS: Final[Mapping[Head, str]] = {
     "full": "a tensor of its own, trained and saved whole: it is served merged into a model of its own, only",
     "tied": "one LoRA for head and embedding together: it is served merged, or on an untied copy of the base",
 }
+_N_SOURCES: Final = 20
+_USES: Final[Mapping[Use, str]] = {
+    "train": "{} samples",
+    "eval": "{} samples, to evaluate on",
+    "left": "left alone: named as another split",
+}
 
 
 def told_before(settings: TrainingSettings, base: BaseModel, planned: Planned, data: Data) -> Iterator[str]:
@@ -25,6 +33,7 @@ def told_before(settings: TrainingSettings, base: BaseModel, planned: Planned, d
     tie = "its head tied to its embedding" if base.tied else "its head apart from its embedding"
     yield f"base   {base.label}: {base.model_type}, {tie}"
     yield f"data   {settings.data}: {_samples(data)}; the longest has {data.longest} tokens"
+    yield from _sources(data)
     yield f"LoRA   {lora_words(settings)}: {planned.n_trainable:,} parameters to train"
     cost = _COSTS[settings.head] if base.tied or settings.head == "none" else "trained, as the base has it"
     yield f"head   {settings.head}: {cost}"
@@ -47,12 +56,7 @@ def deployable_words(deployable: Deployable) -> str:
     if deployable.refused_by:
         rules = (f"{code} {rule.name}" if (rule := rule_named(code)) else code for code in deployable.refused_by)
         return f"no: {', '.join(rules)}"
-    return "yes" if deployable.nbytes is None else f"yes, {megabytes(deployable.nbytes)}"
-
-
-def megabytes(nbytes: int) -> str:
-    """A size for people, in decimal megabytes."""
-    return f"{nbytes / 1e6:,.1f} MB" if nbytes < 1e8 else f"{nbytes / 1e6:,.0f} MB"
+    return "yes" if deployable.nbytes is None else f"yes, {size_text(deployable.nbytes)}"
 
 
 def told_after(report: TrainingReport, settings: TrainingSettings) -> Iterator[str]:
@@ -66,9 +70,21 @@ def told_after(report: TrainingReport, settings: TrainingSettings) -> Iterator[s
     yield f"forgetting perplexity on general text {general.base:.2f} -> {general.adapter:.2f} ({change:+.1%})"
     noted = f", with {', '.join(report.warnings)}" if report.warnings else ""
     yield f"gate       passed for {settings.deployment.options}{noted}"
-    yield f"saved      {settings.output} ({megabytes(report.adapter_nbytes)})"
+    yield f"saved      {settings.output} ({size_text(report.adapter_nbytes)})"
     command = conversion_command(str(settings.output), str(settings.base), settings.deployment.kind)
     yield f"next       {command}"
+
+
+def _sources(data: Data) -> Iterator[str]:
+    """A line for each file where there are several, or where one was left alone."""
+    if len(data.sources) > 1:
+        for source in data.sources[:_N_SOURCES]:
+            yield f"       {source.name}: {_USES[source.use].format(source.n_samples)}"
+    rest = data.sources[_N_SOURCES:]
+    if rest:
+        yield f"       and {len(rest)} more with {sum(source.n_samples or 0 for source in rest):,} samples"
+    if data.beside:
+        yield f"       no data: {', '.join(data.beside[:_N_SOURCES])}"
 
 
 def _samples(data: Data) -> str:

@@ -123,6 +123,7 @@ def trainer_config(settings: TrainingSettings, directory: Path, n_processes: int
     early = settings.early_stopping_patience > 0
     return SFTConfig(
         output_dir=str(directory),
+        trust_remote_code=False,
         num_train_epochs=settings.num_train_epochs,
         max_steps=settings.max_steps or -1,
         per_device_train_batch_size=per_device,

@@ -6,8 +6,8 @@ for U the directions of B's columns, and OLoRA's A is B^T @ W, for B's columns a
 
 import numpy as np
 
-from converter.read.adapter import LoraPair
-from converter.read.base_model import BaseModel
+from converter.derive.adapter import LoraPair
+from converter.derive.base_model import BaseModel
 from converter.transforms import indices, order_of
 from converter.values.numbers import is_readable
 from converter.values.rows import read_rows

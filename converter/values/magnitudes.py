@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from converter.read.adapter import LoraPair
-from converter.read.base_model import BaseModel
+from converter.derive.adapter import LoraPair
+from converter.derive.base_model import BaseModel
 from converter.transforms import indices, order_of
 from converter.values.numbers import is_readable
 from converter.values.rows import read_columns, read_rows

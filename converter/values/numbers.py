@@ -1,12 +1,14 @@
 """Questions about a tensor's numbers, answered block by block in bounded memory."""
 
 from collections.abc import Iterator
+from math import isfinite, nan, sqrt
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from converter.read.adapter import LoraPair
+from converter.derive.adapter import LoraPair
+from converter.read.files import nbytes_of
 from converter.read.stored import StoredTensor
 from converter.values.rows import FLOAT_DTYPES, n_columns, n_rows, read_columns, read_rows
 
@@ -47,12 +49,24 @@ def is_readable(tensor: StoredTensor) -> bool:
     if dtype is None or len(tensor.shape) not in (1, 2) or tensor.n_elements == 0:
         return False
     end = tensor.offset + tensor.nbytes
-    return tensor.nbytes == tensor.n_elements * dtype.itemsize and end <= tensor.path.stat().st_size
+    return tensor.nbytes == tensor.n_elements * dtype.itemsize and end <= nbytes_of(tensor.path)
 
 
 def count_non_finite(tensor: StoredTensor) -> int:
     """How many of a tensor's numbers are NaN or infinite."""
     return sum(int(block.size - np.count_nonzero(np.isfinite(block))) for block in _blocks(tensor))
+
+
+def norm(tensor: StoredTensor) -> float:
+    """The root of the sum of a tensor's squares; NaN where one of its numbers is not finite, or not there."""
+    if not is_readable(tensor):
+        return nan
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = sum(_squared(block.astype(np.float32)) for block in _blocks(tensor))
+        if isfinite(squares):
+            return sqrt(squares)
+        wide = sum(float(np.square(block.astype(np.float64)).sum()) for block in _blocks(tensor))
+    return nan if count_non_finite(tensor) else sqrt(wide)
 
 
 def is_zero_delta(pair: LoraPair) -> bool:

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.dtypes import GGML_BY_NAME
-from converter.errors import JUDGED_BAD, ConverterError
+from converter.errors import ConverterError
+from converter.read.files import read_into
 from converter.read.stored import StoredTensor
 
 Array = npt.NDArray[Any]
@@ -60,12 +61,8 @@ def read_columns(tensor: StoredTensor, begin: int, end: int) -> Array:
 
 
 def _read(tensor: StoredTensor, start: int, count: int, dtype: np.dtype[Any]) -> Array:
-    try:
-        values = np.fromfile(tensor.path, dtype, count, offset=start)
-    except OSError as error:
-        raise ConverterError(f"{tensor.path}: can't be read: {error.strerror or error}") from error
-    if len(values) < count:
-        raise ConverterError(f"{tensor.path}: ended while it was read; it is truncated or changing", status=JUDGED_BAD)
+    values = np.empty(count, dtype)
+    read_into(tensor.path, start, values.view(np.uint8).data)
     return values
 
 

@@ -38,10 +38,10 @@ class Forward:
 
     def __init__(self, peft: Any, own_layers: nn.ModuleList | None) -> None:
         """``own_layers`` are those that the base alone runs, where they are others."""
-        self._peft, self._model = peft, peft.get_base_model()
-        self._head = head_of(self._model)
-        self.shared_length = _shared_length(self._model.config)
-        for module in {*self._model.modules(), *(own_layers or ())}:
+        self._peft, self.model = peft, peft.get_base_model()
+        self._head = head_of(self.model)
+        self.shared_length = _shared_length(self.model.config)
+        for module in {*self.model.modules(), *(own_layers or ())}:
             if isinstance(module, GradientCheckpointingLayer):  # transformers' class of a decoder's layer
                 keep_while_running(module)
             elif is_divisible(module) and not is_product(module) and len([*parts(module)]) > 1:
@@ -52,7 +52,7 @@ class Forward:
         longest = max(map(len, sequences))
         padded = torch.tensor([[*sequence, *[0] * (longest - len(sequence))] for sequence in sequences])
         outputs: list[Any] = []
-        handle = self._model.base_model.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+        handle = self.model.base_model.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
         try:
             with torch.no_grad(), _another_forward(self._head, lambda states, *_, **__: states):
                 self._peft(input_ids=padded, use_cache=False)
@@ -68,13 +68,13 @@ class Forward:
         """Logits at some positions, float32 (n_positions, n_vocab)."""
         tokens = torch.tensor([states.tokens])[:, positions]
         given = states.output(last_hidden_state=states.values[None, positions])
-        with torch.no_grad(), _another_forward(self._model.base_model, lambda *_, **__: given):
+        with torch.no_grad(), _another_forward(self.model.base_model, lambda *_, **__: given):
             logits: np.ndarray = self._peft(input_ids=tokens, use_cache=False).logits[0].numpy()
         return logits
 
     def blocks(self, n_tokens: int) -> Iterator[slice]:
         """Ranges of positions that cover a sequence, each small enough for logits."""
-        step = max(1, _BLOCK_LOGITS // self._model.get_input_embeddings().weight.shape[0])
+        step = max(1, _BLOCK_LOGITS // self.model.get_input_embeddings().weight.shape[0])
         return (slice(begin, min(begin + step, n_tokens)) for begin in range(0, n_tokens, step))
 
     @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
-from converter.read.base_model import BaseModel
+from converter.derive.base_model import BaseModel
 from converter.read.gguf_header import GgufHeader, GgufTensor
 
 # Values in float64 at a time, 8 MB: a comparison holds about ten such arrays.

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from converter.read.module_paths import EMBEDDING, HEAD
+from converter.derive.module_paths import EMBEDDING, HEAD
 from converter.verification.host_wants import HostedGemma, Want, constant
 from converter.verification.host_wide import wide
 

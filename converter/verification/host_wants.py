@@ -7,9 +7,9 @@ from typing import Final
 
 import numpy as np
 
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import EMBEDDING
 from converter.errors import ConverterError
-from converter.read.base_model import BaseModel
-from converter.read.module_paths import EMBEDDING
 from converter.verification.gguf_weights import Weights
 from converter.verification.peft_layers import Rows
 from converter.verification.reference import Reference

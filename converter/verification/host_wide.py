@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from converter.read.module_paths import EMBEDDING, HEAD
+from converter.derive.module_paths import EMBEDDING, HEAD
 from converter.verification.host_wants import HostedGemma, Product, Want, whole
 from converter.verification.tensors import TensorCheck
 

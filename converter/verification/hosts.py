@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
+from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError
-from converter.read.base_model import BaseModel
 from converter.read.gguf_header import read_gguf_header
 from converter.verification.gguf_weights import Weights, weights_in, weights_of
 from converter.verification.host_layouts import HOSTS

@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModelForCausalLM, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModelForCausalLM, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.lora.variants import ALoraLinearVariant, DoraLinearVariant
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from converter.derive.adapter import Adapter
+from converter.derive.adapter_keys import Role, bare_key, parse_key
+from converter.derive.adapter_tensors import AdapterTensor
 from converter.errors import ConverterError
-from converter.read.adapter import Adapter
-from converter.read.adapter_keys import Role, bare_key, parse_key
-from converter.read.adapter_tensors import AdapterTensor
+from converter.peft_config import read_peft_config
 from converter.transformers_base import quiet
 from converter.verification.peft_layers import NAME, Factors, delta, factors, is_product
 from converter.verification.prepared_base import PreparedBase, read_values
@@ -102,8 +103,8 @@ def _attached(base: Any, config: Any) -> Any:
 # --- The config -------------------------------------------------------------------------------------------------------
 
 
-def _config(prepared: PreparedBase, adapter: Adapter) -> PeftConfig:
-    config: Any = PeftConfig.from_pretrained(str(adapter.path))
+def _config(prepared: PreparedBase, adapter: Adapter) -> Any:
+    config = read_peft_config(adapter.path)
     config.inference_mode = True
     if config.is_prompt_learning:
         raise ConverterError(
@@ -115,7 +116,7 @@ def _config(prepared: PreparedBase, adapter: Adapter) -> PeftConfig:
         config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
         config.layer_replication = None  # done already
         config.init_lora_weights = _initialization(adapter, config)
-    return config  # type: ignore[no-any-return]  # a config
+    return config
 
 
 def _targets(prepared: PreparedBase, adapter: Adapter) -> Iterator[str]:

@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 
 from converter.architectures import Target
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import EMBEDDING
 from converter.errors import ConverterError
-from converter.read.base_model import BaseModel
 from converter.read.gguf_header import GgufArray, GgufHeader, read_gguf_header, read_scalars
-from converter.read.module_paths import EMBEDDING
 from converter.verification.gguf_weights import Weights, weights_in
 from converter.verification.reference import Reference
 from converter.verification.tensors import Progress, TensorCheck, TensorProof, fits, rows_of_huggingface

@@ -22,12 +22,12 @@ from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
+from converter.derive.adapter import Adapter
+from converter.derive.adapter_keys import Role
+from converter.derive.adapter_tensors import AdapterTensor
+from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.errors import ConverterError
-from converter.read.adapter import Adapter
 from converter.read.adapter_config import AdapterConfig
-from converter.read.adapter_keys import Role
-from converter.read.adapter_tensors import AdapterTensor
-from converter.read.module_paths import EMBEDDING, HEAD, normal_module
 from converter.read.tokenizer import read_tokenizer
 from converter.transformers_base import head_of, is_tied, untie
 

@@ -1,6 +1,6 @@
 """The reference: unmerged PEFT in float32 on CPU, for logits with and without the adapter, and every weight in float64.
 
-Parameters have the names of the text model's modules as `converter.read.module_paths` spells them, and `.weight` or
+Parameters have the names of the text model's modules as `converter.derive.module_paths` spells them, and `.weight` or
 `.bias` behind: GPT-2's embedding is ``model.embed_tokens.weight``, fused experts are ``....experts.down_proj.weight``.
 """
 
@@ -19,8 +19,8 @@ from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from converter.read.adapter import Adapter
-from converter.read.module_paths import EMBEDDING, HEAD, normal_module
+from converter.derive.adapter import Adapter
+from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.transformers_base import quiet
 from converter.verification.forward import Forward, States
 from converter.verification.layer_parts import is_divisible, part

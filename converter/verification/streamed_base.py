@@ -16,14 +16,12 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
 from converter.errors import ConverterError
-from converter.read.checkpoint import UnreadableIndex, read_index
-from converter.read.gguf_header import read_gguf_header
-from converter.read.safetensors_header import SafetensorsHeader, TensorInfo, read_safetensors_header
+from converter.read.base_files import GgufFiles, read_base_files
+from converter.read.safetensors_header import SafetensorsHeader, TensorInfo
 from converter.transformers_base import from_weights, load_config, shell
 from converter.verification.gguf_weights import Weights, weights_in
 from converter.verification.stored_weights import Storage, StoredWeight
 
-_WHOLE: Final = "model.safetensors"
 _FLOATS: Final = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Values at a time on their way to float32.
 _BLOCK_VALUES: Final = 1 << 22
@@ -34,23 +32,25 @@ def streamed_base(path: Path) -> PreTrainedModel:
 
     Raises ConverterError where it can't be had.
     """
-    config = load_config(path)
-    weights = dict(_of_gguf(path, config) if path.is_file() else _of_directory(path, config))
+    config, files = load_config(path), read_base_files(path)
+    if isinstance(files, GgufFiles):
+        weights = dict(_of_gguf(files, config))
+    else:
+        weights = {name: weight for header in files.headers for name, weight in _of_safetensors(header)}
     return from_weights(path, config, weights).requires_grad_(requires_grad=False)
 
 
-def _of_directory(directory: Path, config: PretrainedConfig) -> Iterator[tuple[str, StoredWeight]]:
-    for path in _files(directory, config):
-        try:
-            with safe_open(path, framework="pt"):  # safetensors' own judgement of the header
-                header = read_safetensors_header(path)
-        except (OSError, SafetensorError) as error:
-            raise ConverterError(f"{path}: transformers can't load this base: {error}") from error
-        for tensor in header.entries:
-            if tensor.dtype not in _FLOATS:
-                raise ConverterError(f"{path}: {tensor.name} is {tensor.dtype}, wanted one of {', '.join(_FLOATS)}")
-            read = _reader(header, tensor)
-            yield tensor.name, StoredWeight(Storage(torch.Size(tensor.shape), torch.float32, read))
+def _of_safetensors(header: SafetensorsHeader) -> Iterator[tuple[str, StoredWeight]]:
+    try:
+        with safe_open(header.path, framework="pt"):  # safetensors' own judgement of the file
+            pass
+    except (OSError, SafetensorError) as error:
+        raise ConverterError(f"{header.path}: safetensors can't load this base: {error}") from error
+    for tensor in header.entries:
+        if tensor.dtype not in _FLOATS:
+            wanted = ", ".join(_FLOATS)
+            raise ConverterError(f"{header.path}: {tensor.name} is {tensor.dtype}, wanted one of {wanted}")
+        yield tensor.name, StoredWeight(Storage(torch.Size(tensor.shape), torch.float32, _reader(header, tensor)))
 
 
 def _reader(header: SafetensorsHeader, tensor: TensorInfo) -> Callable[[], torch.Tensor]:
@@ -68,27 +68,13 @@ def _reader(header: SafetensorsHeader, tensor: TensorInfo) -> Callable[[], torch
     return read
 
 
-def _files(directory: Path, config: PretrainedConfig) -> tuple[Path, ...]:
-    """The files that transformers takes: one, or those that the index names."""
-    whole = getattr(config, "transformers_weights", None) or _WHOLE
-    index = directory / (whole if whole.endswith(".json") else f"{whole}.index.json")
-    if index.name != whole and (directory / whole).exists():
-        return (directory / whole,)
-    try:
-        return tuple(directory / name for name in sorted(set(read_index(index).values())))
-    except (OSError, UnreadableIndex) as error:
-        raise ConverterError(
-            f"{directory}: transformers can't load this base: wanted {whole} or {index.name} ({error})"
-        ) from error
-
-
-def _of_gguf(path: Path, config: PretrainedConfig) -> Iterator[tuple[str, StoredWeight]]:
-    header, model = read_gguf_header(path), shell(config)
+def _of_gguf(files: GgufFiles, config: PretrainedConfig) -> Iterator[tuple[str, StoredWeight]]:
+    model, header = shell(config), files.shards[0]
     kind: Any = TENSOR_PROCESSORS.get(str(header.kv.get("general.architecture")), TensorProcessor)
     processor = kind(config.to_dict())
     names: Mapping[str, str] = get_gguf_hf_weights_map(model, processor)
     sources: dict[str, list[Weights]] = {}
-    for name, weights in weights_in(header).items():
+    for name, weights in ((name, found) for shard in files.shards for name, found in weights_in(shard).items()):
         target = names.get(name) or names.get(name.removesuffix(".weight"))  # fused experts have no .weight
         if target:
             sources.setdefault(target, []).append(weights)

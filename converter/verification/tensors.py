@@ -12,9 +12,9 @@ from typing import Final, Literal
 import numpy as np
 
 from converter.architectures import Target
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import EMBEDDING, HEAD
 from converter.errors import ConverterError
-from converter.read.base_model import BaseModel
-from converter.read.module_paths import EMBEDDING, HEAD
 from converter.verification.gguf_weights import Weights, weights_of
 from converter.verification.peft_layers import Rows
 from converter.verification.reference import Reference

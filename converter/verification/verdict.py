@@ -5,6 +5,7 @@ from dataclasses import asdict
 from math import isfinite
 from typing import Any, Final
 
+from converter.report.printable import printable
 from converter.verification.comparison import LogitsComparison
 from converter.verification.tensors import KEPT_AT_LEAST, KEPT_AT_MOST, TensorProof
 from converter.verification.thresholds import Threshold
@@ -19,7 +20,7 @@ Row = tuple[str, str, str, str]
 def verdict_text(verification: Verification) -> str:
     """The verdict, its reasons, and a table of every figure with what was wanted of it."""
     lines = [_first_line(verification), *_reasons(list(verification.failures)), ""]
-    return "\n".join([*lines, *_aligned(list(_rows(verification)))])
+    return "\n".join(map(printable, [*lines, *_aligned(list(_rows(verification)))]))
 
 
 def verdict_data(verification: Verification) -> dict[str, Any]:

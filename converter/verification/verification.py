@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import read_base_model
 from converter.errors import JUDGED_BAD, ConverterError
-from converter.read.adapter import Adapter
-from converter.read.base_model import read_base_model
 from converter.read.gguf_header import read_gguf_header
 from converter.verification.comparison import LogitsComparison, compare_logits
 from converter.verification.hosts import is_hosted, prove_hosted, prove_hosted_lora

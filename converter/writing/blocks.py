@@ -10,17 +10,19 @@ from typing import Final
 
 import numpy as np
 
-from converter.errors import JUDGED_BAD, ConverterError
+from converter.dtypes import F64, GGML_BY_NAME
+from converter.errors import ConverterError
+from converter.evaluation.encode import decode, encode
+from converter.evaluation.finite import refuse_non_finite
+from converter.evaluation.matrices import BLOCK_N_ELEMENTS, MatrixRows, matrix_rows, ranges
+from converter.evaluation.rows import Doubles, doubles, is_stored_as, stored_values
 from converter.planning.conversion_plan import PlannedTensor
-from converter.planning.sources import CopiedBytes, Merged, Placed, Rows, Stacked, WideEmbedding
+from converter.read.files import read_bytes
 from converter.read.stored import StoredTensor
+from converter.sources import CopiedBytes, Merged, Placed, Rows, Stacked, WideEmbedding
 from converter.values.rows import Array
-from converter.writing.encode import decode, encode
-from converter.writing.evaluate import Doubles, doubles, is_stored_as, stored_values
-from converter.writing.matrices import MatrixRows, matrix_rows, ranges
 
-BLOCK_N_ELEMENTS: Final = 1 << 17  # 1 MB of float64 fits a core's cache
-_COPY_NBYTES: Final = 1 << 22
+_COPY_NBYTES: Final = 1 << 20  # stays in a core's cache while it is looked through
 
 
 @dataclass(slots=True)
@@ -61,7 +63,7 @@ def blocks(tensor: PlannedTensor, kept: DeltaKept, n_elements: int = BLOCK_N_ELE
     """
     match tensor.source:
         case CopiedBytes(_, stored):
-            yield from _copied(stored)
+            yield from _copied(stored, tensor.name)
         case Stacked(parts):
             for part in parts:
                 matrix = replace(tensor, shape=tensor.shape[1:], source=part)
@@ -78,34 +80,42 @@ def _bytes(array: Array) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _copied(stored: StoredTensor) -> Iterator[bytes]:
-    left = stored.nbytes
-    try:
-        with stored.path.open("rb") as file:
-            file.seek(stored.offset)
-            while left and (chunk := file.read(min(left, _COPY_NBYTES))):
-                left -= len(chunk)
-                yield chunk
-    except OSError as error:
-        raise ConverterError(f"{stored.path}: can't be read: {error.strerror or error}") from error
-    if left:
-        raise ConverterError(f"{stored.path}: ended while it was copied", status=JUDGED_BAD)
+def _copied(stored: StoredTensor, name: str) -> Iterator[bytes]:
+    ggml_type = GGML_BY_NAME[stored.dtype]
+    step = _COPY_NBYTES // ggml_type.type_size * ggml_type.type_size
+    for begin in range(0, stored.nbytes, step):
+        chunk = read_bytes(stored.path, stored.offset + begin, min(step, stored.nbytes - begin))
+        refuse_non_finite(chunk, ggml_type, name)
+        yield chunk
 
 
 def _rows(tensor: PlannedTensor, source: Rows, n_elements: int) -> Iterator[Array]:
     keeps_type = is_stored_as(source, tensor.type.name)
     for begin, end in ranges(tensor.shape, n_elements):
         if keeps_type:
-            yield stored_values(source, begin, end)
+            values = stored_values(source, begin, end)
+            refuse_non_finite(_bytes(values), tensor.type, tensor.name)
+            yield values
         else:
-            yield encode(doubles(source, begin, end), tensor.type, tensor.name)
+            values = doubles(source, begin, end)
+            yield _encoded(values, values, tensor)
 
 
 def _computed(tensor: PlannedTensor, rows: MatrixRows, kept: DeltaKept, n_elements: int) -> Iterator[Array]:
     for begin, end in ranges(tensor.shape, n_elements):
         served, base = rows(begin, end)
-        encoded = encode(served, tensor.type, tensor.name)
+        encoded = _encoded(served, base, tensor)
         if base is not served:
             rounded = decode(encoded, tensor.type)
             kept.add(np.subtract(rounded, served, dtype=np.float64), np.subtract(served, base, out=base))
         yield encoded
+
+
+def _encoded(served: Doubles, base: Doubles, tensor: PlannedTensor) -> Array:
+    try:
+        encoded = encode(served, tensor.type, tensor.name)
+    except ConverterError:
+        refuse_non_finite(_bytes(base), F64, tensor.name)  # then it's no fault of the adapter's
+        raise
+    refuse_non_finite(_bytes(encoded), tensor.type, tensor.name)
+    return encoded

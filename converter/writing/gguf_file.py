@@ -6,9 +6,8 @@ writer library does; so the few lines of header are ours.
 
 import struct
 from collections.abc import Callable
-from typing import BinaryIO, Final
+from typing import Final
 
-from converter.errors import JUDGED_BAD, ConverterError
 from converter.planning.conversion_plan import (
     CopiedKeyValue,
     EditedArray,
@@ -18,7 +17,7 @@ from converter.planning.conversion_plan import (
     PlannedKeyValue,
     PlannedTensor,
 )
-from converter.planning.sources import has_delta
+from converter.read.files import read_bytes
 from converter.read.gguf_header import (
     ARRAY,
     BOOL,
@@ -30,14 +29,16 @@ from converter.read.gguf_header import (
     raw_elements,
     scalar_bytes,
 )
+from converter.sources import has_delta
 from converter.writing.blocks import DeltaKept, blocks
+from converter.writing.outputs import Sink
 
 VERSION: Final = 3
 
 Progress = Callable[[int], None]
 
 
-def write_gguf(file: PlannedFile, out: BinaryIO, progress: Progress) -> tuple[DeltaKept, ...]:
+def write_gguf(file: PlannedFile, out: Sink, progress: Progress) -> tuple[DeltaKept, ...]:
     """Write ``file`` to ``out``, calling ``progress`` with each count of bytes written.
 
     Returns what each merged tensor kept of its delta. Raises ConverterError where a source can't be read or a value
@@ -109,16 +110,7 @@ def _edited(entry: EditedArray) -> bytes:
 
 
 def _copied(entry: CopiedKeyValue) -> bytes:
-    begin, end = entry.entry.begin, entry.entry.end
-    try:
-        with entry.path.open("rb") as source:
-            source.seek(begin)
-            data = source.read(end - begin)
-    except OSError as error:
-        raise ConverterError(f"{entry.path}: can't be read: {error.strerror or error}") from error
-    if len(data) < end - begin:
-        raise ConverterError(f"{entry.path}: ended while it was copied", status=JUDGED_BAD)
-    return data
+    return read_bytes(entry.path, entry.entry.begin, entry.entry.end - entry.entry.begin)
 
 
 def _string(text: str) -> bytes:

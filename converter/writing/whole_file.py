@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 from converter.errors import ConverterError
+from converter.writing.outputs import refuse_special
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open ``path`` for writing; it gets its name, replacing what was there, when the block ends without an exception.
 
-    Raises ConverterError, naming the path, where the file system refuses (no space, no permission, a directory).
+    Who may read what was there may read the new file, and nobody else.
+
+    Raises ConverterError, naming the path, where the file system refuses (no space, no permission), or
+    where it is no plain file.
     """
-    if path.is_dir():
-        raise ConverterError(f"{path}: is a directory; give a file name with -o")
+    refuse_special(path)
     try:
         with _nameless(path) or _temporary(path) as file:
             yield file
@@ -59,6 +62,7 @@ class _Nameless:
             self._file.close()
 
     def _name(self) -> None:
+        os.fchmod(self._file.fileno(), _mode(self._path))
         try:
             self._link(self._path)
         except FileExistsError:
@@ -84,12 +88,17 @@ def _temporary(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             _sync(file)
-        partial.chmod(0o666 & ~_umask())
+        partial.chmod(_mode(path))
         partial.replace(path)
         _sync_directory(path.parent)
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()
+
+
+def _mode(path: Path) -> int:
+    """The permissions of what is replaced; of a new file, what the umask leaves."""
+    return path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
 
 
 def _umask() -> int:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from converter.conversion import plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from converter.verification.llama_cpp import LlamaCpp
 from converter.verification.verification import Case, DeployedModel, prove
 from fixtures.adapters import tiny_adapter
@@ -38,7 +38,7 @@ def test_every_type_is_what_was_asked_and_proven(
     base = TinyModel("llama", outtype=base_type)
     adapter, model = read_adapter(tiny_adapter("lm_head", base)), read_base_model(base.gguf)
     conversion = plan(adapter, model, Deployment("model", untie=True, outtype=outtype))
-    (file,) = write(conversion, adapter, model, tmp_path / "model")
+    (file,) = write(conversion, tmp_path / "model")
     assert read_base_model(file.path).shards[0].by_name["output.weight"].type.name == written
     proof = prove(Case(adapter, base.hf, DeployedModel(file.path, base.gguf), token_sequences(2, 24)), llama_cpp)
     assert not proof.tensors.faults

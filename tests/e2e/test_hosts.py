@@ -16,18 +16,17 @@ import numpy as np
 import pytest
 
 from converter.conversion import plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.errors import ConverterError
 from converter.planning.conversion_plan import ConversionPlan, PlannedFile
 from converter.planning.rehost.hosting import hosted_model
-from converter.planning.sources import Merged
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from converter.read.gguf_header import read_gguf_header
+from converter.sources import Merged
 from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import PROOF, LlamaCpp, LlamaCppFailed, Settings
 from converter.writing.gguf_file import write_gguf
-from converter.writing.head_basis import measure_head
 from fixtures.adapters import saved_logits, tiny_adapter
 from fixtures.tiny import HOSTED, N_VOCAB, WINDOW, TinyModel, token_sequences
 from fixtures.trained_tokenizers import write_byte_level
@@ -106,7 +105,7 @@ def test_ends_that_stay_one_need_no_host(name: str, recipe: str, llama_cpp: Llam
 def test_a_lora_follows_its_host(name: str, host: str, recipe: str, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     base, adapter = TinyModel(name), tiny_adapter(recipe, TinyModel(name))
     conversion = _plan(base, adapter, Deployment("lora", True, None, host))
-    untied, lora = write(conversion, read_adapter(adapter), read_base_model(base.gguf), tmp_path / "lora")
+    untied, lora = write(conversion, tmp_path / "lora")
     assert _ratio(llama_cpp, adapter, untied.path, host, lora=lora.path) <= 1e-4
 
 
@@ -122,7 +121,7 @@ def test_a_huggingface_base_is_hosted(
     base = read_base_model(write_byte_level("gpt-2", tmp_path / "base", N_VOCAB))
     directory = tiny_adapter("embed_and_head", TinyModel(name))
     adapter = read_adapter(directory)
-    model, *lora = write(plan(adapter, base, Deployment(to, True, None, host)), adapter, base, tmp_path / "out.gguf")
+    model, *lora = write(plan(adapter, base, Deployment(to, True, None, host)), tmp_path / "out.gguf")
     assert _ratio(llama_cpp, directory, model.path, host, lora=lora[0].path if lora else None) <= 1e-4
 
 
@@ -222,7 +221,7 @@ def _plan(base: TinyModel, adapter: Path, deployment: Deployment) -> ConversionP
 
 def _written(base: TinyModel, adapter: Path, deployment: Deployment, directory: Path) -> Path:
     conversion = _plan(base, adapter, deployment)
-    (written,) = write(conversion, read_adapter(adapter), read_base_model(base.gguf), directory / "model.gguf")
+    (written,) = write(conversion, directory / "model.gguf")
     return written.path
 
 
@@ -236,7 +235,7 @@ def _without_head(base: TinyModel, adapter: Path, deployment: Deployment, direct
     assert tensors != file.tensors
     spoilt: PlannedFile = replace(file, tensors=tensors)
     model = read_base_model(base.gguf)
-    hosted = hosted_model(spoilt, model, deployment.host or "auto", deployment.outtype, measure_head)
+    hosted = hosted_model(spoilt, model, deployment.host or "auto", deployment.outtype)
     # Not by convert.write, which refuses a file that keeps nothing of a delta.
     with (directory / "spoilt.gguf").open("wb") as out:
         write_gguf(hosted.files[0], out, lambda _: None)

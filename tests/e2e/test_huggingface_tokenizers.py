@@ -10,12 +10,12 @@ import pytest
 from gguf import GGUFReader
 from transformers import AutoTokenizer
 
+from converter.derive.base_model import read_base_model
 from converter.dtypes import F16
 from converter.planning.base_tensors import base_tensors
 from converter.planning.conversion_plan import NewKeyValue, PlannedFile, PlannedKeyValue, PlannedTensor
 from converter.planning.metadata import base_key_values
-from converter.planning.sources import Zeros
-from converter.read.base_model import read_base_model
+from converter.sources import Zeros
 from converter.verification.llama_cpp import LlamaCpp
 from converter.writing.gguf_file import write_gguf
 from fixtures.mixed_texts import mixed_texts
@@ -104,7 +104,7 @@ def _gguf(directory: Path, n_rows: int, path: Path, pre: str | None = None) -> P
     base = replace(tiny, path=directory, dims={**tiny.dims, "vocab": n_rows})
     key_values = tuple(_renamed(entry, pre) for entry in base_key_values(base, tensors))
     with path.open("wb") as file:
-        write_gguf(PlannedFile(tensors, key_values), file, lambda _: None)
+        write_gguf(PlannedFile("model", tensors, key_values), file, lambda _: None)
     return path
 
 

@@ -19,10 +19,10 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from converter.conversion import Refused, plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
+from converter.derive.vocabulary import base_tokens
 from converter.diagnostics import Deployment
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
-from converter.read.vocabulary import base_tokens
 from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp
 from fixtures.adapters import load_base
@@ -98,7 +98,7 @@ class Story:
 
     def convert(self, deployment: Deployment = MODEL) -> Path:
         adapter, base = read_adapter(self.adapter), read_base_model(self.base)
-        return write(plan(adapter, base, deployment), adapter, base, self.directory / "model.gguf")[0].path
+        return write(plan(adapter, base, deployment), self.directory / "model.gguf")[0].path
 
     def check(self, llama_cpp: LlamaCpp, deployment: Deployment = MODEL) -> Path:
         """Convert, and compare ids and logits."""

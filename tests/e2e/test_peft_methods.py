@@ -11,12 +11,11 @@ from click.testing import CliRunner
 from converter.checking import check_adapter
 from converter.cli.to_gguf import main
 from converter.conversion import plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Deployment
 from converter.planning.base_tensors import base_tensors
 from converter.planning.conversion_plan import PlannedTensor
-from converter.read.adapter import read_adapter
-from converter.read.base_model import BaseModel, read_base_model
-from converter.through_peft.equivalent import equivalent_adapter
 from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp
 from converter.verification.verification import Case, DeployedModel, Verification, prove
@@ -73,12 +72,11 @@ def test_one_module_that_was_not_merged_is_found_out(llama_cpp: LlamaCpp, tmp_pa
     """The control: one tensor is the base's."""
     base = TinyModel("llama")
     adapter, model = read_adapter(method_adapter("loha", base)), read_base_model(base.gguf)
-    with equivalent_adapter(adapter, model, tmp_path) as equal:
-        conversion = plan(equal, model, Deployment("model"))
+    with plan(adapter, model, Deployment("model")) as conversion:
         tensors = tuple(as_in_the_base(tensor, model) for tensor in conversion.files[0].tensors)
         assert tensors != conversion.files[0].tensors
         spoilt = replace(conversion, files=(replace(conversion.files[0], tensors=tensors),))
-        write(spoilt, equal, model, tmp_path / "model.gguf")
+        write(spoilt, tmp_path / "model.gguf")
     assert verified(llama_cpp, base, "loha", tmp_path / "model.gguf").tensors.faults
 
 

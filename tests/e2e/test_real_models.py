@@ -15,9 +15,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from converter.conversion import Refused, plan, write
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
-from converter.read.adapter import Adapter, read_adapter
-from converter.read.base_model import read_base_model
 from converter.read.gguf_header import read_gguf_header
 from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp
@@ -61,7 +61,7 @@ class Job:
 
     def written(self, deployment: Deployment, output: Path) -> Path:
         base = read_base_model(self.base)
-        write(plan(self.adapter, base, deployment), self.adapter, base, output)
+        write(plan(self.adapter, base, deployment), output)
         return output
 
     def ratio(self, llama_cpp: LlamaCpp, model: Path, lora: Path | None = None) -> float:

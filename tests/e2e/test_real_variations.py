@@ -19,9 +19,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from converter.conversion import plan, write
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
-from converter.read.adapter import Adapter, read_adapter
-from converter.read.base_model import read_base_model
 from converter.read.gguf_header import GgufTensor, read_gguf_header
 from converter.verification import verification
 from converter.verification.gguf_weights import weights_in
@@ -75,7 +75,7 @@ class Job:
 
 def _converted(recipe: str, deployment: Deployment, output: Path) -> Job:
     adapter, base = read_adapter(trained_adapter(recipe, GEMMA3)), read_base_model(GEMMA3.bf16_gguf)
-    (written,) = write(plan(adapter, base, deployment), adapter, base, output)
+    (written,) = write(plan(adapter, base, deployment), output)
     is_lora = deployment.to == "lora"
     return Job(
         recipe,

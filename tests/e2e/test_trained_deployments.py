@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from converter.conversion import plan, write
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.training.run import train
 from converter.training.settings import HEADS, Head, TrainingSettings
 from converter.training.watch import Unwatched
@@ -55,7 +55,7 @@ def served(settings: TrainingSettings, base: TinyModel, directory: Path) -> Depl
     """Convert for the settings' own target, on a GGUF of the base: its fingerprint is the directory's."""
     adapter, model = read_adapter(settings.output), read_base_model(base.gguf)
     deployment = replace(settings.deployment, outtype="f32")
-    (written,) = write(plan(adapter, model, deployment), adapter, model, directory / "out.gguf")
+    (written,) = write(plan(adapter, model, deployment), directory / "out.gguf")
     return DeployedLora(written.path, base.gguf) if deployment.to == "lora" else DeployedModel(written.path, base.gguf)
 
 

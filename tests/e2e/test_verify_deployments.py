@@ -17,7 +17,7 @@ from gguf import MODEL_ARCH_NAMES, GGMLQuantizationType, GGUFWriter
 from transformers import AutoConfig
 
 from converter.cli.verify import main
-from converter.read.adapter import Adapter, LoraPair, read_adapter
+from converter.derive.adapter import Adapter, LoraPair, read_adapter
 from converter.verification.llama_cpp import LlamaCpp, LlamaCppFailed
 from converter.verification.reference import Reference
 from converter.verification.verification import Case, Deployed, DeployedLora, DeployedModel, Verification, prove

@@ -11,9 +11,9 @@ import torch
 from gguf import GGUFValueType, GGUFWriter
 from safetensors.torch import load_file, save_file
 
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.base_model import read_base_model
 from converter.errors import ConverterError
-from converter.read.adapter import Adapter, read_adapter
-from converter.read.base_model import read_base_model
 from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import DEFAULTS, PROOF, LlamaCpp
 from converter.verification.lora_pairs import prove_lora

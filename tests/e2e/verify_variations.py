@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from converter.read.adapter import Adapter
+from converter.derive.adapter import Adapter
 from converter.verification.prepared_base import prepare_base
 from converter.verification.reference import Reference
 from fixtures import variation_edits as edits

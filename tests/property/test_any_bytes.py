@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from converter.checking import check_adapter
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import BaseModel, read_base_model
+from converter.derive.config_fields import FIELDS
 from converter.diagnostics import Deployment
 from converter.errors import COULD_NOT, FINE, ConverterError, Status
-from converter.read.adapter import read_adapter
-from converter.read.adapter_config import FIELDS
-from converter.read.base_model import BaseModel, read_base_model
 from converter.report.github import github_report
 from converter.report.json import json_report
 from converter.report.text import text_report

@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from converter.conversion import Refused, plan
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.planning.conversion import plan_conversion
 from converter.planning.conversion_plan import ConversionPlan
 from converter.planning.ledger import LedgerGapError
-from converter.planning.sources import keys_of
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
-from converter.writing.head_basis import measure_head
+from converter.sources import keys_of
 from tests.rules.specimens import (
     EMBEDDING,
     HEAD,
@@ -109,7 +108,7 @@ def test_a_key_that_no_line_has_fails_the_run(modules: set[str], key: str, tmp_p
         planned(it, LORA)
     # And where no rule had seen it, the ledger would.
     with pytest.raises(LedgerGapError, match=f"{key} is in no line"):
-        plan_conversion(read_adapter(it.directory), read_base_model(base), LORA, measure_head)
+        plan_conversion(read_adapter(it.directory), read_base_model(base), LORA)
 
 
 def test_a_factor_without_its_partner_is_no_line(tmp_path: Path, base: Path) -> None:
@@ -117,7 +116,7 @@ def test_a_factor_without_its_partner_is_no_line(tmp_path: Path, base: Path) -> 
     del it.tensors[f"{MODULES[0]}.lora_B.weight"]
     it.write()
     with pytest.raises(LedgerGapError, match=r"lora_A\.weight is in no line"):
-        plan_conversion(read_adapter(it.directory), read_base_model(base), MODEL, measure_head)
+        plan_conversion(read_adapter(it.directory), read_base_model(base), MODEL)
 
 
 @anything

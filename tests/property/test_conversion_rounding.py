@@ -11,10 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from converter.dtypes import BF16, F16, F32, GGML_BY_NAME, Q8_0
-from converter.errors import JUDGED_BAD, ConverterError
+from converter.errors import JUDGED_BAD, RuleBroken
+from converter.evaluation.encode import decode, encode
 from converter.read.stored import StoredTensor
 from converter.values.rows import read_rows
-from converter.writing.encode import decode, encode
 
 LARGEST_BF16 = float.fromhex("0x1.fep127")
 
@@ -87,7 +87,11 @@ def bf16_value(bits: int) -> float:
     return value
 
 
-@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=32, max_size=96).map(lambda it: it[: len(it) // 32 * 32]))
+# Below 127 / F32's largest, 1 / scale overflows in ggml's own code, and what becomes of it is undefined.
+_SCALED = st.floats(-1e6, 1e6, width=32).filter(lambda x: x == 0 or abs(x) > 1e-36)
+
+
+@given(st.lists(_SCALED, min_size=32, max_size=96).map(lambda it: it[: len(it) // 32 * 32]))
 def test_q8_0_is_what_ggml_makes_of_it(values: list[float]) -> None:
     expected = quants.quantize(np.array([values], np.float32), GGMLQuantizationType.Q8_0)
     found = encode(row(values), Q8_0, "w")
@@ -103,7 +107,7 @@ def test_q8_0_is_what_ggml_makes_of_it(values: list[float]) -> None:
 def test_what_does_not_fit_is_refused(largest: tuple[str, float], factor: float, sign: float) -> None:
     name, value = largest
     encode(row([1.0, sign * value]), GGML_BY_NAME[name], "blk.0.w")
-    with pytest.raises(ConverterError, match=r"^NM010: blk\.0\.w: .*--outtype f32$") as refused:
+    with pytest.raises(RuleBroken, match=r"^NM010: blk\.0\.w: .*--outtype f32$") as refused:
         encode(row([1.0, sign * value * factor]), GGML_BY_NAME[name], "blk.0.w")
     assert (refused.value.code, refused.value.status) == ("NM010", JUDGED_BAD)
 

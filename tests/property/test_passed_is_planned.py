@@ -8,11 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from converter.checking import check_adapter
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Deployment
 from converter.planning.conversion import plan_conversion
-from converter.read.adapter import read_adapter
-from converter.read.base_model import BaseModel, read_base_model
-from converter.writing.head_basis import measure_head
 from fixtures.generated import Tensor
 from tests.rules.specimens import (
     EMBEDDING,
@@ -82,4 +81,4 @@ def test_what_passes_can_be_planned(
     for deployment in (Deployment(to, untie) for to in TARGETS for untie in (False, True)):
         for base in bases:
             if check_adapter(adapter, base, deployment, values=True).passed:
-                plan_conversion(adapter, base, deployment, measure_head)
+                plan_conversion(adapter, base, deployment)

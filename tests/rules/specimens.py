@@ -14,9 +14,9 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType, GGUFWriter, quants
 
 from converter.checking import check_adapter
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import EVERY, Deployment, Kind, Report
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from fixtures.generated import Tensor, adapter_config, write_safetensors
 
 RANK = 4

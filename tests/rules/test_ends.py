@@ -7,11 +7,10 @@ from typing import Literal
 import pytest
 
 from converter.checking import check_adapter
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import EVERY, MODEL, Deployment, Kind
 from converter.planning.conversion import plan_conversion
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
-from converter.writing.head_basis import measure_head
 from fixtures.generated import Tensor
 from tests.rules.specimens import (
     EMBEDDING,
@@ -100,7 +99,7 @@ def test_what_is_open_can_be_planned(name: str, base: str, specimen: Specimen, b
     adapter, model = read_adapter(specimen.directory), read_base_model(bases / base)
     for deployment in (Deployment(to, untie) for to in TARGETS for untie in (False, True)):
         if check_adapter(adapter, model, deployment, values=True).passed:
-            assert plan_conversion(adapter, model, deployment, measure_head).files
+            assert plan_conversion(adapter, model, deployment).files
 
 
 @pytest.mark.parametrize(

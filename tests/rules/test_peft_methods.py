@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from converter.derive.peft_methods import PROMPTS, REBUILT, ROUTERS, peft_method
 from converter.diagnostics import LORA, MODEL
-from converter.read.peft_methods import PROMPTS, REBUILT, ROUTERS, peft_method
 from tests.rules.specimens import HIDDEN, PREFIX, RANK, UP, VOCAB, Specimen, codes, open_for, tensor, write_gguf
 
 HEAD = f"{PREFIX}.lm_head"

@@ -8,10 +8,10 @@ import pytest
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
 from converter.checking import check_adapter
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
+from converter.derive.peft_methods import PROMPTS, REBUILT, ROUTERS, peft_method
 from converter.diagnostics import EVERY, Deployment, Kind
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
-from converter.read.peft_methods import PROMPTS, REBUILT, ROUTERS, peft_method
 from fixtures.adapters import RECIPES, load_base, tiny_adapter
 from fixtures.tiny import TinyModel
 from tests.rules.specimens import open_for

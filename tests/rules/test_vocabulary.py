@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
+from converter.derive.vocabulary import CONTROL, TokenChange, Vocabulary, vocabulary_of
 from converter.diagnostics import Deployment, Kind
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
-from converter.read.vocabulary import CONTROL, TokenChange, Vocabulary, vocabulary_of
 from fixtures.tokenizers import NORMAL, UNUSED, USER_DEFINED, metadata, with_metadata
 from tests.rules.bad.tokens import TOKENS, TOOL, save_ends, with_tokens, write_tokenizer
 from tests.rules.specimens import HEAD, HIDDEN, VOCAB, Specimen, lora, tensor, write_huggingface

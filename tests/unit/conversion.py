@@ -10,10 +10,10 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 from gguf.gguf_reader import ReaderTensor
 
 from converter.conversion import Written, plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.planning.conversion_plan import ConversionPlan
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from tests.rules.specimens import FFN, HEAD_DIM, HIDDEN, N_HEAD, N_HEAD_KV, N_LAYER, VOCAB, Specimen
 
 MATRICES = {"attn_q": (N_HEAD * HEAD_DIM, HIDDEN), "attn_v": (N_HEAD_KV * HEAD_DIM, HIDDEN), "ffn_down": (HIDDEN, FFN)}
@@ -84,7 +84,7 @@ def convert(specimen: Specimen, output: Path, deployment: Deployment = LORA) -> 
     assert specimen.base
     adapter, base = read_adapter(specimen.directory), read_base_model(specimen.base)
     planned = plan(adapter, base, deployment)
-    return Conversion(planned, write(planned, adapter, base, output))
+    return Conversion(planned, write(planned, output))
 
 
 def tensors_of(path: Path) -> dict[str, ReaderTensor]:

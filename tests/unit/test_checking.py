@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from converter.checking import check_adapter, without
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import (
     LORA,
     AdapterCheck,
@@ -21,8 +23,6 @@ from converter.diagnostics import (
     Severity,
     ValuesCheck,
 )
-from converter.read.adapter import Adapter, read_adapter
-from converter.read.base_model import BaseModel, read_base_model
 from tests.rules.specimens import Specimen, head_lora, write_gguf
 
 PROBLEM = Problem("key", "is wrong", LORA)

@@ -1,6 +1,8 @@
 """The library entry: what is refused, what is recorded, what is protected and what is used again."""
 
 import hashlib
+import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,14 @@ from gguf import GGMLQuantizationType
 
 from converter import __version__
 from converter.conversion import Refused, plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.errors import COULD_NOT, JUDGED_BAD, ConverterError
 from converter.fingerprint import KEY as FINGERPRINT_KEY
 from converter.fingerprint import fingerprint
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
+from converter.planning.plan_data import plan_digest
+from fixtures.generated import write_safetensors
 from tests.rules.bad.checkpoints import weights, write_checkpoint
 from tests.rules.specimens import (
     EMBEDDING,
@@ -23,7 +27,6 @@ from tests.rules.specimens import (
     Specimen,
     embedding_lora,
     head_lora,
-    lora,
     tensor,
     write_huggingface,
 )
@@ -110,20 +113,61 @@ def test_a_huggingface_base_is_written_as_it_is_stored(specimen: Specimen, tmp_p
     assert tensors["blk.0.attn_norm.weight"].tensor_type == GGMLQuantizationType.F32
 
 
+def put(base: Path | None, tensor: str, data: bytes) -> None:
+    """Overwrite the last bytes of a tensor of the base."""
+    assert base
+    stored = tensors_of(base)[tensor]
+    with base.open("r+b") as file:
+        file.seek(stored.data_offset + stored.n_bytes - len(data))
+        file.write(data)
+
+
 def test_a_value_beyond_the_type_stops_the_run(specimen: Specimen, tmp_path: Path) -> None:
-    specimen.tensors |= {key: scaled(value, 1e4) for key, value in lora(UP, 32, 96).items()}
+    put(specimen.base, "blk.1.ffn_down.weight", struct.pack("<f", 7e4))
     deployment = Deployment("model", outtype="f16")
-    with pytest.raises(ConverterError, match=r"^NM010: blk\.1\.ffn_down\.weight: a merged value of .* f32$") as refused:
+    with pytest.raises(Refused, match="NM010") as refused:
         convert(specimen, tmp_path / "model.gguf", deployment)
+    finding = refused.value.report.findings[-1]
+    assert (finding.code, finding.where) == ("NM010", "blk.1.ffn_down.weight")
+    assert finding.message.endswith("--outtype f32")
     assert refused.value.status == JUDGED_BAD
     assert not (tmp_path / "model.gguf").exists()
     convert(specimen, tmp_path / "model.gguf", Deployment("model", outtype="f32"))
 
 
+NAN, INFINITY, HUGE = (struct.pack("<f", value) for value in (float("nan"), float("-inf"), 3e38))
+# Of each: the number's bytes, at the end of a tensor that the adapter doesn't touch, or of one that it does.
+BROKEN = [(name, data) for name in ("token_embd", "blk.1.ffn_down", "output_norm") for data in (NAN, INFINITY, HUGE)]
+
+
+@pytest.mark.parametrize(("name", "data"), BROKEN)
+def test_a_base_that_is_broken_is_no_fault_of_the_adapter(
+    name: str, data: bytes, specimen: Specimen, tmp_path: Path
+) -> None:
+    put(specimen.base, f"{name}.weight", data)
+    for outtype in ("auto", "f16", "q8_0"):
+        with pytest.raises(ConverterError, match=rf"^NM012: {name}\.weight: the base's own numbers") as refused:
+            convert(specimen, tmp_path / "model.gguf", Deployment("model", outtype=outtype))
+        assert refused.value.status == COULD_NOT
+        assert not (tmp_path / "model.gguf").exists()
+    convert(specimen, tmp_path / "lora.gguf")  # which has nothing of the base
+
+
+def test_a_directory_that_is_broken_is_told_too(specimen: Specimen, tmp_path: Path) -> None:
+    """Of a checkpoint rows are put in order, and vectors become F32: these are no copies."""
+    for key in ("model.layers.0.self_attn.k_proj.weight", "model.norm.weight"):
+        specimen.base = write_checkpoint(tmp_path / "base")
+        dtype, shape, values = weights()[key]
+        write_safetensors(specimen.base / "model.safetensors", {**weights(), key: (dtype, shape, values[:-4] + NAN)})
+        with pytest.raises(ConverterError, match=r"^NM012: "):
+            convert(specimen, tmp_path / "model.gguf", MODEL)
+
+
 def test_a_delta_that_rounding_loses_stops_the_run(specimen: Specimen, tmp_path: Path) -> None:
     specimen.config["lora_alpha"] = 1e-5
-    with pytest.raises(ConverterError, match=r"^NM011: .*: rounding keeps .* of the adapter's delta") as refused:
+    with pytest.raises(Refused, match="NM011") as refused:
         convert(specimen, tmp_path / "model.gguf", Deployment("model", outtype="q8_0"))
+    assert refused.value.report.findings[-1].message.startswith("rounding keeps ")
     assert refused.value.status == JUDGED_BAD
     assert not (tmp_path / "model.gguf").exists()
     convert(specimen, tmp_path / "model.gguf", Deployment("model", outtype="f32"))
@@ -146,7 +190,7 @@ def test_a_file_says_what_it_was_made_from(deployment: Deployment, specimen: Spe
     lines = "".join(f"{sha256(path)}  {path.name}\n" for path in (specimen.config_path, specimen.weights))
     assert found["adapter_to_gguf.version"] == __version__
     assert found["adapter_to_gguf.adapter.sha256"] == hashlib.sha256(lines.encode()).hexdigest()
-    assert found["adapter_to_gguf.plan.sha256"] == planned.digest()
+    assert found["adapter_to_gguf.plan.sha256"] == plan_digest(planned)
     assert specimen.base
     assert found[FINGERPRINT_KEY] == fingerprint(read_base_model(specimen.base))
 
@@ -155,7 +199,7 @@ def test_shards_are_in_the_digest(specimen: Specimen, tmp_path: Path) -> None:
     specimen.write_shards()
     assert specimen.base
     adapter, base = read_adapter(specimen.directory), read_base_model(specimen.base)
-    write(plan(adapter, base, LORA), adapter, base, tmp_path / "lora.gguf")
+    write(plan(adapter, base, LORA), tmp_path / "lora.gguf")
     names = ("adapter_config.json", "part-1.safetensors", "part-2.safetensors")
     lines = "".join(f"{sha256(specimen.directory / name)}  {name}\n" for name in names)
     expected = hashlib.sha256(lines.encode()).hexdigest()
@@ -193,7 +237,7 @@ def test_progress_counts_every_byte(specimen: Specimen, tmp_path: Path) -> None:
     assert specimen.base
     adapter, base = read_adapter(specimen.directory), read_base_model(specimen.base)
     planned, counts = plan(adapter, base, MODEL), list[int]()
-    write(planned, adapter, base, tmp_path / "model.gguf", counts.append)
+    write(planned, tmp_path / "model.gguf", counts.append)
     assert sum(counts) == sum(tensor.nbytes for file in planned.files for tensor in file.tensors)
 
 
@@ -225,10 +269,51 @@ def test_every_shard_of_a_split_base_is_safe(specimen: Specimen, tmp_path: Path)
         convert(specimen, tmp_path / "split-00002-of-00004.gguf", MODEL)
 
 
-def test_another_file_is_replaced(specimen: Specimen, tmp_path: Path) -> None:
-    (tmp_path / "lora.gguf").write_bytes(b"an older conversion")
+@pytest.mark.parametrize("before", [b"", b"GGUF of an older conversion"])
+def test_an_older_conversion_is_replaced(before: bytes, specimen: Specimen, tmp_path: Path) -> None:
+    (tmp_path / "lora.gguf").write_bytes(before)
     convert(specimen, tmp_path / "lora.gguf")
-    assert (tmp_path / "lora.gguf").read_bytes().startswith(b"GGUF")
+    assert len((tmp_path / "lora.gguf").read_bytes()) > len(before)
+
+
+@pytest.mark.parametrize("name", ["base/tokenizer.json", "notes.txt", "base/README.md"])
+def test_a_file_that_is_no_gguf_is_not_replaced(name: str, specimen: Specimen, tmp_path: Path) -> None:
+    specimen.base = write_huggingface(tmp_path / "base")
+    (tmp_path / name).write_bytes(b"of somebody's own")
+    with pytest.raises(ConverterError, match=r"is there already, and is no GGUF|is an input of this conversion"):
+        convert(specimen, tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"of somebody's own"
+
+
+def test_a_pipe_is_not_replaced(specimen: Specimen, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for name in ("pipe", "link"):
+        with pytest.raises(ConverterError, match="is no plain file"):
+            convert(specimen, tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["base.gguf", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"])
+@pytest.mark.parametrize("change", ["touched", "replaced", "gone"])
+def test_an_input_that_is_changed_meanwhile_is_told(name: str, change: str, specimen: Specimen, tmp_path: Path) -> None:
+    specimen.write()
+    assert specimen.base
+    adapter, base = read_adapter(specimen.directory), read_base_model(specimen.base)
+    path, counts = tmp_path / name, list[int]()
+
+    def changes(n: int) -> None:
+        if not counts:
+            content = path.read_bytes()
+            path.unlink()
+            if change != "gone":
+                path.write_bytes(content)
+        counts.append(n)
+
+    with plan(adapter, base, MODEL) as planned, pytest.raises(ConverterError, match=r"was changed|can't be read"):
+        write(planned, tmp_path / "model.gguf", changes)
+    assert not (tmp_path / "model.gguf").exists()
 
 
 @pytest.mark.parametrize("deployment", [MODEL, UNTIED_LORA], ids=lambda it: it.kind)
@@ -239,7 +324,7 @@ def test_a_base_that_is_gone_is_told(deployment: Deployment, specimen: Specimen,
     planned = plan(adapter, base, deployment)
     specimen.base.unlink()
     with pytest.raises(ConverterError, match=r"base\.gguf: can't be read: No such file or directory$"):
-        write(planned, adapter, base, tmp_path / "output")
+        write(planned, tmp_path / "output")
     assert not [path for path in tmp_path.rglob("*.gguf") if path.is_file()]
 
 
@@ -256,6 +341,18 @@ def test_an_untied_base_is_made_once(specimen: Specimen, tmp_path: Path) -> None
     now = (tmp_path / "both" / "untied-base.gguf").stat()
     assert (now.st_ino, now.st_mtime_ns) == (made.st_ino, made.st_mtime_ns)  # reading it is no fault
     assert values_of(tmp_path / "both" / "lora.gguf", "token_embd.weight.lora_a").size
+
+
+@pytest.mark.parametrize("place", [0.5, 0.999])
+def test_a_damaged_untied_base_is_not_served(place: float, specimen: Specimen, tmp_path: Path) -> None:
+    specimen.tensors |= head_lora()
+    convert(specimen, tmp_path / "both", UNTIED_LORA)
+    made = tmp_path / "both" / "untied-base.gguf"
+    content = bytearray(made.read_bytes())
+    content[int(len(content) * place)] ^= 1
+    made.write_bytes(content)
+    with pytest.raises(ConverterError, match="is damaged, or not the untied copy of this base"):
+        convert(specimen, tmp_path / "both", UNTIED_LORA)
 
 
 @pytest.mark.parametrize("other", ["truncated", "another base's", "no GGUF of ours"])

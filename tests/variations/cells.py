@@ -16,9 +16,9 @@ from click.testing import CliRunner, Result
 
 from converter.cli.check import main as adapter_check
 from converter.cli.to_gguf import main as adapter_to_gguf
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import OPTIONS, Kind
-from converter.read.adapter import Adapter, read_adapter
-from converter.read.base_model import read_base_model
 from converter.read.gguf_header import read_gguf_header
 from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.hosts import is_hosted, prove_hosted, prove_hosted_lora

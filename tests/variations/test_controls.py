@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from converter.conversion import plan, write
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Deployment, Kind
 from converter.planning.conversion_plan import ConversionPlan, PlannedTensor
-from converter.planning.sources import CopiedBytes, Delta, Merged, Stacked, StoredRows, Zeros
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel, read_base_model
+from converter.sources import CopiedBytes, Delta, Merged, Stacked, StoredRows, Zeros
 from converter.transforms import IDENTITY
 from converter.verification.llama_cpp import LlamaCpp
 from fixtures.variations import VARIATIONS
@@ -180,7 +180,7 @@ def _write_spoilt(saved: Saved, control: Control, output: Path) -> None:
     conversion = plan(spoilt, base, DEPLOYMENTS[control.kind])
     if control.spoil:
         conversion = _spoilt(conversion, control.spoil, base)
-    write(conversion, spoilt, base, output)
+    write(conversion, output)
 
 
 def _with_fields(adapter: Adapter, fields: Mapping[str, Any]) -> Adapter:

@@ -4,9 +4,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError
-from converter.planning.conversion_plan import CopiedKeyValue, NewArray, NewKeyValue, PlannedFile, PlannedKeyValue
-from converter.read.base_model import BaseModel
+from converter.planning.conversion_plan import (
+    CopiedKeyValue,
+    EditedArray,
+    NewArray,
+    NewKeyValue,
+    PlannedFile,
+    PlannedKeyValue,
+)
 from converter.read.gguf_header import GgufArray
 
 # What llama.cpp takes where the file says nothing (src/llama-model.cpp; src/models/gemma2.cpp).
@@ -66,9 +73,9 @@ def value_of(entry: PlannedKeyValue) -> Value | None:
     match entry:
         case CopiedKeyValue(_, copied):
             return None if isinstance(copied.value, GgufArray) else copied.value
-        case NewKeyValue(_, str() | int() | float() as value):
-            return value
-        case _:
+        case NewKeyValue(_, value):
+            return None if isinstance(value, tuple) else value
+        case EditedArray() | NewArray():
             return None
 
 

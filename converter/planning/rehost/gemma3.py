@@ -23,7 +23,7 @@ from converter.dtypes import BF16, F32, GgmlType
 from converter.planning.conversion_plan import PlannedFile, PlannedTensor
 from converter.planning.rehost.gemma import Gemma, with_metadata
 from converter.planning.rehost.layout import Layout, relaid_tensors
-from converter.planning.sources import Filled
+from converter.sources import Filled
 
 _K: Final = 29
 

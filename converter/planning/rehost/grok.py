@@ -22,7 +22,7 @@ from converter.dtypes import F16, F32
 from converter.planning.conversion_plan import PlannedFile, PlannedTensor
 from converter.planning.rehost.gemma import Gemma, Value, value_of, with_metadata
 from converter.planning.rehost.layout import Axis, Layout, padded, relaid_tensors
-from converter.planning.sources import Zeros
+from converter.sources import Zeros
 
 _N_FF_EXPERT: Final = 32  # of the expert of zeros
 # Gemma 2 27B alone scales attention by hidden / heads; llama.cpp knows it by its depth (src/models/gemma2.cpp).

@@ -5,7 +5,7 @@ from math import prod
 
 from converter.planning.conversion_plan import PlannedFile
 from converter.planning.rehost.layout import matrix_of
-from converter.planning.sources import Delta, Merged, Rows, StoredColumns, StoredRows, shape_of
+from converter.sources import Delta, Merged, Rows, StoredColumns, StoredRows, shape_of
 
 
 def head_delta(file: PlannedFile) -> tuple[Delta, ...] | None:
@@ -44,7 +44,7 @@ def _are_same(head: Rows, embedding: Rows) -> bool:
     match head, embedding:
         case ((StoredRows() | StoredColumns()), (StoredRows() | StoredColumns())):
             ours, theirs = head.tensor, embedding.tensor
-        case _:
+        case _:  # a pair of anything else: nothing that lies in a file to compare
             return False
     if ours == theirs:
         return True

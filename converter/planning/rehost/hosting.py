@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError
 from converter.planning.conversion_plan import NewKeyValue, PlannedFile
 from converter.planning.rehost import gemma3, grok, spark2_5, wide
 from converter.planning.rehost.gemma import Gemma, gemma_of
 from converter.planning.rehost.head_delta import head_delta, rank_of
 from converter.planning.rehost.layout import Layout, relaid_tensors
-from converter.planning.sources import CopiedBytes, Delta
-from converter.read.base_model import BaseModel
+from converter.sources import CopiedBytes, Delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ _WIDE_BUILDS: Final[Mapping[str, str]] = {"gemma": "b4798", "gemma2": "b5671"}
 _OUTLIER: Final = 8.0
 
 
-def hosted_model(file: PlannedFile, base: BaseModel, host: str, outtype: str | None, measure: wide.Measure) -> Hosted:
+def hosted_model(file: PlannedFile, base: BaseModel, host: str, outtype: str | None) -> Hosted:
     """A planned merged model with a head of its own, in a host; ``host`` may be auto.
 
     Raises ConverterError where the host can't have this model.
@@ -59,7 +59,7 @@ def hosted_model(file: PlannedFile, base: BaseModel, host: str, outtype: str | N
     if chosen == "native":
         return Hosted((file,), _NATIVE_NOTES)
     if chosen == "wide":
-        return _wide_model(file, gemma, outtype, delta, measure)
+        return _wide_model(file, gemma, outtype, delta)
     model = _recorded(_host(chosen, gemma).model(file, gemma, outtype), chosen, gemma)
     return Hosted((model,), tuple(_notes(chosen, gemma, file, model)))
 
@@ -106,20 +106,12 @@ def _host(name: str, gemma: Gemma) -> Host:
     return host
 
 
-def _wide_model(
-    file: PlannedFile, gemma: Gemma, outtype: str | None, delta: tuple[Delta, ...] | None, measure: wide.Measure
-) -> Hosted:
+def _wide_model(file: PlannedFile, gemma: Gemma, outtype: str | None, delta: tuple[Delta, ...] | None) -> Hosted:
     if not delta:
         raise ConverterError("--host wide needs a head that is the embedding plus a LoRA; leave --host out")
-    asked: list[wide.HeadBasis] = []
-
-    def measured(question: wide.HeadQuestion) -> wide.HeadBasis:
-        asked.append(measure(question))
-        return asked[0]
-
-    model = wide.model(file, gemma, outtype, delta, measured)
-    model = _recorded(model, "wide", gemma)
-    ratio = (asked[0].largest_norm2 / asked[0].mean_norm2) ** 0.5
+    basis = wide.measured_head(file, gemma, delta)
+    model = _recorded(wide.model(file, gemma, outtype, delta, basis), "wide", gemma)
+    ratio = (basis.largest_norm2 / basis.mean_norm2) ** 0.5
     outliers = (
         (f"one embedding is {ratio:.0f} times as long as usual: below F32 this host loses precision by that",)
         if ratio > _OUTLIER
@@ -163,5 +155,5 @@ def _kv_cache(host: str, gemma: Gemma) -> float:
             return grok.heads_of(gemma).n_head_kv / gemma.n_head_kv
         case "wide":
             return (gemma.n_layer + wide.n_new_layers(gemma)) / gemma.n_layer
-        case _:
+        case _:  # gemma3 and spark2_5 have Gemma's own heads and layers
             return 1.0

@@ -11,7 +11,7 @@ from math import frexp
 from converter.dtypes import F32, GgmlType
 from converter.planning.conversion_plan import PlannedFile, PlannedTensor
 from converter.planning.outtypes import merged_type
-from converter.planning.sources import CopiedBytes, Merged, Piece, Placed, Rows, Stacked, StoredRows, WideEmbedding
+from converter.sources import CopiedBytes, Merged, Piece, Placed, Rows, Stacked, StoredRows, WideEmbedding
 
 
 @dataclass(frozen=True, slots=True)

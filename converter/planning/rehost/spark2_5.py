@@ -17,8 +17,8 @@ from converter.dtypes import F16
 from converter.planning.conversion_plan import NewArray, PlannedFile, PlannedTensor
 from converter.planning.rehost.gemma import Gemma, Value, with_metadata
 from converter.planning.rehost.layout import Layout, relaid_tensors
-from converter.planning.sources import Zeros
 from converter.read.gguf_header import BOOL
+from converter.sources import Zeros
 
 _NO_WINDOW: Final = 1 << 20
 

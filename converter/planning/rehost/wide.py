@@ -30,24 +30,24 @@ n' is no multiple of 256, the K-quants' block: one scale for a part of E and all
 llama.cpp takes another type for such rows instead.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import log2, sqrt
 from typing import Final
 
 from converter.dtypes import F32
 from converter.errors import ConverterError
+from converter.evaluation.head_question import HeadBasis, HeadQuestion
 from converter.planning.conversion_plan import PlannedFile, PlannedTensor
 from converter.planning.rehost.gemma import Gemma, with_metadata
 from converter.planning.rehost.head_delta import rank_of
 from converter.planning.rehost.layout import Layout, matrix_of, named, padded, relaid, relaid_tensors
-from converter.planning.sources import (
+from converter.sources import (
     WIDE_TAIL,
     CopiedBytes,
     Delta,
     Filled,
     Given,
-    Merged,
     Piece,
     Placed,
     Product,
@@ -66,33 +66,6 @@ _OPEN_GATE: Final = 16.0  # where GELU is the identity to the last bit of float3
 _UNIT: Final = 2.0**-4  # of V^T in ffn_up, so that its products stay in F16's range
 # Gemma 2 27B alone scales attention by hidden / heads; llama.cpp knows it by its depth (src/models/gemma2.cpp).
 _LAYERS_OF_27B: Final = 46
-
-
-@dataclass(frozen=True, slots=True)
-class HeadQuestion:
-    """What has to be measured of the planned tensors before a wide model can be planned."""
-
-    embedding: Merged | Rows
-    n_vocab: int
-    norm: Merged | Rows
-    head: tuple[Delta, ...]
-    factor: float  # of the embedding in token_embd
-    gain: float
-
-
-@dataclass(frozen=True, slots=True)
-class HeadBasis:
-    """V^T, U S diag(g) and g; of token_embd's rows (E scaled): mean |E|^2, largest |E|^2, largest 2 |E|^2 + |b|^2."""
-
-    basis: Given
-    mixing: Given
-    gains: tuple[float, ...]
-    mean_norm2: float
-    largest_norm2: float
-    largest_sum: float
-
-
-Measure = Callable[[HeadQuestion], HeadBasis]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,15 +127,25 @@ def fits(gemma: Gemma, rank: int) -> bool:
     return rank > 0 and 2 * _up(rank, _Q8_0) + 4 <= gemma.ffn
 
 
-def model(
-    file: PlannedFile, gemma: Gemma, outtype: str | None, head: tuple[Delta, ...], measure: Measure
-) -> PlannedFile:
-    """The planned Gemma, whose head is its embedding plus ``head``, as a wide one."""
+def measured_head(file: PlannedFile, gemma: Gemma, head: tuple[Delta, ...]) -> HeadBasis:
+    """What the numbers of the embedding, the last norm and the head's delta say. Raises ConverterError at no room."""
+    from converter.evaluation.head_basis import measure_head
+
     rank = rank_of(head)
     if not fits(gemma, rank):
         raise ConverterError(f"the head's delta of rank {rank} is too large for --host wide")
     by_name = {tensor.name: tensor for tensor in file.tensors}
-    wide = _measured(by_name, gemma, head, rank, measure)
+    embedding, norm = by_name["token_embd.weight"], matrix_of(by_name["output_norm.weight"])
+    factor = _embedding_factor(gemma, width_of(gemma, rank))
+    return measure_head(HeadQuestion(matrix_of(embedding), embedding.shape[0], norm, head, factor, _GAIN))
+
+
+def model(
+    file: PlannedFile, gemma: Gemma, outtype: str | None, head: tuple[Delta, ...], basis: HeadBasis
+) -> PlannedFile:
+    """The planned Gemma, whose head is its embedding plus ``head``, as a wide one."""
+    by_name = {tensor.name: tensor for tensor in file.tensors}
+    wide = _wide(by_name, gemma, rank_of(head), basis)
     tensors = tuple(_tensors(replace(file, tensors=_without_head(file)), by_name, wide, head, outtype))
     metadata = {
         "embedding_length": wide.width,
@@ -176,17 +159,11 @@ def _without_head(file: PlannedFile) -> tuple[PlannedTensor, ...]:
     return tuple(tensor for tensor in file.tensors if tensor.name not in ("output.weight", "token_embd.weight"))
 
 
-def _measured(
-    tensors: Mapping[str, PlannedTensor], gemma: Gemma, head: tuple[Delta, ...], rank: int, measure: Measure
-) -> _Wide:
-    width, embedding = width_of(gemma, rank), tensors["token_embd.weight"]
-    norm = matrix_of(tensors["output_norm.weight"])
-    factor = _embedding_factor(gemma, width)
-    basis = measure(HeadQuestion(matrix_of(embedding), embedding.shape[0], norm, head, factor, _GAIN))
+def _wide(tensors: Mapping[str, PlannedTensor], gemma: Gemma, rank: int, basis: HeadBasis) -> _Wide:
     in_float32 = all(t.type is F32 for t in tensors.values() if len(t.shape) > 1)
     constant = _power_of_two(sqrt(basis.mean_norm2) / 2)
     norm2 = 1.02 * (basis.largest_sum + constant**2)
-    return _Wide(gemma, rank, width, _SHADOW_F32 if in_float32 else _SHADOW, constant, norm2, basis)
+    return _Wide(gemma, rank, width_of(gemma, rank), _SHADOW_F32 if in_float32 else _SHADOW, constant, norm2, basis)
 
 
 def _power_of_two(value: float) -> float:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from converter.architectures import Architecture, architecture_named, architecture_of_model_type
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 
 _HEAD: Final = re.compile(r"(For[A-Z]\w*|Model|LMHeadModel)$")
 

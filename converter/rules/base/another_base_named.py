@@ -10,10 +10,10 @@ What to do: compare base_model_name_or_path in adapter_config.json with the base
 from collections.abc import Iterator
 from typing import Final
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.model_names import cached_repository, family, is_instructed, millions
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.model_names import cached_repository, family, is_instructed, millions
 
 _FALLBACKS: Final = ("LLaMA v1", "LLaMA v2")  # what llama.cpp's first converter called every model
 _MARGIN: Final = 1.5  # names round: one model is called 0.5B and 494M

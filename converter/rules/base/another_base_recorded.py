@@ -11,10 +11,10 @@ norms alone, delete base_fingerprint.json.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import BaseCheck, CannotLookError, Problem, Rule, Severity
 from converter.fingerprint import RECORD_NAME, fingerprint, recorded_base
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:

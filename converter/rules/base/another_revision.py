@@ -12,9 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 

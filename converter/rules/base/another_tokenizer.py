@@ -8,10 +8,10 @@ What to do: give the base that the adapter was trained on, or put the right toke
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.vocabulary import Vocabulary, vocabulary_of
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.vocabulary import Vocabulary, vocabulary_of
 
 
 def are_many(vocabulary: Vocabulary) -> bool:

@@ -8,10 +8,10 @@ What to do: download the whole model (every file that model.safetensors.index.js
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.checkpoint_parts import misshaped, missing
 from converter.diagnostics import WHOLE_BASE, BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.checkpoint_parts import misshaped, missing
 
 
 def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:

@@ -10,14 +10,15 @@ AutoTokenizer.from_pretrained(DIRECTORY).save_pretrained(DIRECTORY).
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import WHOLE_BASE, BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
+from converter.read.files import exists
 
 
 def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield a directory without a tokenizer."""
-    if base.is_convertible_checkpoint and not (base.path / "tokenizer.json").is_file():
+    if base.is_convertible_checkpoint and not exists(base.path / "tokenizer.json"):
         yield Problem(base.label, "has no tokenizer.json", WHOLE_BASE)
 
 

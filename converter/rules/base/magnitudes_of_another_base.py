@@ -11,9 +11,9 @@ same norms and are not told apart by them.
 from collections.abc import Iterator
 from typing import Final
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import BaseValuesCheck, CannotLookError, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 
 _LEAST: Final = 0.2
 

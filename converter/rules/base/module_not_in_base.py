@@ -7,9 +7,9 @@ What to do: give the base that the adapter was trained on.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 from converter.rules.lora.vision_tower_changed import is_of_tower
 
 

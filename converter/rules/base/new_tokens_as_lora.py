@@ -8,10 +8,10 @@ What to do: write a model of its own with `adapter-to-gguf ADAPTER --base BASE -
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.vocabulary import vocabulary_of
 from converter.diagnostics import LORA, BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.vocabulary import vocabulary_of
 from converter.rules.texts import listed
 
 

@@ -9,9 +9,9 @@ fine).
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 
 
 def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:

@@ -9,11 +9,11 @@ whole with modules_to_save=["embed_tokens", "lm_head"], or with trainable_token_
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import EMBEDDING, HEAD
+from converter.derive.vocabulary import Vocabulary, vocabulary_of
 from converter.diagnostics import MODEL, BaseCheck, Kind, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.module_paths import EMBEDDING, HEAD
-from converter.read.vocabulary import Vocabulary, vocabulary_of
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:

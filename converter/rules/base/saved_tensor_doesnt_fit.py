@@ -8,10 +8,10 @@ What to do: give the base that the adapter was trained on.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.adapter_tensors import AdapterTensor
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.adapter_tensors import AdapterTensor
-from converter.read.base_model import BaseModel
 from converter.rules.ends import ENDS
 
 

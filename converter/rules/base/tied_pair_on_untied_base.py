@@ -9,10 +9,10 @@ What to do: give the tied base that the adapter was trained on.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import EMBEDDING, HEAD
 from converter.diagnostics import BaseValuesCheck, CannotLookError, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.module_paths import EMBEDDING, HEAD
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:

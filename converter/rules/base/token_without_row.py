@@ -9,10 +9,10 @@ What to do: if they were trained, save the adapter again with `model.save_pretra
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.vocabulary import vocabulary_of
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.vocabulary import vocabulary_of
 from converter.rules.texts import listed
 
 

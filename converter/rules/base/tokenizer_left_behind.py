@@ -9,11 +9,11 @@ template with `--chat-template-file`.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.vocabulary import base_settings
 from converter.diagnostics import LORA, BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 from converter.read.tokenizer import read_tokenizer
-from converter.read.vocabulary import base_settings
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:

@@ -8,10 +8,10 @@ What to do: compare the tokens that are named. With --to model the added ones fo
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.vocabulary import vocabulary_of
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.vocabulary import vocabulary_of
 from converter.rules.base.another_tokenizer import are_many
 from converter.rules.texts import listed
 

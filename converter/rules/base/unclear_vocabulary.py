@@ -1,8 +1,7 @@
 """Head or embedding have another number of rows than the base's, and nothing says which rows are tokens.
 
 Why it matters: rows beyond the base's are new tokens, which a model must have, or padding, which llama.cpp's converter
-cuts off (Gemma 3: 262,208 rows of 262,144 tokens). Only the tokenizer tells, and a token that has two ids ends
-llama.cpp with a failed assertion.
+cuts off (Gemma 3: 262,208 rows of 262,144 tokens). Only the tokenizer tells.
 
 What to do: put the tokenizer that the adapter was trained with beside it (`tokenizer.save_pretrained(ADAPTER)`), or
 the base's own if no token was added.
@@ -10,10 +9,10 @@ the base's own if no token was added.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.vocabulary import vocabulary_of
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.vocabulary import vocabulary_of
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:

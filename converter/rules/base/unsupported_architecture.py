@@ -9,9 +9,9 @@ What to do: use llama.cpp's own convert_lora_to_gguf.py, and compare logits befo
 from collections.abc import Iterator
 
 from converter.architectures import NAMES
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 
 
 def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:

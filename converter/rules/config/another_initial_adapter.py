@@ -9,9 +9,10 @@ it with init_lora_weights = True).
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter, LoraPair
+from converter.derive.base_model import BaseModel
+from converter.derive.config_fields import initialization
 from converter.diagnostics import BaseValuesCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter, LoraPair
-from converter.read.base_model import BaseModel
 
 # How far lora_B's columns may be from being the base's own. Another adapter's are off by 1; quantising a base to 4 bits
 # moves the directions of its largest singular values by some percent.
@@ -22,7 +23,7 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield each module whose initial factors are missing, of another shape or scale, or not of this base."""
     if adapter.initial is None:
         return
-    if not (adapter.config and adapter.config.initialization):
+    if not initialization(adapter.config):
         yield Problem("init_lora_weights", "is of a kind that leaves the base alone: there is nothing to subtract")
         return
     # A base layer that was saved with the adapter is what was left of the base already.
@@ -52,7 +53,7 @@ def _difference(ours: LoraPair, theirs: LoraPair) -> str | None:
 def _foreign(adapter: Adapter, initial: LoraPair, base: BaseModel) -> str | None:
     from converter.values.initial_factors import off_from_base
 
-    name = adapter.config.initialization if adapter.config else None
+    name = initialization(adapter.config)
     off = off_from_base(name or "", initial, base)
     return f"is off from {base.label}'s own directions by {off:.2g}" if off is not None and off > _MOST_OFF else None
 

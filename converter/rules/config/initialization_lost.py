@@ -12,16 +12,17 @@ bfloat16 was rounded after the product left it: an effect ratio of 2.5e-4 on a t
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.config_fields import initialization
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 
 _REPEATABLE = ("pissa", "olora")
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield the initialisation, unless its factors are given or can be computed again."""
-    name = adapter.config.initialization if adapter.config else None
+    name = initialization(adapter.config)
     if name is None:
         return
     targets = [base.target(pair.module) for pair in adapter.pairs]

@@ -9,13 +9,14 @@ plain LoRA.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.config_fields import initialization
 from converter.diagnostics import NoBaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield the initialisation."""
-    name = adapter.config.initialization if adapter.config and not adapter.initial else None
+    name = None if adapter.initial else initialization(adapter.config)
     if name:
         yield Problem("init_lora_weights", f"is {name}: the adapter belongs to a base that its training changed first")
 

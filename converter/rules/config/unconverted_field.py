@@ -9,8 +9,9 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
+from converter.derive.adapter import Adapter
+from converter.derive.config_fields import unsupported_fields
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
 
 _CONSEQUENCES: Final = {
     "arrow_config": "a router mixes several adapters",
@@ -29,7 +30,7 @@ def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each field with such a value."""
     if adapter.config:
         # Invocation tokens have a rule of their own, which says more.
-        for field in (field for field in adapter.config.unsupported if field != "alora_invocation_tokens"):
+        for field in (field for field in unsupported_fields(adapter.config) if field != "alora_invocation_tokens"):
             value = json.dumps(adapter.config.raw[field])[:80]
             consequence = _CONSEQUENCES.get(field, "it changes the weights")
             yield Problem(field, f"is {value}: {consequence}, which is not converted")

@@ -10,14 +10,15 @@ adapter_config.json.
 import json
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.config_fields import unknown_fields
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each unknown field that holds a value."""
     if adapter.config:
-        for field in adapter.config.unknown:
+        for field in unknown_fields(adapter.config):
             method = adapter.config.peft_type or "LORA"
             value = json.dumps(adapter.config.raw[field])[:80]
             yield Problem(field, f"is {value}, and is no field of PEFT's config of {method} that this version knows")

@@ -9,9 +9,9 @@ What to do: write the pattern without nested repetition, or as plain module name
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.patterns import compiles, is_bounded
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.patterns import compiles, is_bounded
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:

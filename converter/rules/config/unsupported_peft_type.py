@@ -11,9 +11,9 @@ does it, exactly (the extra `train` has what that needs). For the others train a
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.peft_methods import PROMPTS, REBUILT, ROUTERS, peft_method
 from converter.diagnostics import EVERY, LORA, AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.peft_methods import PROMPTS, REBUILT, ROUTERS, peft_method
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:

@@ -8,8 +8,8 @@ What to do: copy or download all shards and the index again, or save the adapter
 
 from collections.abc import Iterator, Mapping
 
+from converter.derive.adapter import Adapter
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
 from converter.read.checkpoint import INDEX_NAME
 
 

@@ -9,8 +9,8 @@ What to do: save the adapter again with PEFT's save_pretrained; be wary of where
 from collections import Counter
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:

@@ -7,16 +7,16 @@ What to do: save the adapter again with PEFT's save_pretrained, in float32, floa
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 from converter.dtypes import SAFETENSORS_ITEMSIZE
-from converter.read.adapter import Adapter
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each entry that is malformed or of an unknown type, and metadata that is not text."""
     for header in adapter.headers:
         for key in header.malformed:
-            yield Problem(key, "wanted exactly dtype, shape (sizes) and data_offsets (two sizes)")
+            yield Problem(key, "wanted once, with exactly dtype, shape (at most 8 sizes) and data_offsets (two sizes)")
         for info in header.entries:
             if info.dtype not in SAFETENSORS_ITEMSIZE:
                 yield Problem(info.name, f"has the unknown type {info.dtype!r}")

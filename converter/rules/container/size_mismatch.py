@@ -9,9 +9,9 @@ What to do: save the adapter again with PEFT's save_pretrained, or download it a
 from collections.abc import Iterator
 from math import prod
 
+from converter.derive.adapter import Adapter
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 from converter.dtypes import SAFETENSORS_ITEMSIZE
-from converter.read.adapter import Adapter
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:

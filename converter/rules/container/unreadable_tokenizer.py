@@ -8,8 +8,8 @@ no token was added, delete it.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
 from converter.read.tokenizer import read_tokenizer
 
 

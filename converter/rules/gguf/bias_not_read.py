@@ -8,9 +8,9 @@ What to do: train with bias="none" and lora_bias=False, or without these modules
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import MODEL, BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:

@@ -13,9 +13,9 @@ own (--host; docs/hosts.md). Where there is none for the architecture, train wit
 from collections.abc import Iterator
 from typing import Final
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import EVERY, TIED, UNTIED, BaseCheck, Kind, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 
 _HOSTED: Final = frozenset({"gemma", "gemma2"})
 

@@ -7,9 +7,9 @@ What to do: merge it with `adapter-to-gguf ADAPTER --base BASE --to model -o mod
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import LORA, BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:

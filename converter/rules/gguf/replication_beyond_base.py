@@ -7,14 +7,14 @@ What to do: give the base that the adapter was trained on.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield each range that ends beyond the base's layers."""
-    if adapter.config is None or base.architecture is None or base.layers:  # replicated: then the ranges fit
+    if adapter.config is None or base.architecture is None or base.original:  # replicated: then the ranges fit
         return
     for begin, end in adapter.config.layer_replication:
         if end > base.dims["n_layer"]:

@@ -9,10 +9,10 @@ embed_tokens (target_modules="all-linear" leaves it out), or with ensure_weight_
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import EMBEDDING
 from converter.diagnostics import TIED, BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.module_paths import EMBEDDING
 from converter.rules.ends import lora_on
 
 

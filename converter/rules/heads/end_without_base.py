@@ -8,8 +8,8 @@ What to do: name the base with --base: a Hugging Face directory (config.json is 
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
 from converter.diagnostics import NoBaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
 from converter.rules.ends import ENDS
 
 

@@ -11,10 +11,10 @@ again without lm_head (target_modules="all-linear" leaves it out).
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import HEAD
 from converter.diagnostics import TIED, BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.module_paths import HEAD
 from converter.rules.ends import lora_on
 
 

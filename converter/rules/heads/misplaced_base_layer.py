@@ -10,10 +10,10 @@ What to do: save the adapter again with PEFT's save_pretrained.
 from collections.abc import Iterator
 from typing import Final
 
+from converter.derive.adapter import Adapter
+from converter.derive.adapter_keys import Role
+from converter.derive.adapter_tensors import AdapterTensor
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.adapter_keys import Role
-from converter.read.adapter_tensors import AdapterTensor
 from converter.rules.ends import ENDS
 
 # Beside the pairs of a LoRA: other methods' tensors, token rows, and a tied head's, which repeat the embedding's.

@@ -10,10 +10,10 @@ again without lm_head in modules_to_save.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import HEAD
 from converter.diagnostics import EVERY, BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.module_paths import HEAD
 from converter.rules.ends import saved_weight
 
 

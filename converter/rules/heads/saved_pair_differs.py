@@ -9,9 +9,9 @@ saved as they are, or save the adapter again from the training run.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import BaseValuesCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
 from converter.rules.ends import ENDS
 
 

@@ -8,10 +8,10 @@ What to do: merge it, once, with `adapter-to-gguf ADAPTER --base BASE --to model
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import EMBEDDING
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.module_paths import EMBEDDING
 from converter.rules.ends import lora_on
 
 

@@ -9,8 +9,8 @@ What to do: save the adapter again with PEFT's save_pretrained.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
 from converter.diagnostics import Problem, Rule, Severity, ValuesCheck
-from converter.read.adapter import Adapter
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:

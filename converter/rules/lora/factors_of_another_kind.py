@@ -8,9 +8,9 @@ What to do: save the adapter again with PEFT's save_pretrained; the keys were re
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.module_paths import EMBEDDINGS
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.module_paths import EMBEDDINGS
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:

@@ -9,9 +9,9 @@ What to do: name the base with --base. If the layer is lost, save the adapter ag
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
 from converter.diagnostics import NoBaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.rules.promised import Promise, in_layer, layer_of, promise_of
+from converter.rules.promised import kind_of, layer_of, promise_of
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
@@ -20,14 +20,10 @@ def check(adapter: Adapter) -> Iterator[Problem]:
     gaps = set(range(min(layers), max(layers))) - layers if layers else set()
     promise = promise_of(adapter) if len(gaps) < len(layers) else None
     if promise:
+        kinds = sorted({kind_of(tensor.path) for tensor in adapter.tensors if tensor.role == "lora_A"})
         for gap in sorted(gaps):
-            if _is_promised(promise, gap):
+            if any(promise.includes(kind.replace("{i}", str(gap), 1)) for kind in kinds):
                 yield Problem(f"layer {gap}", f"has no tensors; layers {min(layers)} to {max(layers)} have them")
-
-
-def _is_promised(promise: Promise, layer: int) -> bool:
-    paths = {in_layer(tensor.path, layer) for tensor in promise.adapter.tensors if tensor.role == "lora_A"}
-    return any(promise.includes(path) for path in sorted(paths))
 
 
 RULE = Rule("LO022", "layer-gap", Severity.WARNING, NoBaseCheck(check))

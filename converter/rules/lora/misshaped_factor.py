@@ -9,8 +9,8 @@ What to do: save the adapter again from the training run.
 from collections.abc import Iterator
 from typing import Final
 
+from converter.derive.adapter import Adapter
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
 
 _FACTORS: Final = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B"})
 

@@ -8,9 +8,9 @@ What to do: save the adapter again with PEFT's save_pretrained.
 from collections.abc import Iterator
 from math import prod
 
+from converter.derive.adapter import Adapter, LoraPair
+from converter.derive.adapter_tensors import AdapterTensor
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter, LoraPair
-from converter.read.adapter_tensors import AdapterTensor
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:

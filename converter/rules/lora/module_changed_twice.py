@@ -9,9 +9,9 @@ What to do: save one adapter alone with PEFT's save_pretrained.
 from collections.abc import Iterator
 from typing import Final
 
+from converter.derive.adapter import Adapter
+from converter.derive.adapter_keys import Role
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.adapter_keys import Role
 
 _WAYS: Final[tuple[Role, ...]] = ("lora_A", "lora_embedding_A", "weight", "trainable_tokens_delta")
 

@@ -10,10 +10,10 @@ left out on purpose belongs in exclude_modules, its layer out of layers_to_trans
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import EMBEDDING
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.base_model import BaseModel
-from converter.read.module_paths import EMBEDDING
 from converter.rules.promised import Promise, kind_of, layer_of, promise_of
 
 

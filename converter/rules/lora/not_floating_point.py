@@ -9,10 +9,10 @@ What to do: save the adapter in float32, float16 or bfloat16.
 from collections.abc import Iterator
 from typing import Final
 
+from converter.derive.adapter import Adapter
+from converter.derive.adapter_keys import Role
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 from converter.dtypes import SAFETENSORS_FLOATS, SAFETENSORS_ITEMSIZE
-from converter.read.adapter import Adapter
-from converter.read.adapter_keys import Role
 
 # A key of no known form is unknown-key, and other methods than LoRA keep indices in whole numbers.
 _OTHER_ROLES: Final[tuple[Role, ...]] = ("unknown", "tuner", "shared")

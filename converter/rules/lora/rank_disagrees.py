@@ -9,8 +9,8 @@ you know that alpha is right.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter, rank_of
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter, rank_of
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:

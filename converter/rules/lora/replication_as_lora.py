@@ -8,8 +8,8 @@ What to do: merge it with `adapter-to-gguf ADAPTER --base BASE --to model -o mod
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
 from converter.diagnostics import LORA, AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:

@@ -9,9 +9,9 @@ What to do: put the config beside the weights it was saved with.
 from collections.abc import Iterator
 from typing import Final
 
+from converter.derive.adapter import Adapter
+from converter.derive.adapter_keys import Role
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.adapter_keys import Role
 
 _FIELDS: Final[dict[Role, str]] = {
     "lora_magnitude_vector": "use_dora",

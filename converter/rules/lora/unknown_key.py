@@ -8,9 +8,9 @@ module.) must be renamed to PEFT's first.
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
+from converter.derive.peft_methods import peft_method
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.peft_methods import peft_method
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:

@@ -9,9 +9,9 @@ What to do: save the adapter again from the training run; the file is incomplete
 from collections.abc import Iterator
 from typing import Final
 
+from converter.derive.adapter import Adapter
+from converter.derive.adapter_keys import Role
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
-from converter.read.adapter_keys import Role
 
 _PARTNERS: Final[dict[Role, Role]] = {
     "lora_A": "lora_B",

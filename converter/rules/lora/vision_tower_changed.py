@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from converter.derive.adapter import Adapter
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
 
 # How transformers' multimodal models call what is beside the text model, as a whole part of a module's path.
 _TOWER: Final = re.compile(

@@ -4,6 +4,8 @@ from typing import Final
 
 from converter.diagnostics import Rule
 from converter.rules.numbers import (
+    base_not_finite,
+    change_too_large,
     delta_lost,
     no_effect,
     non_finite,
@@ -15,6 +17,8 @@ RULES: Final[tuple[Rule, ...]] = (
     non_finite.RULE,
     no_effect.RULE,
     zero_delta.RULE,
+    change_too_large.RULE,
     value_too_large.RULE,
     delta_lost.RULE,
+    base_not_finite.RULE,
 )

@@ -10,9 +10,9 @@ parameters gathered.
 from collections.abc import Iterator
 from typing import Final
 
+from converter.derive.adapter import Adapter
+from converter.derive.adapter_keys import Role
 from converter.diagnostics import Problem, Rule, Severity, ValuesCheck
-from converter.read.adapter import Adapter
-from converter.read.adapter_keys import Role
 
 _PARTS: Final[frozenset[Role]] = frozenset({"lora_magnitude_vector", "lora_B.bias", "base_layer.bias"})
 

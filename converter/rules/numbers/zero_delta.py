@@ -8,8 +8,8 @@ What to do: check that the module was meant to be trained (layers_to_transform, 
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
 from converter.diagnostics import Problem, Rule, Severity, ValuesCheck
-from converter.read.adapter import Adapter
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:

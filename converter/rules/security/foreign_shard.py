@@ -8,8 +8,8 @@ What to do: be wary of where the file comes from. Shards lie beside their index,
 
 from collections.abc import Iterator
 
+from converter.derive.adapter import Adapter
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:

@@ -9,8 +9,8 @@ What to do: make sure that you know the package named before you load the adapte
 from collections.abc import Iterator
 from typing import Final
 
+from converter.derive.adapter import Adapter
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.adapter import Adapter
 
 # Who writes auto_mapping by itself: PEFT (the class of the model, from transformers) and Unsloth.
 _HARMLESS: Final = frozenset({"peft", "transformers", "unsloth", "unsloth_zoo"})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converter.errors import ConverterError
+from converter.report.printable import printable
 from converter.training.settings import TrainingSettings
 from converter.training.sweep.html import html_report
 from converter.training.sweep.recommendation import NoRecommendation, Recommendation, recommend
@@ -77,7 +78,7 @@ def _one_trial(search: Search, train: Train, watch: Watch) -> bool:
             search.pruned(claim.trial)
             watch.says(f"Trial {name}: pruned at step {stopped.step}, eval loss {loss_words(stopped.eval_loss)}")
         except ConverterError as error:
-            watch.says(f"Trial {name} failed: {error}")
+            watch.says(printable(f"Trial {name} failed: {error}"))
             search.failed(claim.trial, str(error))
         return True
 

@@ -1,5 +1,6 @@
 """Numbers and settings as people read them; the terminal, the report and the plots use the same."""
 
+from converter.report.sizes import size_text
 from converter.training.sweep.results import Deployable
 from converter.training.sweep.space import Values
 
@@ -27,9 +28,7 @@ def share_words(share: float | None) -> str:
 
 
 def nbytes_words(nbytes: int | None) -> str:
-    if nbytes is None:
-        return "unknown size"
-    return f"{nbytes / 1e6:.0f} MB" if nbytes >= 9.5e6 else f"{nbytes / 1e6:.1f} MB"
+    return "unknown size" if nbytes is None else size_text(nbytes)
 
 
 def deployed_words(way: Deployable) -> str:

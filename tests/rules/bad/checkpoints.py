@@ -150,3 +150,30 @@ def a_half_rotated_llama(it: Specimen, _: Path) -> None:
 @bad("BM045")
 def another_activation(it: Specimen, _: Path) -> None:
     on_checkpoint(it, hidden_act="gelu")
+
+
+@bad("BM046")
+def an_epsilon_below_zero(it: Specimen, _: Path) -> None:
+    on_checkpoint(it, rms_norm_eps=-1e-6)
+
+
+@bad("BM046")
+def a_context_beyond_32_bits(it: Specimen, _: Path) -> None:
+    on_checkpoint(it, max_position_embeddings=2**32)
+
+
+@bad("BM046")
+def a_rotary_base_that_no_float_holds(it: Specimen, _: Path) -> None:
+    on_checkpoint(it, rope_parameters={"rope_type": "default", "rope_theta": 10**400})
+
+
+@bad("BM046")
+def a_llama3_rope_without_a_middle(it: Specimen, _: Path) -> None:
+    lengths = {"low_freq_factor": 4.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    on_checkpoint(it, rope_parameters={"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, **lengths})
+
+
+@bad("BM027")
+def a_base_of_two_equal_tokens(it: Specimen, _: Path) -> None:
+    added = [*TOKENIZER["added_tokens"], {"id": 4, "content": "a\0b"}, {"id": 5, "content": "[PAD7]"}]
+    on_tokenizer(it, added_tokens=added)

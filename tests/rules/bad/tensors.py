@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from fixtures.generated import Tensor
 from tests.rules.bad.registry import bad
 from tests.rules.specimens import (
@@ -245,7 +247,7 @@ def positions_of_gpt2(it: Specimen, bases: Path) -> None:
 
 @bad("GG006", "BM040", "BM042")
 def experts_of_two_ranks(it: Specimen, bases: Path) -> None:
-    sizes = {"num_experts": 3, "moe_intermediate_size": 24, "norm_topk_prob": True}
+    sizes = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": True}
     it.base = write_huggingface(bases / "qwen3moe", model_type="qwen3_moe", **sizes)
     it.config |= {"target_modules": ["up_proj"], "rank_pattern": {"experts.2.up_proj": RANK + 1}}
     experts = [f"{PREFIX}.model.layers.{i}.mlp.experts.{e}.up_proj" for i in range(N_LAYER) for e in range(3)]
@@ -265,4 +267,34 @@ def moved_layers_of_gemma2(it: Specimen, bases: Path) -> None:
 @bad("GG008", "LO013")
 def layers_beyond_the_base(it: Specimen, _: Path) -> None:
     it.config["layer_replication"] = [[0, 3]]
+    it.write()
+
+
+@bad("NM004")
+def an_alpha_of_another_order(it: Specimen, _: Path) -> None:
+    it.config["lora_alpha"] = 1e38
+    it.write()
+
+
+@bad("NM004")
+def a_factor_that_f16_can_not_pass_on(it: Specimen, _: Path) -> None:
+    a, b = (f"{UP}.lora_{factor}.weight" for factor in "AB")
+    large, small = (np.frombuffer(it.tensors[key][2], "<f4") for key in (a, b))
+    it.tensors[a] = ("F32", it.tensors[a][1], (large * 1e4).tobytes())
+    it.tensors[b] = ("F16", it.tensors[b][1], (small * 1e-4).astype("<f2").tobytes())
+    it.write()
+
+
+@bad("NM004", "LO007")
+def a_norm_of_1e30(it: Specimen, _: Path) -> None:
+    it.config["modules_to_save"] = ["norm"]
+    it.tensors[f"{PREFIX}.model.norm.weight"] = ("F32", (HIDDEN,), np.full(HIDDEN, 1e30, "<f4").tobytes())
+    it.write()
+
+
+@bad("LO006", "LO015")
+def rows_of_a_head_that_one_list_does_not_name(it: Specimen, bases: Path) -> None:
+    it.base = bases / "untied.gguf"
+    it.config["trainable_token_indices"] = [3]
+    it.tensors[f"{PREFIX}.lm_head.token_adapter.trainable_tokens_delta"] = tensor(1, HIDDEN)
     it.write()

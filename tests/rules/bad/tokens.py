@@ -78,7 +78,7 @@ def rows_without_a_tokenizer(it: Specimen, _: Path) -> None:
     it.write()
 
 
-@bad("BM021")
+@bad("BM027", "BM020")
 def a_token_with_two_ids(it: Specimen, bases: Path) -> None:
     with_tokens(it, bases)
     write_tokenizer(it.directory, {2: "word7"})
@@ -127,4 +127,12 @@ def another_chat_template(it: Specimen, bases: Path) -> None:
 def a_token_that_was_never_embedded(it: Specimen, bases: Path) -> None:
     with_tokens(it, bases)
     write_tokenizer(it.directory, {VOCAB: "<image_soft_token>"})
+    it.write()
+
+
+@bad("BM028", "HD012")
+def a_row_of_no_token(it: Specimen, bases: Path) -> None:
+    with_tokens(it, bases)
+    it.config["trainable_token_indices"] = [5, VOCAB]
+    it.tensors[f"{EMBEDDING}.token_adapter.trainable_tokens_delta"] = tensor(2, HIDDEN)
     it.write()

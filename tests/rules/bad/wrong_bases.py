@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from converter.derive.base_model import read_base_model
 from converter.fingerprint import RECORD_NAME, fingerprint
-from converter.read.base_model import read_base_model
 from tests.rules.bad.registry import bad
 from tests.rules.specimens import (
     Specimen,

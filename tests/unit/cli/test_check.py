@@ -53,7 +53,8 @@ def test_status_of_one_adapter(good: Path, bad: Path, base: Path) -> None:
 
 def test_the_worst_counts_over_several(good: Path, bad: Path, base: Path, tmp_path: Path) -> None:
     nowhere, unreadable = tmp_path / "nowhere", tmp_path / "unreadable"
-    (unreadable / "adapter_model.safetensors").mkdir(parents=True)
+    unreadable.mkdir()
+    (unreadable / "adapter_model.safetensors").symlink_to("adapter_model.safetensors")  # a circle
     (unreadable / "adapter_config.json").write_text("{}", encoding="utf-8")
     assert check(good, bad, "--base", base).exit_code == JUDGED_BAD
     assert check(good, bad, nowhere, "--base", base).exit_code == NOTHING_LOOKED_AT

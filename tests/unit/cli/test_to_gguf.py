@@ -53,6 +53,25 @@ def test_what_is_written(options: list[str], expected: set[str]) -> None:
     assert files() == expected
 
 
+@pytest.mark.usefixtures("specimen")
+def test_a_modelfile_is_not_written_over_another_file() -> None:
+    Path("x.Modelfile").write_text("FROM ./x.gguf\nPARAMETER temperature 0\n", encoding="utf-8")
+    result = run("--untie", "--modelfile", "-o", "x.gguf")
+    assert result.exit_code == 2
+    assert "x.Modelfile: is there already, and says something else" in result.stderr
+    assert files() == {"x.Modelfile"}
+    Path("x.Modelfile").write_text("FROM ./x.gguf\n", encoding="utf-8")
+    assert run("--untie", "--modelfile", "-o", "x.gguf").exit_code == 0
+
+
+@pytest.mark.usefixtures("specimen")
+@pytest.mark.parametrize("name", ["x.Modelfile", "x\nSYSTEM evil.gguf"])
+def test_a_model_that_its_modelfile_cannot_name_is_not_written(name: str) -> None:
+    result = run("--untie", "--modelfile", "-o", name)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert files() == set()
+
+
 def test_without_untie_a_lora_is_the_default(specimen: Specimen) -> None:
     specimen.tensors = {key: value for key, value in specimen.tensors.items() if "lm_head" not in key}
     specimen.write()

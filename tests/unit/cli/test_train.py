@@ -87,6 +87,33 @@ def test_diverged(run: Run, tmp_path: Path) -> None:
     assert "loss is nan" in one_line(run("--learning-rate", "1e18", "--max-grad-norm", "1e18"), tmp_path, JUDGED_BAD)
 
 
+def test_every_file_of_a_directory_is_told_and_reported(run: Run, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    lines = chats().splitlines(keepends=True)
+    (data / "a.jsonl").write_text("".join(lines[:12]), encoding="utf-8")
+    (data / "b.json").write_text(f"[{','.join(lines[12:15])}]", encoding="utf-8")
+    (data / "test.jsonl").write_text("".join(lines[15:]), encoding="utf-8")
+    (data / "README.md").write_text("# Lamps", encoding="utf-8")
+    result = run("--data", str(data))
+    assert result.exit_code == FINE, result.output
+    assert "15 samples to learn from, 5 held out" in result.stdout
+    for line in (
+        "a.jsonl: 12 samples",
+        "b.json: 3 samples",
+        "test.jsonl: 5 samples, to evaluate on",
+        "no data: README",
+    ):
+        assert line in result.stdout
+    report = json.loads((tmp_path / "out" / "training_report.json").read_text(encoding="utf-8"))
+    assert [(Path(s["name"]).name, s["n_samples"], s["use"]) for s in report["data"]["sources"]] == [
+        ("a.jsonl", 12, "train"),
+        ("b.json", 3, "train"),
+        ("test.jsonl", 5, "eval"),
+    ]
+    assert report["data"]["beside"] == ["README.md"]
+
+
 def test_empty_data(run: Run, tmp_path: Path) -> None:
     assert "data.jsonl" in one_line(run(samples=""), tmp_path)
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from converter.conversion import plan
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.planning.conversion_plan import ConversionPlan
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
+from converter.planning.plan_data import plan_data, plan_digest
 from tests.rules.specimens import HEAD, Specimen, base_embedding, embedding_lora, head_lora, write_gguf
 from tests.unit.conversion import LORA, MODEL, UNTIED_LORA, UNTIED_MODEL
 
@@ -41,7 +42,7 @@ def planned(architecture: str, deployment: Deployment, directory: Path) -> Conve
 @pytest.mark.parametrize(("architecture", "deployment"), CASES, ids=lambda it: getattr(it, "kind", it))
 def test_a_plan_is_as_before(architecture: str, deployment: Deployment, tmp_path: Path) -> None:
     golden = GOLDENS / f"{architecture}-{deployment.kind}.txt"
-    data = planned(architecture, deployment, tmp_path).as_data()
+    data = plan_data(planned(architecture, deployment, tmp_path))
     if os.environ.get("UPDATE_GOLDEN"):
         golden.write_text(_json(data), encoding="utf-8")
     assert golden.read_text(encoding="utf-8") == _json(data)
@@ -63,7 +64,7 @@ def test_a_plan_depends_on_nothing_but_its_inputs(tmp_path: Path) -> None:
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
     one, other = (planned("llama", UNTIED_MODEL, tmp_path / name) for name in ("here", "there"))
-    assert one.digest() == other.digest()
+    assert plan_digest(one) == plan_digest(other)
 
 
 def test_a_digest_tells_what_differs(tmp_path: Path) -> None:
@@ -80,5 +81,5 @@ def test_a_digest_tells_what_differs(tmp_path: Path) -> None:
         it.config |= change
         it.write()
         adapter, base = read_adapter(it.directory), read_base_model(tmp_path / "base.gguf")
-        digests.add(plan(adapter, base, LORA).digest())
+        digests.add(plan_digest(plan(adapter, base, LORA)))
     assert len(digests) == 4  # task_type changes nothing that is served

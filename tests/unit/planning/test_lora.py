@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from gguf import GGUFReader
 
-from converter.errors import ConverterError
+from converter.conversion import Refused
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.planning.changes import changes_of
 from converter.planning.lora import common_alpha
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
+from converter.planning.plan_data import plan_data
 from tests.rules.specimens import PREFIX, SHAPES, Specimen, lora
 from tests.unit.conversion import LORA, convert, tensors_of, values_of, write_base
 
@@ -30,6 +31,12 @@ SCALES: Mapping[str, tuple[dict[str, object], tuple[int, int, int], tuple[float,
         {"use_rslora": True, "lora_alpha": 3, "rank_pattern": {"q_proj": 2}},
         (2, 4, 4),
         (3 / math.sqrt(2), 1.5, 1.5),
+        False,
+    ),
+    "rsLoRA where a pattern gives alpha": (
+        {"use_rslora": True, "lora_alpha": 3, "alpha_pattern": {"q_proj": 5}},
+        (4, 4, 4),
+        (2.5, 1.5, 1.5),
         False,
     ),
     "one alpha, several ranks": (
@@ -115,7 +122,7 @@ def as_f16(_dtype: str, shape: tuple[int, ...], data: bytes) -> tuple[str, tuple
 
 def test_a_scale_beyond_float32_is_refused(specimen: Specimen, tmp_path: Path) -> None:
     specimen.config["lora_alpha"] = 1e300
-    with pytest.raises(ConverterError, match=r"^NM010: "):
+    with pytest.raises(Refused, match="NM004"):
         convert(specimen, tmp_path / "lora.gguf")
     assert not (tmp_path / "lora.gguf").exists()
 
@@ -154,4 +161,4 @@ def test_only_a_hub_name_is_told_of_the_base(
     told = [fields[f"general.base_model.0.{key}"] for key in ("name", "organization", "repo_url") if expected]
     assert tuple(field.contents() for field in told) == (expected or ())
     assert any(key.startswith("general.base_model") for key in fields) == bool(expected)
-    assert "/home/someone" not in json.dumps(planned.as_data())
+    assert "/home/someone" not in json.dumps(plan_data(planned))

@@ -20,6 +20,7 @@ from tests.rules.specimens import (
     embedding_lora,
     lora,
     tensor,
+    write_gguf,
 )
 from tests.unit.conversion import MODEL, UNTIED_MODEL, convert, values_of, write_base
 
@@ -158,3 +159,17 @@ def test_rows_of_the_head_move_the_head_alone(specimen: Specimen, tmp_path: Path
     assert np.array_equal(values_of(tmp_path / "model.gguf", "token_embd.weight"), base)
     base[VOCAB - 1] = numbers(row)
     assert np.array_equal(values_of(tmp_path / "model.gguf", "output.weight"), base)
+
+
+def test_rows_of_an_embedding_leave_a_head_of_its_own_alone(tmp_path: Path) -> None:
+    """PEFT wraps the head with the embedding's rows in a tied model only."""
+    specimen = Specimen(tmp_path / "adapter", write_gguf(tmp_path / "base.gguf", tied=False, seed=3))
+    specimen.config["trainable_token_indices"] = [7, 0]
+    rows = tensor(2, HIDDEN, seed=8)
+    specimen.tensors[f"{EMBEDDING}.token_adapter.trainable_tokens_delta"] = rows
+    convert(specimen, tmp_path / "model.gguf", MODEL)
+    head = base_of(specimen, "output.weight")
+    assert np.array_equal(values_of(tmp_path / "model.gguf", "output.weight"), head)
+    embedding = base_of(specimen, "token_embd.weight")
+    embedding[[7, 0]] = numbers(rows)
+    assert np.array_equal(values_of(tmp_path / "model.gguf", "token_embd.weight"), embedding)

@@ -12,7 +12,8 @@ from converter.report.documentation import documentation, explanation, rule_name
 from converter.report.github import github_report
 from converter.report.json import json_report
 from converter.report.outcomes import Outcome, Unread, status_of, status_of_all
-from converter.report.text import printable, text_report, text_summary
+from converter.report.printable import printable
+from converter.report.text import text_report, text_summary
 from converter.rules import RULES
 
 HOSTILE = "a\x1b[31m\r\n::error::b%0A,:\u202e\ud800"

@@ -9,13 +9,13 @@ from peft.tuners.ia3 import Linear as Ia3Linear
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from converter.conversion import plan
+from converter.conversion import Refused, plan
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
+from converter.derive.module_paths import normal_module
+from converter.derive.peft_methods import peft_methods
 from converter.diagnostics import Deployment
-from converter.errors import JUDGED_BAD, ConverterError
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
-from converter.read.module_paths import normal_module
-from converter.read.peft_methods import peft_methods
+from converter.errors import RuleBroken
 from converter.through_peft.equivalent import equivalent_adapter
 from converter.through_peft.shell import matrices_of
 from fixtures.peft_methods import METHODS, method_adapter
@@ -38,8 +38,9 @@ def test_modules_stand_in_the_order_of_transformers(name: str) -> None:
 def test_the_ledger_holds_each_key_and_field_once(method: str, tmp_path: Path) -> None:
     base, directory = TinyModel("llama", tied=False), method_adapter(method, TinyModel("llama", tied=False))
     adapter, model = read_adapter(directory), read_base_model(base.gguf)
-    with equivalent_adapter(adapter, model, tmp_path) as equal:
-        ledger = plan(equal, model, MODEL).ledger
+    with plan(adapter, model, MODEL, scratch=tmp_path) as planned:
+        ledger = planned.ledger
+        assert list(tmp_path.iterdir())
     assert adapter.config
     assert sorted(x.key for x in ledger if x.kind == "tensor") == sorted(tensor.key for tensor in adapter.tensors)
     assert sorted(x.key for x in ledger if x.kind == "config") == sorted(adapter.config.raw)
@@ -70,12 +71,11 @@ def test_a_tensor_that_peft_would_leave_out_is_named(spoil: Callable[[Tensors], 
     save_file(tensors, directory / "adapter_model.safetensors")
     (directory / "adapter_config.json").write_bytes((original / "adapter_config.json").read_bytes())
     adapter = read_adapter(directory)
-    with (
-        pytest.raises(ConverterError, match=r"CF011: .*hada_") as refused,
-        equivalent_adapter(adapter, read_base_model(base.gguf), tmp_path),
-    ):
-        pass
-    assert refused.value.status == JUDGED_BAD
+    with pytest.raises(Refused, match=r"CF011") as refused:
+        plan(adapter, read_base_model(base.gguf), MODEL, scratch=tmp_path)
+    finding = refused.value.report.findings[-1]
+    assert "hada_" in finding.message
+    assert [path for path in tmp_path.iterdir() if path != directory] == []
 
 
 def test_a_merge_that_is_not_what_the_layer_computes_is_refused(
@@ -93,11 +93,8 @@ def test_a_merge_that_is_not_what_the_layer_computes_is_refused(
 
     monkeypatch.setattr(Ia3Linear, "merge", wrong)
     adapter = read_adapter(method_adapter("ia3", base))
-    with (
-        pytest.raises(ConverterError, match=r"CF010: .*: PEFT's merge is off"),
-        equivalent_adapter(adapter, read_base_model(base.gguf), tmp_path),
-    ):
-        pass
+    with pytest.raises(RuleBroken, match=r"CF010: .*: PEFT's merge is off"):
+        equivalent_adapter(adapter, read_base_model(base.gguf), tmp_path)
 
 
 def test_a_method_that_cannot_merge_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -106,11 +103,8 @@ def test_a_method_that_cannot_merge_is_refused(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr(Ia3Linear, "merge", unable)
     adapter = read_adapter(method_adapter("ia3", TinyModel("llama")))
-    with (
-        pytest.raises(ConverterError, match=r"CF010: .*: PEFT can't merge it: not supported"),
-        equivalent_adapter(adapter, read_base_model(TinyModel("llama").gguf), tmp_path),
-    ):
-        pass
+    with pytest.raises(RuleBroken, match=r"CF010: .*: PEFT can't merge it: not supported"):
+        equivalent_adapter(adapter, read_base_model(TinyModel("llama").gguf), tmp_path)
 
 
 def test_every_method_is_tried() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from converter.errors import ConverterError
-from converter.training.data import read_samples, split_samples
-from converter.training.samples import Chat, Completion, Text
+from converter.training.data import read_data, split_samples
+from converter.training.samples import Chat, Completion, Sample, Text
 
 USER = {"role": "user", "content": "How deep is it?"}
 ASSISTANT = {"role": "assistant", "content": "Nine fathoms."}
@@ -22,25 +22,33 @@ def write(path: Path, *rows: Any) -> str:
     return str(path)
 
 
-def refusal(data: str | Path, *splits: str) -> str:
+def learned(data: str | Path) -> tuple[Sample, ...]:
+    return read_data(str(data)).learned
+
+
+def texts_of(samples: tuple[Sample, ...] | None) -> list[str]:
+    return sorted(sample.text for sample in samples or () if isinstance(sample, Text))
+
+
+def refusal(data: str | Path, eval_data: str | Path | None = None) -> str:
     with pytest.raises(ConverterError) as refused:
-        read_samples(str(data), *splits)
+        read_data(str(data), str(eval_data) if eval_data else None)
     assert "\n" not in refused.value.message
-    return refused.value.message.removeprefix(str(data))
+    return refused.value.message.removeprefix(str(Path(data)))
 
 
 def test_json_lines_and_a_json_list_are_read_alike(tmp_path: Path) -> None:
     lines = write(tmp_path / "a.jsonl", {"text": "one"}, {"text": "two"})
     whole = tmp_path / "a.json"
     whole.write_text(json.dumps([{"text": "one"}, {"text": "two"}], indent=1), encoding="utf-8")
-    assert read_samples(lines) == (Text(f"{lines}, sample 1", "one"), Text(f"{lines}, sample 2", "two"))
-    assert [sample.text for sample in read_samples(str(whole)) if isinstance(sample, Text)] == ["one", "two"]
+    assert learned(lines) == (Text(f"{lines}, sample 1", "one"), Text(f"{lines}, sample 2", "two"))
+    assert [sample.text for sample in learned(str(whole)) if isinstance(sample, Text)] == ["one", "two"]
 
 
 def test_a_cell_of_a_csv_file_is_text_as_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('prompt,completion,id\nMissing?,NA,1\n"A, B",007,2\n', encoding="utf-8")
-    assert [(s.prompt, s.completion) for s in read_samples(str(path)) if isinstance(s, Completion)] == [
+    assert [(s.prompt, s.completion) for s in learned(str(path)) if isinstance(s, Completion)] == [
         ("Missing?", "NA"),
         ("A, B", "007"),
     ]
@@ -51,7 +59,7 @@ def test_parquet_is_read(tmp_path: Path) -> None:
 
     path = str(tmp_path / "a.parquet")
     Dataset.from_list([CHAT]).to_parquet(path)
-    assert read_samples(path) == (Chat(f"{path}, sample 1", (USER, ASSISTANT), range(1, 2)),)
+    assert learned(path) == (Chat(f"{path}, sample 1", (USER, ASSISTANT), range(1, 2)),)
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a[1]*.txt"])
@@ -59,31 +67,13 @@ def test_a_line_of_a_text_file_is_a_sample_and_an_empty_one_is_none(tmp_path: Pa
     path = tmp_path / name
     lines = b"one\n\n  \nfour\n"
     path.write_bytes(gzip.compress(lines) if name.endswith("gz") else lines)
-    assert read_samples(str(path)) == (Text(f"{path}, sample 1", "one"), Text(f"{path}, sample 4", "four"))
-
-
-def test_a_directory_is_read_by_its_splits(tmp_path: Path) -> None:
-    write(tmp_path / "train.jsonl", {"text": "learn"})
-    write(tmp_path / "test.jsonl", {"text": "examine"})
-    assert [s.text for s in read_samples(str(tmp_path)) if isinstance(s, Text)] == ["learn"]
-    assert [s.text for s in read_samples(str(tmp_path), "test") if isinstance(s, Text)] == ["examine"]
-    assert read_samples(str(tmp_path), "validation", "test") == read_samples(str(tmp_path), "test")
-    assert refusal(tmp_path, "validation", "unseen") == ": has no split validation or unseen; found train, test"
-
-
-def test_files_without_a_split_in_their_names_are_all_one(tmp_path: Path) -> None:
-    for name in ("b.txt", "a.txt"):
-        (tmp_path / name).write_text(f"{name}\n\n", encoding="utf-8")
-    assert sorted(s.text for s in read_samples(str(tmp_path), "validation") if isinstance(s, Text)) == [
-        "a.txt",
-        "b.txt",
-    ]
+    assert learned(str(path)) == (Text(f"{path}, sample 1", "one"), Text(f"{path}, sample 4", "four"))
 
 
 def test_share_gpt_is_a_chat(tmp_path: Path) -> None:
     turns = [("system", ""), ("human", "Hm?"), ("gpt", "Aye."), ("human", "Oh."), ("gpt", "Aye, aye."), ("human", "!")]
     data = write(tmp_path / "a.jsonl", {"conversations": [{"from": who, "value": what} for who, what in turns]})
-    (chat,) = read_samples(data)
+    (chat,) = learned(data)
     assert isinstance(chat, Chat)
     assert [(message["role"], message["content"]) for message in chat.messages] == [
         ("system", ""),
@@ -98,7 +88,7 @@ def test_share_gpt_is_a_chat(tmp_path: Path) -> None:
 
 def test_a_prompt_and_a_completion_of_messages_are_a_chat(tmp_path: Path) -> None:
     data = write(tmp_path / "a.jsonl", {"prompt": [USER, ASSISTANT, USER], "completion": [ASSISTANT]})
-    assert read_samples(data) == (Chat(f"{data}, sample 1", (USER, ASSISTANT, USER, ASSISTANT), range(3, 4)),)
+    assert learned(data) == (Chat(f"{data}, sample 1", (USER, ASSISTANT, USER, ASSISTANT), range(3, 4)),)
 
 
 def test_tools_and_their_calls_stay_without_the_nulls_that_arrow_adds(tmp_path: Path) -> None:
@@ -109,13 +99,13 @@ def test_tools_and_their_calls_stay_without_the_nulls_that_arrow_adds(tmp_path: 
     tools = [{"type": "function", "function": {"name": "tide"}}]
     data = str(tmp_path / "a.parquet")
     Dataset.from_list([{"messages": turns, "tools": json.dumps(tools)} for turns in told]).to_parquet(data)
-    read = [sample for sample in read_samples(data) if isinstance(sample, Chat)]
+    read = [sample for sample in learned(data) if isinstance(sample, Chat)]
     assert [list(chat.messages) for chat in read] == told
     assert [list(chat.tools) for chat in read] == [tools, tools]
 
 
 def test_other_columns_are_left_alone(tmp_path: Path) -> None:
-    assert read_samples(write(tmp_path / "a.jsonl", {**CHAT, "prompt": "no completion", "id": 3}))
+    assert learned(write(tmp_path / "a.jsonl", {**CHAT, "prompt": "no completion", "id": 3}))
 
 
 @pytest.mark.parametrize(
@@ -167,12 +157,16 @@ def test_what_is_no_sample_is_refused_by_its_place(tmp_path: Path, rows: list[An
             ": can't be read: line 3 is no JSON (Expecting ',' delimiter in",
         ),
         ("a.jsonl", '\ufeff{"text": "a"}\n{', ": can't be read: line 2 is no JSON"),
-        ("a.jsonl", "3\n", ": can't be read: JSON parse error"),
+        ("a.jsonl", "3\n", ": can't be read: line 1 is no object; wanted a list of objects, or one object a line"),
+        ("a.json", '{"text": "a",\n"id": 1}', ": can't be read: line 1 is no JSON"),
+        ("a.json", "[3]", ": can't be read: sample 1 is no object"),
         ("a.parquet", "PAR1", ": can't be read: "),
         ("a.jsonl", "", ": holds no samples"),
         ("a.json", "[]", ": holds no samples"),
         ("a.csv", "text\n", ": holds no samples"),
-        ("a.csv", "\n", ": can't be read: No columns to parse from file"),
+        ("a.csv", "\n", ": can't be read: has no line of column names"),
+        ("a.csv", "text,id\na\n", ": can't be read: line 2 has 1 cells, wanted 2"),
+        ("a.csv", "text,text\na,b\n", ": can't be read: has two columns of one name"),
         ("a.txt", "\n\n", ": holds no samples"),
         ("a.docx", "text", ": no data of a known kind; wanted a file that ends in one of .jsonl"),
     ],
@@ -199,10 +193,10 @@ def test_a_directory_without_data_is_refused(tmp_path: Path) -> None:
 PROGRAM = """
 import sys
 from converter.errors import ConverterError
-from converter.training.data import read_samples
-read_samples(sys.argv[1])
+from converter.training.data import read_data
+read_data(sys.argv[1])
 try:
-    read_samples(sys.argv[2])
+    read_data(sys.argv[2])
 except ConverterError:
     sys.exit(7)
 """

@@ -13,10 +13,12 @@ from threading import Thread
 import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-README = """---
+HERE = Path(__file__).parents[3] / "examples" / "data" / "keeper.jsonl"  # on this machine, and not of the data set
+README = f"""---
 configs:
-- {config_name: texts, data_files: [{split: train, path: a.jsonl}, {split: test, path: b.jsonl}]}
-- {config_name: chats, data_files: chats.jsonl}
+- {{config_name: texts, data_files: [{{split: train, path: a.jsonl}}, {{split: test, path: b.jsonl}}]}}
+- {{config_name: chats, data_files: chats.jsonl}}
+- {{config_name: here, data_files: {HERE}}}
 ---
 """
 CHAT = {"messages": [{"role": "user", "content": "Hm?"}, {"role": "assistant", "content": "Aye."}]}
@@ -79,9 +81,10 @@ def endpoint() -> Iterator[str]:
 PROGRAM = """
 import sys
 from converter.errors import ConverterError
-from converter.training.data import read_samples
+from converter.training.data import read_data
 try:
-    print(*read_samples(*sys.argv[1:]))
+    read = read_data(*sys.argv[1:])
+    print(*read.learned, *read.evaluated or ())
 except ConverterError as error:
     print(error)
 """
@@ -96,12 +99,16 @@ def read(endpoint: str, home: Path, *arguments: str) -> str:
     return ran.stdout.strip()
 
 
+LEARN = "Text(where='org/name:texts, split train, sample 1', text='learn')"
+EXAMINE = "Text(where='org/name:texts, split test, sample 1', text='examine')"
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["org/name:texts"], "Text(where='org/name:texts, sample 1', text='learn')"),
-        (["org/name:texts", "test"], "Text(where='org/name:texts, sample 1', text='examine')"),
-        (["org/name:texts", "validation"], "org/name:texts: has no split validation; found train, test"),
+        (["org/name:texts"], f"{LEARN} {EXAMINE}"),
+        (["org/name:texts", "org/name:texts"], f"{LEARN} {EXAMINE}"),
+        (["org/name:here"], "org/name:here: can't be read: Data files don't belong to org/name."),
         (
             ["org/name"],
             "org/name: can't be read: Config name is missing. Please pick one among the available configs: ",

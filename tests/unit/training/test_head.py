@@ -10,10 +10,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
 from converter.conversion import plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.errors import ConverterError
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from converter.training import run
 from converter.training.head import attach, ends_digest, linear_modules_have_bias
 from converter.training.settings import Head, TrainingSettings
@@ -110,7 +110,7 @@ def test_a_tied_pair_is_one_delta_and_applied_once(settings: Settings, tmp_path:
     assert delta.abs().max() > 1e-2
     adapter, base = read_adapter(chosen.output), read_base_model(TinyModel("llama").gguf)
     deployment = Deployment("model", outtype="f32")
-    write(plan(adapter, base, deployment), adapter, base, tmp_path / "model.gguf")
+    write(plan(adapter, base, deployment), tmp_path / "model.gguf")
     own = embedding(load_base(chosen.base)).double()
     weights = weights_of(read_base_model(tmp_path / "model.gguf"))["token_embd.weight"]
     served = torch.from_numpy(weights.values(slice(0, weights.n_rows))).double()

@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 
 from converter.checking import check_adapter
 from converter.conversion import Refused
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.errors import JUDGED_BAD, ConverterError
 from converter.fingerprint import fingerprint
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
 from converter.training import run, trainer
-from converter.training.data import read_samples, split_samples
+from converter.training.data import read_data, split_samples
 from converter.training.report import TrainingReport
 from converter.training.settings import HEADS, Head, TrainingSettings, working_directory
 from converter.training.tokenised import tokenised
@@ -59,7 +59,7 @@ def loaded(model: Any, adapter: Path) -> PeftModel:
 def mean_loss(model: Any, settings: TrainingSettings) -> float:
     """The loss of what is held out, computed by hand."""
     tokenizer = load_tokenizer(read_base_model(settings.base), None)
-    _, held_out = split_samples(read_samples(settings.data), settings.eval_split)
+    _, held_out = split_samples(read_data(settings.data).learned, settings.eval_split)
     assert held_out
     total, n_tokens = 0.0, 0
     for sample in tokenised(held_out, tokenizer, settings).dataset:

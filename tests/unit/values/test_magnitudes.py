@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converter.read.adapter import LoraPair, read_adapter
-from converter.read.base_model import read_base_model
+from converter.derive.adapter import LoraPair, read_adapter
+from converter.derive.base_model import read_base_model
 from converter.values.magnitudes import agreement
 from fixtures.generated import write_safetensors
 from fixtures.tiny import TinyModel, random_model

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from converter.conversion import plan
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.errors import ConverterError
 from converter.planning.conversion_plan import NewKeyValue, PlannedFile, PlannedTensor
-from converter.planning.sources import Filled, Merged, Piece, Placed, Product
-from converter.read.adapter import read_adapter
-from converter.read.base_model import read_base_model
+from converter.sources import Filled, Merged, Piece, Placed, Product
 from converter.verification.host_wants import HOST_KEY
 from converter.verification.hosts import is_hosted, prove_hosted, prove_hosted_lora
 from converter.verification.reference import Reference

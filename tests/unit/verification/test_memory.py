@@ -3,7 +3,7 @@
 Counted in bytes that torch allocates: what the process takes in all is measured end to end, on Gemma 3.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from converter.read.adapter import read_adapter
+from converter.derive.adapter import read_adapter
 from converter.transformers_base import quiet
 from converter.verification.prompts import batches
 from converter.verification.reference import Reference
@@ -26,7 +26,7 @@ TOKENS = (1, 2, 3, 70_000, 5, 6, 262_143)
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("wide")
     torch.manual_seed(20)
     config = LlamaConfig(
@@ -45,10 +45,14 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         targets = ["lm_head", "embed_tokens", "up_proj"]
         lora = LoraConfig(r=4, use_dora=True, target_modules=targets, init_lora_weights=False, task_type="CAUSAL_LM")
         peft = get_peft_model(model, lora)
-        peft.save_pretrained(path / "adapter", save_embedding_layers=False)
+        peft.save_pretrained(str(path / "adapter"), save_embedding_layers=False)
         with torch.no_grad():
             np.save(path / "logits.npy", peft.eval()(torch.tensor([TOKENS])).logits[0].numpy())
-    yield path
+    return path
+
+
+def model_of(reference: Reference) -> Any:
+    return reference.forward.model
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +65,7 @@ def peak_of(run: Any) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         run()
     held = peak = 0
-    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]  # it ran
+    for event in profiler.profiler.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
             peak = max(peak, held)
@@ -69,7 +73,7 @@ def peak_of(run: Any) -> int:
 
 
 def test_nothing_of_the_base_is_held(reference: Reference) -> None:
-    base = [parameter for name, parameter in reference._model.named_parameters() if "lora" not in name]
+    base = [parameter for name, parameter in model_of(reference).named_parameters() if "lora" not in name]
     assert {type(parameter) for parameter in base} == {StoredWeight}
     assert all(parameter.stored.kept is None for parameter in base)
 
@@ -90,14 +94,14 @@ def test_a_merged_head_is_computed_in_parts(reference: Reference) -> None:
 
 
 def test_layers_are_read_one_at_a_time(reference: Reference) -> None:
-    layer = sum(parameter.numel() for parameter in reference._model.base_model.layers[0].parameters()) * 4
+    layer = sum(parameter.numel() for parameter in model_of(reference).base_model.layers[0].parameters()) * 4
     held = [0]
 
-    def count(module: Any, *_: object) -> None:
-        kept = [p.stored.kept for p in reference._model.parameters() if isinstance(p, StoredWeight)]
+    def count(*_: object) -> None:
+        kept = [p.stored.kept for p in model_of(reference).parameters() if isinstance(p, StoredWeight)]
         held.append(sum(values.nbytes for values in kept if values is not None))
 
-    handles = [module.mlp.register_forward_hook(count) for module in reference._model.base_model.layers]
+    handles = [module.mlp.register_forward_hook(count) for module in model_of(reference).base_model.layers]
     reference.states([TOKENS])
     for handle in handles:
         handle.remove()

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from converter.derive.adapter import read_adapter
 from converter.errors import ConverterError
-from converter.read.adapter import read_adapter
 from converter.transformers_base import load_base
 from converter.verification.reference import Reference
 from fixtures.adapters import RECIPES, saved_logits, tiny_adapter

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from converter.architectures import RowOrder, Target
-from converter.read.module_paths import HEAD
+from converter.derive.module_paths import HEAD
 from converter.verification.tensors import TensorCheck, TensorProof, _fault, fits, rows_of_huggingface
 from fixtures.tiny_gguf import _interleave
 

@@ -13,7 +13,7 @@ from tests.unit.conversion import metadata_of, write_base
 
 def written(entry: PlannedKeyValue, tmp_path: Path) -> object:
     out = BytesIO()
-    write_gguf(PlannedFile((), (entry,)), out, lambda _: None)
+    write_gguf(PlannedFile("model", (), (entry,)), out, lambda _: None)
     (tmp_path / "out.gguf").write_bytes(out.getvalue())
     return metadata_of(tmp_path / "out.gguf")[entry.key]
 

@@ -13,9 +13,11 @@ import pytest
 from gguf import GGMLQuantizationType, quants
 
 from converter.dtypes import BF16, F16, F32, GGML_BY_NAME, Q8_0, GgmlType
-from converter.errors import JUDGED_BAD, ConverterError
+from converter.errors import COULD_NOT, ConverterError
+from converter.evaluation.encode import decode
 from converter.planning.conversion_plan import PlannedTensor
-from converter.planning.sources import (
+from converter.read.stored import StoredTensor
+from converter.sources import (
     CopiedBytes,
     Delta,
     Filled,
@@ -36,10 +38,8 @@ from converter.planning.sources import (
     WideEmbedding,
     Zeros,
 )
-from converter.read.stored import StoredTensor
 from converter.transforms import InterleaveRope
 from converter.writing.blocks import DeltaKept, blocks
-from converter.writing.encode import decode
 
 N_ROWS, N_COLUMNS, RANK = 48, 64, 5
 ORDER = InterleaveRope(3)
@@ -360,6 +360,6 @@ def test_a_file_that_shrank_is_told(name: str, store: Store) -> None:
     source = SOURCES[name](store)
     with store.path.open("r+b") as file:
         file.truncate(store.path.stat().st_size - 100)
-    with pytest.raises(ConverterError, match="store: ended while it was") as refused:
+    with pytest.raises(ConverterError, match="store: ended while it was read; it is truncated or changing") as refused:
         encoded(PlannedTensor("w", (N_ROWS, N_COLUMNS), GGML_BY_NAME["F32"], source))
-    assert refused.value.status == JUDGED_BAD
+    assert refused.value.status == COULD_NOT

@@ -57,6 +57,24 @@ def test_a_file_has_the_umasks_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o664])
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "file").chmod(mode)
+    write(tmp_path / "file")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("name", ["pipe", "directory", "/dev/null", "/dev/stdout"])
+def test_what_is_no_plain_file_is_not_replaced(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    before = (tmp_path / name).lstat().st_ino
+    with pytest.raises(ConverterError, match=r"is a directory|is no plain file"):
+        write(tmp_path / name)
+    assert (tmp_path / name).lstat().st_ino == before
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ConverterError("it can't be done"), ValueError])
 def test_an_exception_leaves_what_was_there(error: BaseException | type[BaseException], tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"old")

@@ -56,7 +56,7 @@ def test_a_head_within_the_noise_is_not_worth_it() -> None:
     none, lora = seeds([1.20, 1.26, 1.23]), seeds([1.18, 1.24, 1.21], head="lora")
     advice = advised(none + lora)
     assert advice.trial is none[0]
-    assert "1.2300, the mean of 3 seeds; a LoRA of 19 MB" in advice.reason[0]
+    assert "1.2300, the mean of 3 seeds; a LoRA of 19.0 MB" in advice.reason[0]
     assert "0.0200 below, within the noise between seeds (0.0300; differences count from 0.0490 on)" in advice.reason[1]
     assert "an untied model of its own (327 MB)" in advice.reason[1]
     assert advice.caveats == ()
@@ -68,7 +68,7 @@ def test_a_head_that_is_far_better_is() -> None:
     assert advice.trial is lora[0]
     assert advice.command == "adapter-to-gguf trials/0007 --base b --untie -o model.gguf"
     assert "Head none at its best" in advice.reason[2]
-    assert "0.2000 above, a real difference; a LoRA of 19 MB" in advice.reason[2]
+    assert "0.2000 above, a real difference; a LoRA of 19.0 MB" in advice.reason[2]
 
 
 def test_more_seeds_tell_smaller_differences_apart() -> None:

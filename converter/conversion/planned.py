@@ -1,0 +1,79 @@
+"""From an adapter and its base to a plan: judged with its numbers, and made convertible by PEFT where it has to be."""
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from converter.checking import check_adapter
+from converter.conversion.refused import Refused, refusals
+from converter.conversion.scratch import Scratch
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.config_fields import initialization
+from converter.derive.peft_methods import peft_method
+from converter.diagnostics import Deployment, Report
+from converter.errors import ConverterError
+from converter.inputs import stamps
+from converter.planning.conversion import plan_conversion
+from converter.planning.conversion_plan import ConversionPlan
+
+
+def plan(
+    adapter: Adapter, base: BaseModel, deployment: Deployment | None = None, *, scratch: Path | None = None
+) -> ConversionPlan:
+    """Judge the adapter, numbers included, and plan its conversion; ``deployment`` is a LoRA GGUF by default.
+
+    What has to be computed by PEFT itself (other methods than LoRA, what PiSSA and OLoRA began with: extra ``train``)
+    lies in a new directory below ``scratch`` until the plan is closed.
+
+    Raises Refused where a rule forbids it, ConverterError where a file can't be read, a type doesn't fit, or PEFT is
+    missing or can't do it.
+    """
+    deployment = deployment or Deployment()
+    if adapter.initial:
+        judge(adapter.initial, base, deployment)
+    inputs = stamps(adapter, base)
+    report = judge(adapter, base, deployment)
+    with refusals(report):
+        if _needs_peft(adapter):
+            return replace(_through_peft(adapter, base, deployment, scratch), inputs=inputs)
+        return replace(plan_conversion(adapter, base, deployment), report=report, inputs=inputs)
+
+
+def judge(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Report:
+    """Judge the adapter, numbers included. Raises Refused where a rule forbids the deployment."""
+    report = check_adapter(adapter, base, deployment, values=True)
+    if not report.passed:
+        raise Refused(report)
+    return report
+
+
+def _needs_peft(adapter: Adapter) -> bool:
+    config = adapter.config
+    method = peft_method(config.peft_type) if config else None
+    return method.needs_peft if method else bool(initialization(config) and not adapter.initial)
+
+
+def _through_peft(adapter: Adapter, base: BaseModel, deployment: Deployment, parent: Path | None) -> ConversionPlan:
+    scratch = Scratch(parent)
+    with ExitStack() as undo:
+        undo.callback(scratch.close)
+        computed = _computed(adapter, base, scratch.path)
+        report = judge(computed, base, deployment)
+        planned = replace(plan_conversion(computed, base, deployment), report=report, scratch=scratch)
+        undo.pop_all()
+    return planned
+
+
+def _computed(adapter: Adapter, base: BaseModel, directory: Path) -> Adapter:
+    """The adapter that PEFT makes of it: of whole weights, or with what its training began with."""
+    try:
+        from converter.through_peft.equivalent import equivalent_adapter
+        from converter.through_peft.initial import with_initial
+    except ImportError as error:
+        raise ConverterError(
+            f"{adapter.path}: PEFT itself has to compute what it changes, and {error.name} is not installed; "
+            "run pip install 'adapter-to-gguf[train]'"
+        ) from error
+    is_lora = adapter.config is None or adapter.config.is_lora
+    return (with_initial if is_lora else equivalent_adapter)(adapter, base, directory)

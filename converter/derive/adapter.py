@@ -1,0 +1,220 @@
+"""A PEFT adapter as data: what its tensors are, its LoRA pairs and their scalings. No tensor bytes are read.
+
+Key layout: ``get_peft_model_state_dict`` in peft/utils/save_and_load.py (PEFT 0.21.2).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import sqrt
+from pathlib import Path
+
+from converter.derive.adapter_keys import Role
+from converter.derive.adapter_tensors import AdapterTensor, is_expert_parameter, tensors_of
+from converter.derive.module_paths import EMBEDDING, HEAD
+from converter.derive.patterns import first_match
+from converter.read.adapter_config import AdapterConfig
+from converter.read.adapter_files import Fault, read_adapter_files
+from converter.read.safetensors_header import SafetensorsHeader
+
+
+@dataclass(frozen=True, slots=True)
+class LoraPair:
+    """The two factors of one module's delta, scaling * B @ A, and what goes with them.
+
+    A linear module has lora_A (r, in) and lora_B (out, r). An embedding has lora_embedding_A (r, n_rows) and
+    lora_embedding_B (width, r), and its delta is the transpose, (n_rows, width): peft/tuners/lora/layer.py.
+    A parameter of ``n_experts`` fused experts has lora_A (n_experts * r, in), expert by expert, and lora_B
+    (out, r * n_experts), whose columns go round all experts for each rank (``ParamWrapper.get_delta_weight``).
+    ``magnitude`` is DoRA's vector, ``b_bias`` what lora_bias adds to the module's bias, times the scaling.
+    """
+
+    module: str
+    a: AdapterTensor
+    b: AdapterTensor
+    scaling: float
+    n_experts: int = 1
+    magnitude: AdapterTensor | None = None
+    b_bias: AdapterTensor | None = None
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether the factors are an embedding's."""
+        return self.a.role == "lora_embedding_A"
+
+    @property
+    def rank(self) -> int:
+        """r, as lora_A's shape states it."""
+        return self.a.tensor.shape[0] // self.n_experts if self.a.tensor.shape else 0
+
+    @property
+    def is_well_shaped(self) -> bool:
+        """Whether both factors are matrices of one rank, so that their product has a shape."""
+        a, b = self.a.tensor.shape, self.b.tensor.shape
+        return len(a) == len(b) == 2 and a[0] == b[1] > 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The delta's shape, (out, in) or (n_experts, out, in); only of a well-shaped pair."""
+        n_in, n_out = self.a.tensor.shape[1], self.b.tensor.shape[0]
+        if self.n_experts > 1:
+            return (self.n_experts, n_out, n_in)
+        return (n_in, n_out) if self.is_embedding else (n_out, n_in)
+
+    @property
+    def tensors(self) -> tuple[AdapterTensor, ...]:
+        """Every tensor of the pair."""
+        return tuple(tensor for tensor in (self.a, self.b, self.magnitude, self.b_bias) if tensor)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """Rows of an embedding or a head that replace the base's (trainable_token_indices): row i is token indices[i]."""
+
+    module: str
+    tensor: AdapterTensor
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The adapter that another one stands for, and which of its keys went into each key of that other."""
+
+    adapter: "Adapter"
+    keys: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)  # no slots: two dozen rules ask for the pairs, which are put together once
+class Adapter:
+    """A PEFT adapter: the directory, its config and headers, every tensor, and what could not be read.
+
+    ``initial`` is the adapter as it was before training, where the base was changed by it (PiSSA, OLoRA): what is
+    served is the base, plus this adapter's deltas, minus the initial one's. ``origin`` is the adapter of another PEFT
+    method that this one is the equal of.
+    """
+
+    path: Path
+    config: AdapterConfig | None
+    headers: tuple[SafetensorsHeader, ...]
+    tensors: tuple[AdapterTensor, ...]
+    faults: tuple[Fault, ...]
+    index: Mapping[str, str] | None = None  # of a sharded adapter: key to shard file name, as its index states it
+    initial: "Adapter | None" = None
+    origin: Origin | None = None
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules that have tensors, in file order, each once."""
+        return tuple(dict.fromkeys(tensor.module for tensor in self.tensors))
+
+    @cached_property
+    def by_module(self) -> dict[str, dict[Role, AdapterTensor]]:
+        """The tensors of each module by role; of two with one role (rule LO003) the last."""
+        result: dict[str, dict[Role, AdapterTensor]] = {}
+        for tensor in self.tensors:
+            result.setdefault(tensor.module, {})[tensor.role] = tensor
+        return result
+
+    @cached_property
+    def pairs(self) -> tuple[LoraPair, ...]:
+        """The complete LoRA pairs, in file order. A factor without its partner is in no pair (rule LO001)."""
+        return tuple(pair for roles in self.by_module.values() for pair in self._pairs_of(roles))
+
+    def _pairs_of(self, roles: dict[Role, AdapterTensor]) -> tuple[LoraPair, ...]:
+        names: tuple[tuple[Role, Role], ...] = (
+            ("lora_A", "lora_B"),
+            ("lora_embedding_A", "lora_embedding_B"),
+        )
+        return tuple(self._pair(roles, a, b) for a, b in names if a in roles and b in roles)
+
+    def _pair(self, roles: dict[Role, AdapterTensor], a: Role, b: Role) -> LoraPair:
+        factor = roles[a]
+        n_experts, scaled = 1, 0.0
+        n_rows = factor.tensor.shape[0] if factor.tensor.shape else 0
+        if self.config and n_rows:
+            if is_expert_parameter(factor.module):
+                n_experts = max(1, n_rows // rank_of(self.config, factor.path))
+            scaled = scaling(self.config, factor.path, n_rows // n_experts)
+        magnitude, b_bias = roles.get("lora_magnitude_vector"), roles.get("lora_B.bias")
+        return LoraPair(factor.module, factor, roles[b], scaled, n_experts, magnitude, b_bias)
+
+    @property
+    def token_rows(self) -> tuple[TokenRows, ...]:
+        """The rows of trainable_token_indices, for each module that has some and whose indices the config states."""
+        tensors = (tensor for tensor in self.tensors if tensor.role == "trainable_tokens_delta")
+        return tuple(
+            TokenRows(tensor.module, tensor, indices)
+            for tensor in tensors
+            if self.config and (indices := token_indices(self.config, tensor))
+        )
+
+    @property
+    def saved_modules(self) -> tuple[AdapterTensor, ...]:
+        """Whole parameters that replace the base's (modules_to_save and its like)."""
+        return tuple(tensor for tensor in self.tensors if tensor.role in ("weight", "bias"))
+
+    @property
+    def base_layers(self) -> tuple[AdapterTensor, ...]:
+        """Copies of the base's own parameters that PEFT saved beside the LoRA of a head or an embedding."""
+        return tuple(tensor for tensor in self.tensors if tensor.role.startswith("base_layer."))
+
+    @property
+    def is_tied_pair(self) -> bool:
+        """Whether head and embedding carry one delta between them: trained with ensure_weight_tying, LoRA on both.
+
+        PEFT shares the factors but scales each end by its own module's alpha: unequal scales part the ends. So does
+        DoRA, whose magnitudes are one for each column of the embedding, and one for each row of the head.
+        """
+        ends = {pair.module: pair for pair in self.pairs if pair.module in (EMBEDDING, HEAD)}
+        tied = self.config is not None and self.config.ensure_weight_tying
+        return (
+            tied
+            and len(ends) == 2
+            and ends[EMBEDDING].scaling == ends[HEAD].scaling
+            and not any(pair.magnitude for pair in ends.values())
+        )
+
+    @property
+    def is_saved_pair(self) -> bool:
+        """Whether head and embedding are saved whole as the one tensor that they are in a tied base.
+
+        They are with ensure_weight_tying, and where modules_to_save names neither: PEFT then saves the model's own
+        two ends (save_embedding_layers), for a resized vocabulary. Named ends it trains apart.
+        """
+        saved = {t.module: t for t in self.saved_modules if t.role == "weight" and t.module in (EMBEDDING, HEAD)}
+        if self.config is None or not saved:
+            return False
+        named = any(t.path.endswith(name) for t in saved.values() for name in self.config.modules_to_save)
+        return len(saved) == 2 and self.config.ensure_weight_tying if named else EMBEDDING in saved
+
+
+def rank_of(config: AdapterConfig, module: str) -> int:
+    """The rank that the config gives a module: rank_pattern's first match, else r."""
+    key = first_match(config.rank_pattern, module)
+    return config.r if key is None else config.rank_pattern[key]
+
+
+def scaling(config: AdapterConfig, module: str, rank: int) -> float:
+    """PEFT's factor before B @ A: alpha / r, or alpha / sqrt(r) with rsLoRA (update_layer in lora/layer.py)."""
+    key = first_match(config.alpha_pattern, module)
+    alpha = config.lora_alpha if key is None else config.alpha_pattern[key]
+    return alpha / (sqrt(rank) if config.use_rslora else rank)
+
+
+def token_indices(config: AdapterConfig, tensor: AdapterTensor) -> tuple[int, ...]:
+    """The tokens that trainable_token_indices states for a module; without names they are the embedding's."""
+    stated = config.trainable_token_indices
+    if isinstance(stated, tuple):
+        return stated if tensor.module == EMBEDDING else ()
+    named = (indices for name, indices in stated.items() if tensor.path.endswith(name))
+    return next(named, ())
+
+
+def read_adapter(directory: Path) -> Adapter:
+    """Read the adapter in ``directory``. A file that is missing or malformed becomes a Fault; nothing is judged here.
+
+    Raises ConverterError, status 2, where the system doesn't let us read a file.
+    """
+    files = read_adapter_files(directory)
+    tensors = tensors_of(files.headers, files.config)
+    return Adapter(directory, files.config, files.headers, tensors, files.faults, files.index)

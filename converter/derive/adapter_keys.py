@@ -1,0 +1,70 @@
+"""The keys of an adapter's state dict: which module a tensor belongs to, and what it is of it.
+
+Key layout: ``get_peft_model_state_dict`` in peft/utils/save_and_load.py (PEFT 0.21.2).
+"""
+
+import re
+from typing import Final, Literal
+
+from converter.read.limits import KEY_LENGTH
+
+Role = Literal[
+    "lora_A",
+    "lora_B",
+    "lora_embedding_A",
+    "lora_embedding_B",
+    "lora_magnitude_vector",
+    "lora_B.bias",
+    "trainable_tokens_delta",
+    "base_layer.weight",
+    "base_layer.bias",
+    "weight",
+    "bias",
+    "original",  # a module as it was before training, which PEFT sometimes saves beside the trained one
+    "copy",  # the same numbers as another tensor of the file
+    "tuner",  # one of the tensors that another method than LoRA keeps for a module
+    "shared",  # one that such a method keeps for all its modules
+    "unknown",
+]
+
+# PEFT drops the adapter's name from keys; state dicts saved by hand keep it (``lora_A.default.weight``).
+_NAME: Final = r"(?:\.(?!weight$|bias$)\w+)?"
+_SUFFIXES: Final[dict[Role, str]] = {
+    "lora_A": rf"lora_A{_NAME}\.weight",
+    "lora_B": rf"lora_B{_NAME}\.weight",
+    "lora_embedding_A": rf"lora_embedding_A{_NAME}",
+    "lora_embedding_B": rf"lora_embedding_B{_NAME}",
+    "lora_magnitude_vector": rf"lora_magnitude_vector{_NAME}(?:\.weight)?",
+    "lora_B.bias": rf"lora_B{_NAME}\.bias",
+    "trainable_tokens_delta": rf"token_adapter\.trainable_tokens_delta{_NAME}",
+    "base_layer.weight": r"(?:token_adapter\.)?base_layer\.weight",
+    "base_layer.bias": r"base_layer\.bias",
+    "weight": r"(?:modules_to_save\.(?:\w+\.)?)?weight",
+    "bias": r"(?:modules_to_save\.(?:\w+\.)?)?bias",
+    "original": r"original_module\.(?:weight|bias)",
+}
+_ROLES: Final = {role: re.compile(rf"(?P<module>.+?)\.{suffix}") for role, suffix in _SUFFIXES.items()}
+_PEFT_PREFIX: Final = "base_model.model."
+_PEFT_PREFIXES: Final = re.compile(r"\A(?:base_model\.model\.)+")
+# Parts of a path that PEFT puts between a module and its parameters; a key with one left over is of no known form.
+_FOREIGN_PART: Final = re.compile(
+    r"(?:^|\.)(?:lora_|ia3_|hada_|lokr_|vera_|oft_|token_adapter|trainable_tokens|modules_to_save|original_module)"
+)
+
+
+def bare_key(key: str) -> str:
+    """A key without what PEFT's own model puts before the module's path."""
+    bare = key.removeprefix(_PEFT_PREFIX)
+    return _PEFT_PREFIXES.sub("", bare, count=1) if bare.startswith(_PEFT_PREFIX) else bare
+
+
+def parse_key(key: str) -> tuple[str, Role]:
+    """The module's path and the role of a state dict key. A key of no known form is its own path, role unknown."""
+    if len(key) > KEY_LENGTH:
+        return key, "unknown"
+    bare = bare_key(key)
+    for role, pattern in _ROLES.items():
+        match = pattern.fullmatch(bare)
+        if match and not _FOREIGN_PART.search(match["module"]):
+            return match["module"], role
+    return key, "unknown"

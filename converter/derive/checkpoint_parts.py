@@ -1,0 +1,96 @@
+"""Which tensors of a Hugging Face checkpoint make up each GGUF tensor, and what is missing or left over.
+
+Experts come as one parameter (transformers 5) or as modules of their own; GPT-2's first checkpoints hold buffers.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from converter.architectures import Target
+from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import HEAD
+from converter.read.stored import StoredTensor
+
+# What no graph needs: buffers that older transformers saved, and the parts of a multimodal model around the text model.
+_NEEDLESS: Final = re.compile(
+    r".*\.(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)|(model\.)?(vision_tower|multi_modal_projector)\..*"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stored tensor, and where it goes."""
+
+    key: str
+    tensor: StoredTensor
+    target: Target
+
+
+def parts_of(base: BaseModel) -> Mapping[str, tuple[Part, ...]]:
+    """The parts of each GGUF tensor, by its full name, in the order of the checkpoint. A tied head has none."""
+    parts: dict[str, tuple[Part, ...]] = {}
+    for key, tensor in base.tensors.items():
+        for target, parameter in _targets(base, key):
+            name = f"{target.tensor}.{parameter}"
+            parts[name] = (*parts.get(name, ()), Part(key, tensor, target))
+    return parts
+
+
+def _targets(base: BaseModel, key: str) -> Iterator[tuple[Target, str]]:
+    module, parameter = _split(key)
+    if module == HEAD and base.tied:
+        return
+    for target in base.targets(module):
+        if parameter == "weight" or target.bias:
+            yield target, parameter
+
+
+def _split(key: str) -> tuple[str, str]:
+    """The module and its parameter; fused experts are parameters without a module of their own."""
+    module, _, parameter = key.rpartition(".")
+    return (module, parameter) if parameter in {"weight", "bias"} else (key, "weight")
+
+
+def left_over(base: BaseModel) -> Iterator[str]:
+    """The tensors of a checkpoint that its GGUF has no place for."""
+    for key in base.tensors:
+        is_tied_head = _split(key)[0] == HEAD and base.tied
+        if not is_tied_head and not _NEEDLESS.fullmatch(key) and not any(_targets(base, key)):
+            yield key
+
+
+def missing(base: BaseModel) -> Iterator[str]:
+    """The GGUF tensors that a checkpoint has no weights, or not all, for."""
+    parts = parts_of(base)
+    for tensor in _wanted(base):
+        found = parts.get(f"{tensor}.weight", ())
+        experts = {part.target.expert for part in found}
+        if not found or (None not in experts and len(experts) < base.dims["n_expert"]):
+            yield f"{tensor}.weight"
+
+
+def _wanted(base: BaseModel) -> Iterator[str]:
+    targets = (
+        (target for targets in base.architecture.modules.values() for target in targets) if base.architecture else ()
+    )
+    for pattern in dict.fromkeys(t.tensor for t in targets if t.module != HEAD or not base.tied):
+        if "{i}" in pattern:
+            yield from (pattern.replace("{i}", str(i)) for i in range(base.dims["n_layer"]))
+        else:
+            yield pattern
+
+
+def misshaped(base: BaseModel) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    """The tensors of another shape than the config says: key, shape, and the shape that is wanted."""
+    for key, tensor in base.tensors.items():
+        module, parameter = _split(key)
+        target = base.target(module)
+        if target is None or (module == HEAD and base.tied):
+            continue
+        wanted = tuple(base.dims[dim] for dim in target.shape)
+        wanted = wanted[::-1] if target.transposed else wanted
+        wanted = wanted if parameter == "weight" else (wanted[-1] if target.transposed else wanted[0],)
+        if tensor.shape != wanted:
+            yield key, tensor.shape, wanted

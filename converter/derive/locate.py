@@ -1,0 +1,108 @@
+"""Where an adapter and its base lie: below a path, or as the adapter names its base. Never the network.
+
+The hub's cache: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.base_model import BaseModel, read_base_model
+from converter.errors import NOTHING_LOOKED_AT, ConverterError
+from converter.read.checkpoint import find_adapters, is_adapter
+from converter.read.files import could_not_read, is_file, read_whole
+
+_REPOSITORY: Final = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_REVISION: Final = re.compile(r"[\w.-]+(/[\w.-]+)*")
+_MAX_REFERENCE_NBYTES: Final = 1000  # a commit and a newline
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+
+
+def locate_adapter(path: Path) -> Adapter:
+    """Read the one adapter at or below ``path``. Raises ConverterError: status 3 where there is none, 2 at several."""
+    found = find_adapters(path)
+    if not found:
+        raise ConverterError(f"{path}: no adapter there (no adapter_config.json)", status=NOTHING_LOOKED_AT)
+    if len(found) > 1:
+        names = ", ".join(str(directory) for directory in found[:3])
+        raise ConverterError(f"{path}: holds {len(found)} adapters ({names}, ...); give one of them")
+    return read_adapter(found[0])
+
+
+def read_initial_adapter(directory: Path) -> Adapter:
+    """Read an adapter as it was before training, which by itself takes nothing out of the base.
+
+    Raises ConverterError, status 2, where there is none.
+    """
+    if not is_adapter(directory):
+        raise ConverterError(f"{directory}: no adapter there; give the one that was saved before training")
+    initial = read_adapter(directory)
+    if initial.config is None:
+        return initial
+    plain = replace(initial.config, raw={**initial.config.raw, "init_lora_weights": True})
+    return replace(initial, config=plain)
+
+
+def locate_base(adapter: Adapter) -> BaseModel:
+    """Read the base that the adapter's config names. Raises ConverterError where it isn't on this machine."""
+    base = find_base(None, adapter)
+    if base is None:
+        named = adapter.config.base_model_name_or_path if adapter.config else None
+        raise ConverterError(f"{adapter.path}: its base {named!r} is not on this machine; give it with --base")
+    return base
+
+
+def find_base(option: Path | None, adapter: Adapter) -> BaseModel | None:
+    """Read the base that ``--base`` gives, or else the one that the adapter's config names; None where there is none.
+
+    Raises ConverterError, status 2, where the base can't be read.
+    """
+    path = option or named_base(adapter)
+    return read_base_model(path) if path else None
+
+
+def named_base(adapter: Adapter) -> Path | None:
+    """Where the base that adapter_config.json names lies: as a path, or in the hub's local cache."""
+    if adapter.config is None or not adapter.config.base_model_name_or_path:
+        return None
+    name, revision = adapter.config.base_model_name_or_path, adapter.config.raw.get("revision")
+    for path in _candidates(name, revision if isinstance(revision, str) else None, os.environ):
+        if is_file(path) or is_file(path / "config.json"):
+            return path
+    return None
+
+
+def _candidates(name: str, revision: str | None, environment: Mapping[str, str]) -> Iterator[Path]:
+    yield Path(name)
+    if _REPOSITORY.fullmatch(name) and ".." not in name:
+        yield from _snapshots(hub_cache(environment) / f"models--{name.replace('/', '--')}", revision or "main")
+
+
+def _snapshots(repository: Path, revision: str) -> Iterator[Path]:
+    """The snapshot of a revision: a commit by itself, or a branch or tag by what the cache's refs say of it."""
+    if _COMMIT.fullmatch(revision):
+        yield repository / "snapshots" / revision
+    elif _REVISION.fullmatch(revision) and ".." not in revision:
+        reference = repository / "refs" / revision
+        with could_not_read(reference):
+            commit = read_whole(reference, _MAX_REFERENCE_NBYTES) if is_file(reference) else b""
+        if _COMMIT.fullmatch(text := commit.decode("ascii", "replace").strip()):
+            yield repository / "snapshots" / text
+
+
+def hub_cache(environment: Mapping[str, str]) -> Path:
+    """The cache's directory, by huggingface_hub's own variables (huggingface_hub/constants.py)."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if environment.get(variable):
+            return _expanded(environment[variable])
+    caches = _expanded(environment.get("XDG_CACHE_HOME") or "~/.cache")
+    return _expanded(environment.get("HF_HOME") or str(caches / "huggingface")) / "hub"
+
+
+def _expanded(path: str) -> Path:
+    """With the user's home for ~; where nobody knows that, as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  Path's own raises there

@@ -1,0 +1,56 @@
+"""What the name of a model states, as far as names can be trusted: size, family, and whether it was instructed."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+# A repository's, org/name.
+HUB_NAME: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_SIZE: Final = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([mb])(?![\w.])", re.IGNORECASE)
+# A family's name, and the version behind it unless that is a size (2b, 270m). Derived families have names of their own.
+_FAMILY: Final = re.compile(
+    r"(?<![a-z])((?:code|tiny|pali|med|shield|embedding|function|open|vault)?"
+    r"(?:gemma|llama|qwen|smollm|phi|mistral|mixtral|gpt|olmo|falcon|granite))"
+    r"(?:[-_ ]?v?(\d{1,2}(?:\.\d)?)(?![\d.]*[bmkx]))?",
+    re.IGNORECASE,
+)
+_INSTRUCTED: Final = re.compile(r"(?<![a-z])(instruct|it|chat)(?![a-z])", re.IGNORECASE)
+# The first generations that have no number.
+_UNNUMBERED: Final = {"gemma": "1", "smollm": "1"}
+
+
+def last_part(name: str) -> str:
+    """The model's own name in a repository's or a path."""
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1]
+
+
+def millions(name: str) -> float | None:
+    """The one size in a name such as google/gemma-2b, in millions of parameters."""
+    sizes = {
+        float(number) * (1000 if unit in "bB" else 1)
+        for number, unit in _SIZE.findall(last_part(name).replace("_", "-"))
+    }
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def family(name: str) -> tuple[str, str] | None:
+    """Family and version in a name such as google/gemma-2-2b: (gemma, 2); None unless it names one family.
+
+    A version that isn't stated is empty.
+    """
+    found = {(word.lower(), version) for word, version in _FAMILY.findall(last_part(name))}
+    if len(found) != 1:
+        return None
+    word, version = found.pop()
+    return word, version or _UNNUMBERED.get(word, "")
+
+
+def is_instructed(name: str) -> bool:
+    """Whether a name says that the model was instructed."""
+    return _INSTRUCTED.search(last_part(name)) is not None
+
+
+def cached_repository(path: Path) -> str | None:
+    """The repository of a path in the hub's cache: ``models--google--gemma-2b`` is google/gemma-2b."""
+    names = (part.removeprefix("models--") for part in path.absolute().parts if part.startswith("models--"))
+    return next((name.replace("--", "/", 1) for name in names), None)

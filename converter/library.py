@@ -1,0 +1,109 @@
+"""The functions that ``import converter`` offers. Each does all that the command of its name does, and prints nothing.
+
+They may be called from threads and from services that live long: nothing is left open, and nothing of the process is
+changed but BLAS's number of threads while a file is written.
+"""
+
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converter import conversion
+from converter.checking import check_adapter
+from converter.conversion import Written
+from converter.derive.adapter import Adapter
+from converter.derive.base_model import BaseModel, read_base_model
+from converter.derive.locate import locate_adapter, locate_base, read_initial_adapter
+from converter.diagnostics import Deployment, Report
+from converter.planning.conversion_plan import ConversionPlan
+from converter.writing.gguf_file import Progress
+
+if TYPE_CHECKING:
+    from converter.training.report import TrainingReport
+    from converter.training.settings import TrainingSettings
+    from converter.training.watch import Watch
+
+AnyPath = str | PathLike[str]
+LORA = Deployment()
+
+
+def read_adapter(path: AnyPath, *, initial: AnyPath | None = None) -> Adapter:
+    """Read the PEFT adapter at ``path``, or the only one below it: headers and JSON, no numbers.
+
+    ``initial`` is the adapter as saved before training, where that changed the base (PiSSA, OLoRA, CorDA, LoRA-GA).
+    What is wrong with its files is kept for ``check`` to tell.
+
+    Raises ConverterError: status 3 where there is no adapter, 2 where there are several or a file can't be read.
+    """
+    adapter = locate_adapter(Path(path))
+    return replace(adapter, initial=read_initial_adapter(Path(initial))) if initial else adapter
+
+
+def read_base(source: AnyPath | Adapter) -> BaseModel:
+    """Read a base: a Hugging Face directory, a GGUF file, or the base that an adapter names, if it is on this machine.
+
+    Raises ConverterError, status 2, where it can't be read or isn't there.
+    """
+    return locate_base(source) if isinstance(source, Adapter) else read_base_model(Path(source))
+
+
+def check(
+    adapter: Adapter, base: BaseModel | None = None, deployment: Deployment = LORA, *, values: bool = True
+) -> Report:
+    """Judge an adapter for a deployment: ``report.passed``, ``report.findings``, and what could not be looked at.
+
+    ``values`` reads the numbers too, as a conversion always does. Raises ConverterError where a file can't be read.
+    """
+    return check_adapter(adapter, base, deployment, values=values)
+
+
+def plan(
+    adapter: Adapter, base: BaseModel, deployment: Deployment = LORA, *, scratch: AnyPath | None = None
+) -> ConversionPlan:
+    """Judge an adapter, numbers included, and decide every tensor of the output, before a byte is written.
+
+    Where PEFT has to compute something (extra ``train``), that lies below ``scratch``, by default the system's
+    temporary directory, until the plan is closed: use it in a ``with``.
+
+    Raises Refused where a rule forbids the deployment, ConverterError where it can't be done.
+    """
+    return conversion.plan(adapter, base, deployment, scratch=Path(scratch) if scratch else None)
+
+
+def write(planned: ConversionPlan, output: AnyPath, progress: Progress = lambda _: None) -> tuple[Written, ...]:
+    """Write a plan to ``output``, whole or not at all: a file, or a directory for an untied base and its LoRA.
+
+    ``progress`` is called with each count of bytes written. Raises Refused where the numbers break a rule on the way
+    (NM010, NM011), ConverterError where it can't be done.
+    """
+    return conversion.write(planned, Path(output), progress)
+
+
+def convert(
+    adapter: AnyPath | Adapter,
+    output: AnyPath,
+    *,
+    base: AnyPath | BaseModel | None = None,
+    deployment: Deployment = LORA,
+) -> tuple[Written, ...]:
+    """Read, judge, plan and write in one call; without ``base``, over the one that the adapter names.
+
+    Raises Refused where the adapter can't be deployed so, ConverterError where it can't be done.
+    """
+    given = adapter if isinstance(adapter, Adapter) else read_adapter(adapter)
+    over = base if isinstance(base, BaseModel) else read_base(base or given)
+    with plan(given, over, deployment, scratch=Path(output).parent) as planned:
+        return write(planned, output)
+
+
+def train(settings: "TrainingSettings", watch: "Watch | None" = None) -> "TrainingReport":
+    """Train an adapter and save it at ``settings.output``; needs the extra ``train``. ``watch`` looks on.
+
+    Raises Refused where the gate closes before the first step or after the last, ConverterError for all else that a
+    user can cause; nothing is at ``settings.output`` then.
+    """
+    from converter.training.run import train as run
+    from converter.training.watch import Unwatched
+
+    return run(settings, watch or Unwatched())

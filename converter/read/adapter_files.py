@@ -1,0 +1,118 @@
+"""The files of a PEFT adapter's directory: its config, its headers, its index, and what could not be read."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from converter.read.adapter_config import AdapterConfig, read_adapter_config
+from converter.read.checkpoint import (
+    CONFIG_NAME,
+    INDEX_NAME,
+    PICKLE_NAME,
+    SAFETENSORS_NAME,
+    is_lfs_pointer,
+    is_local_name,
+    read_index,
+)
+from converter.read.files import Unreadable, could_not_read
+from converter.read.limits import HEADER_NBYTES, TENSORS
+from converter.read.safetensors_header import SafetensorsHeader, read_safetensors_header
+
+# What kept a file, or a part of it, from being read. Rules of the families ST, CF and SC report each.
+FaultKind = Literal[
+    "config-missing", "config", "weights-missing", "weights", "lfs-pointer", "pickle", "index", "shard-name"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that could not be read: which file, and why."""
+
+    kind: FaultKind
+    path: Path
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFiles:
+    """What an adapter's files say. ``index`` is that of a sharded one: key to shard file name."""
+
+    config: AdapterConfig | None
+    headers: tuple[SafetensorsHeader, ...]
+    faults: tuple[Fault, ...]
+    index: Mapping[str, str] | None
+
+
+def read_adapter_files(directory: Path) -> AdapterFiles:
+    """Read the files in ``directory``. One that is missing or malformed becomes a Fault.
+
+    Raises ConverterError, status 2, where the system doesn't let us read a file.
+    """
+    with could_not_read(directory):
+        config, config_faults = _read_config(directory / CONFIG_NAME)
+        headers, weight_faults, index = _read_headers(directory)
+    return AdapterFiles(config, headers, (*config_faults, *weight_faults), index)
+
+
+def _read_config(path: Path) -> tuple[AdapterConfig | None, tuple[Fault, ...]]:
+    try:
+        return read_adapter_config(path), ()
+    except FileNotFoundError:
+        return None, (Fault("config-missing", path, "is missing"),)
+    except Unreadable as error:
+        return None, (Fault("config", path, str(error)),)
+
+
+def _read_headers(
+    directory: Path,
+) -> tuple[tuple[SafetensorsHeader, ...], tuple[Fault, ...], Mapping[str, str] | None]:
+    names, faults, index = _weight_names(directory)
+    headers: list[SafetensorsHeader] = []
+    for name in names:
+        read = _read_weights(directory / name)
+        if isinstance(read, Fault):
+            faults.append(read)
+        else:
+            headers.append(read)
+        if sum(header.data_offset for header in headers) > HEADER_NBYTES or _n_tensors(headers) > TENSORS:
+            what = f"at most {HEADER_NBYTES} bytes of headers and {TENSORS} tensors"
+            return (), (*faults, Fault("weights", directory / name, f"is too much beside the others ({what})")), index
+    return tuple(headers), tuple(faults), index
+
+
+def _n_tensors(headers: Iterable[SafetensorsHeader]) -> int:
+    return sum(len(header.entries) + len(header.malformed) for header in headers)
+
+
+def _weight_names(directory: Path) -> tuple[list[str], list[Fault], Mapping[str, str] | None]:
+    if (directory / SAFETENSORS_NAME).is_symlink() or (directory / SAFETENSORS_NAME).exists():
+        return [SAFETENSORS_NAME], [], None
+    if (directory / INDEX_NAME).exists():
+        return _shard_names(directory / INDEX_NAME)
+    if (directory / PICKLE_NAME).exists():
+        fault = Fault("pickle", directory / PICKLE_NAME, "is a pickle, which can run code when it is loaded")
+    else:
+        fault = Fault("weights-missing", directory / SAFETENSORS_NAME, "is missing")
+    return [], [fault], None
+
+
+def _shard_names(path: Path) -> tuple[list[str], list[Fault], Mapping[str, str] | None]:
+    try:
+        index = read_index(path)
+    except Unreadable as error:
+        return [], [Fault("index", path, str(error))], None
+    names = dict.fromkeys(index.values())
+    foreign = [Fault("shard-name", path, f"names the shard {name!r}") for name in names if not is_local_name(name)]
+    return [name for name in names if is_local_name(name)], foreign, index
+
+
+def _read_weights(path: Path) -> SafetensorsHeader | Fault:
+    try:
+        if is_lfs_pointer(path):
+            return Fault("lfs-pointer", path, "is a Git LFS pointer, not the weights")
+        return read_safetensors_header(path)
+    except Unreadable as error:
+        return Fault("weights", path, str(error))
+    except FileNotFoundError:
+        return Fault("weights-missing", path, "is a broken link" if path.is_symlink() else "is missing")

@@ -1,0 +1,97 @@
+"""The files of a base: a Hugging Face directory (config.json, with or without safetensors), or a GGUF, split or whole.
+
+Raises ConverterError, status 2, wherever they can't be read: a malformed base is no fault of the adapter's.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from converter.errors import ConverterError
+from converter.read.checkpoint import is_lfs_pointer, is_local_name, read_index
+from converter.read.files import could_not_read, is_file, read_whole
+from converter.read.gguf_header import GgufHeader, read_gguf_header
+from converter.read.limits import CONFIG_NBYTES
+from converter.read.safetensors_header import SafetensorsHeader, read_safetensors_header
+from converter.read.strict_json import json_object
+
+_SPLIT_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+
+@dataclass(frozen=True, slots=True)
+class HuggingfaceFiles:
+    """config.json, and the headers of the weights; there may be none."""
+
+    directory: Path
+    config: Mapping[str, object]
+    headers: tuple[SafetensorsHeader, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFiles:
+    """The headers of a GGUF's files, in order."""
+
+    path: Path
+    shards: tuple[GgufHeader, ...]
+
+
+def read_base_files(path: Path) -> HuggingfaceFiles | GgufFiles:
+    """Read what lies at ``path``, a directory or a GGUF file."""
+    with could_not_read(path):
+        if path.is_dir():
+            return HuggingfaceFiles(path, _config(path), tuple(map(_base_header, _safetensors_files(path))))
+        if path.exists():
+            return GgufFiles(path, _shards(path))
+    raise ConverterError(f"{path}: no such base; give a Hugging Face directory or a GGUF file with --base")
+
+
+# --- Hugging Face ---------------------------------------------------------------------------------------------------
+
+
+def _config(directory: Path) -> Mapping[str, object]:
+    path = directory / "config.json"
+    if not path.exists():
+        raise ConverterError(f"{directory}: no config.json; a base is a Hugging Face directory or a GGUF file")
+    with could_not_read(path):
+        return json_object(read_whole(path, CONFIG_NBYTES))
+
+
+def _safetensors_files(directory: Path) -> tuple[Path, ...]:
+    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    if single.exists():
+        return (single,)
+    if not index.exists():
+        return ()
+    with could_not_read(index):
+        names = sorted(set(read_index(index).values()))
+    for name in names:
+        if not is_local_name(name) or not is_file(directory / name):
+            raise ConverterError(f"{index}: names the shard {name!r}, which is not in {directory}; download it")
+    return tuple(directory / name for name in names)
+
+
+def _base_header(path: Path) -> SafetensorsHeader:
+    with could_not_read(path):
+        if is_lfs_pointer(path):
+            raise ConverterError(f"{path}: is a Git LFS pointer, not the weights; run `git lfs pull`")
+        return read_safetensors_header(path)
+
+
+# --- GGUF -----------------------------------------------------------------------------------------------------------
+
+
+def _shards(path: Path) -> tuple[GgufHeader, ...]:
+    first = read_gguf_header(path)
+    count = first.kv.get("split.count", 1)
+    if not isinstance(count, int) or count < 2:
+        return (first,)
+    match = _SPLIT_NAME.fullmatch(path.name)
+    if not match or int(match["count"]) != count:
+        raise ConverterError(f"{path}: is one of {count} split files, but isn't named NAME-00001-of-{count:05}.gguf")
+    paths = [path.with_name(f"{match['stem']}-{no:05}-of-{count:05}.gguf") for no in range(1, count + 1)]
+    for shard in paths:
+        if not is_file(shard):
+            raise ConverterError(f"{shard}: missing; {path.name} is one of {count} split files and needs them all")
+    return tuple(map(read_gguf_header, paths))

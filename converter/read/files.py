@@ -1,0 +1,111 @@
+"""Opens what people bring. Nothing else here does: regular files only, at most so many bytes, and one word for an end.
+
+An adapter or a base comes from somewhere: a name in it may be a FIFO, which never ends to wait for a writer, or a link
+to a device, which never ends. Links to regular files are fine: the hub's cache is made of them.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import ENXIO
+from io import BufferedReader
+from pathlib import Path
+from stat import S_ISBLK, S_ISCHR, S_ISDIR, S_ISFIFO, S_ISREG
+from typing import Final
+
+from converter.errors import ConverterError
+
+# O_NONBLOCK: a FIFO is opened without waiting, and then refused. Windows has neither it nor O_CLOEXEC, but O_BINARY.
+_FLAGS: Final = sum(getattr(os, name, 0) for name in ("O_RDONLY", "O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
+_KINDS: Final = (
+    (S_ISDIR, "a directory"),
+    (S_ISFIFO, "a named pipe"),
+    (S_ISCHR, "a device"),
+    (S_ISBLK, "a device"),
+)
+
+
+class Unreadable(Exception):
+    """A file is not what it should be, as far as reading tells; the message says why."""
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file. Raises Unreadable where it is something else, OSError where the system refuses."""
+    try:
+        descriptor = os.open(path, _FLAGS)
+    except ValueError as error:  # a NUL in its name
+        raise Unreadable(f"has an impossible name: {error}") from error
+    except OSError as error:
+        if error.errno == ENXIO:
+            raise Unreadable("is a socket, wanted a file") from error
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if not S_ISREG(mode):
+        os.close(descriptor)
+        raise Unreadable(f"is {next((kind for is_kind, kind in _KINDS if is_kind(mode)), 'no file')}, wanted a file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_whole(path: Path, limit: int) -> bytes:
+    """A file's bytes, of which there may be ``limit``. Raises Unreadable, OSError."""
+    with open_regular(path) as file:
+        nbytes = os.fstat(file.fileno()).st_size
+        data = file.read(limit + 1) if nbytes <= limit else b""
+    if max(nbytes, len(data)) > limit:
+        raise Unreadable(f"has {max(nbytes, len(data))} bytes (at most {limit})")
+    return data
+
+
+def read_bytes(path: Path, offset: int, nbytes: int) -> bytes:
+    """``nbytes`` bytes at ``offset``. Raises ConverterError, status 2, where the file hasn't got them any more."""
+    with _opened_at(path, offset, nbytes) as file:
+        data = file.read(nbytes)
+    _require(path, nbytes, len(data))
+    return data
+
+
+def read_into(path: Path, offset: int, buffer: memoryview) -> None:
+    """Fill ``buffer`` with the bytes at ``offset``. Raises as ``read_bytes`` does."""
+    with _opened_at(path, offset, buffer.nbytes) as file:
+        n_read = file.readinto(buffer)
+    _require(path, buffer.nbytes, n_read)
+
+
+@contextmanager
+def _opened_at(path: Path, offset: int, nbytes: int) -> Iterator[BufferedReader]:
+    with could_not_read(path), open_regular(path) as file:
+        _require(path, offset + nbytes, os.fstat(file.fileno()).st_size)  # before there is memory for all of them
+        file.seek(offset)
+        yield file
+
+
+def _require(path: Path, wanted: int, found: int) -> None:
+    if found < wanted:
+        raise ConverterError(f"{path}: ended while it was read; it is truncated or changing")
+
+
+@contextmanager
+def could_not_read(path: Path) -> Iterator[None]:
+    """Make of what keeps ``path`` from being read a ConverterError, status 2."""
+    try:
+        yield
+    except Unreadable as error:
+        raise ConverterError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ConverterError(f"{error.filename or path}: can't be read: {error.strerror or error}") from error
+
+
+def nbytes_of(path: Path) -> int:
+    """A file's size. Raises ConverterError where it is gone."""
+    with could_not_read(path):
+        return path.stat().st_size
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file, as far as we may look; a name that can't be one is none."""
+    return os.path.isfile(path)  # noqa: PTH113  Path.is_file raises where a name is too long, or may not be looked at
+
+
+def exists(path: Path) -> bool:
+    """Whether there is anything of this name, as far as we may look."""
+    return os.path.exists(path)  # noqa: PTH110  as above

@@ -1,0 +1,27 @@
+"""How much of each file is read at most, and how many of each thing it may hold. docs/limits.md gives the reasons.
+
+Together they keep the judgement of any adapter below about 2 s and 200 MB, whatever was made to waste both.
+"""
+
+from typing import Final
+
+# Bytes of a file, or of its header.
+CONFIG_NBYTES: Final = 2_000_000  # adapter_config.json, and a base's config.json
+HEADER_NBYTES: Final = 25_000_000  # of all safetensors files of an adapter together; of each file of a base
+INDEX_NBYTES: Final = 25_000_000
+TOKENIZER_NBYTES: Final = 50_000_000  # each file of a tokenizer
+RECORD_NBYTES: Final = 10_000  # base_fingerprint.json
+GGUF_HEADER_NBYTES: Final = 200_000_000
+
+# What stands in them.
+JSON_VALUES: Final = 1_000_000
+MERGE_VALUES: Final = 10_000_000  # of a tokenizer's merges, which are read for a GGUF only
+TOKENS: Final = 1_000_000
+TENSORS: Final = 100_000  # of an adapter; of each file of a base
+SHARDS: Final = 1_000
+DIMENSIONS: Final = 8  # of a tensor
+KEY_LENGTH: Final = 300  # of a tensor's key: no longer one is a module's
+LAYERS: Final = 1_000
+METADATA_ENTRIES: Final = 20_000  # of a GGUF
+METADATA_STRINGS: Final = 5_000_000  # in the arrays of a GGUF
+PATTERN_LENGTH: Final = 1_000

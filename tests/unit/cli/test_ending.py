@@ -1,0 +1,129 @@
+"""How the commands end, whatever happens: one line, and never a status that means something else."""
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from converter.cli import check, to_gguf, train, verify
+from converter.derive.locate import hub_cache
+from fixtures.adapters import tiny_adapter
+from fixtures.tiny import TinyModel
+
+BASE = TinyModel("llama")
+# Each command, its arguments, and a name in its module that is called early.
+COMMANDS: dict[str, tuple[Any, list[str], str]] = {
+    "adapter-check": (check, ["a"], "Deployment"),
+    "adapter-to-gguf": (to_gguf, ["a"], "locate_adapter"),
+    "adapter-verify": (verify, ["a", "--base", "b"], "_adapter"),
+    "adapter-train": (train, ["--base", "b", "--data", "d", "--output", "o"], "TrainingSettings"),
+}
+
+
+def fails(name: str, error: BaseException | type[BaseException], monkeypatch: pytest.MonkeyPatch) -> Result:
+    """A command in which something early raises this."""
+
+    def raises(*_: object, **__: object) -> None:
+        raise error
+
+    module, arguments, early = COMMANDS[name]
+    monkeypatch.setattr(module, early, raises)
+    return CliRunner().invoke(module.main, arguments)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_nobody_foresaw_is_no_judgement(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = fails(name, ZeroDivisionError("at\nsea"), monkeypatch)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{name}: ZeroDivisionError: at sea: an error of ours; please report it with what")
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_error_of_ours_is_shown_whole_where_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADAPTER_TO_GGUF_TRACEBACK", "1")
+    result = fails("adapter-check", ZeroDivisionError("at sea"), monkeypatch)
+    assert result.exit_code == 2
+    assert "Traceback (most recent call last)" in result.stderr
+    assert result.stderr.endswith("please report it\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_ctrl_c_has_its_own_status(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = fails(name, KeyboardInterrupt, monkeypatch)
+    assert (result.exit_code, result.stderr.lstrip()) == (130, f"{name}: interrupted\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_the_system_refuses_is_one_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = fails(name, OSError(36, "File name too long", "x" * 5000), monkeypatch)
+    assert result.exit_code == 2
+    assert result.stderr == f"{name}: {'x' * 200}...: File name too long\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_usage_error_is_status_2(name: str) -> None:
+    result = CliRunner().invoke(COMMANDS[name][0].main, ["--no-such-option"])
+    assert result.exit_code == 2
+    assert "No such option" in result.stderr
+
+
+def test_a_full_disk_behind_stdout_is_told() -> None:
+    adapter = tiny_adapter("plain", BASE)
+    for arguments in ([adapter], [adapter, "--format", "json"], ["--help"], ["--explain", "HD001"], ["--version"]):
+        command = [sys.executable, "-m", "converter.cli.check", *map(str, arguments)]
+        with Path("/dev/full").open("w") as full:
+            ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert (ran.returncode, ran.stderr) == (2, "adapter-check: can't be printed or read: No space left on device\n")
+
+
+def test_a_full_disk_behind_stderr_leaves_the_status() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "converter.cli.check", "/nowhere"]
+        assert subprocess.run(command, stdout=full, stderr=full, check=False).returncode == 2
+
+
+# --- Names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["base_model_name_or_path", "revision"])
+@pytest.mark.parametrize("value", ["a" * 5000, "a/" * 2500 + "a", "o/" + "a" * 300, "a\0b", "\ud800"])
+def test_a_name_that_no_file_can_have_is_of_no_file(field: str, value: str, tmp_path: Path) -> None:
+    shutil.copytree(tiny_adapter("plain", BASE), tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": "org/name", field: value}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    judged = CliRunner().invoke(check.main, [str(tmp_path / "adapter")])
+    assert (judged.exit_code, judged.stderr) == (0, "")
+    refused = CliRunner().invoke(to_gguf.main, [str(tmp_path / "adapter"), "-o", str(tmp_path / "x.gguf")])
+    assert refused.exit_code == 2
+    assert "is not on this machine; give it with --base" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("options", [["-o", "NAME"], ["--base", "NAME"], ["--initial-adapter", "NAME"]])
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 5000])
+def test_an_option_that_no_file_can_have_as_its_name_is_refused(options: list[str], name: str, tmp_path: Path) -> None:
+    given = [option.replace("NAME", str(tmp_path / name)) for option in options]
+    base = [] if "--base" in options else ["--base", str(BASE.gguf)]
+    result = CliRunner().invoke(to_gguf.main, [str(tiny_adapter("plain", BASE)), *base, *given])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("adapter-to-gguf: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_without_a_home_there_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: int) -> pwd.struct_passwd:
+        raise KeyError
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert hub_cache({}) == Path("~/.cache/huggingface/hub")
+    assert hub_cache({"HF_HOME": "~/x"}) == Path("~/x/hub")
+    assert not os.path.lexists(hub_cache({}))

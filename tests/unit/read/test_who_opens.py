@@ -1,0 +1,61 @@
+"""What people bring is opened in one place: any other call would wait on a pipe, or read a device without end."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import converter
+
+PACKAGE = Path(converter.__file__).parent
+LAYERS = (
+    "read",
+    "derive",
+    "rules",
+    "values",
+    "planning",
+    "evaluation",
+    "writing",
+    "conversion",
+    "sources.py",
+    "checking.py",
+    "digests.py",
+    "fingerprint.py",
+)
+MAY = {
+    "read/files.py",  # the one place
+    "writing/whole_file.py",  # opens what it writes
+}
+CALLS = {"open", "read_text", "read_bytes", "fromfile", "memmap", "is_file"}
+
+
+def sources() -> Iterator[Path]:
+    for layer in LAYERS:
+        yield from sorted((PACKAGE / layer).rglob("*.py")) or [PACKAGE / layer]
+
+
+def opening_calls(source: str) -> list[str]:
+    """Calls that open a file by a path, other than one of our own package's data."""
+    calls = (node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return [
+        ast.unparse(call)
+        for call in calls
+        if (isinstance(call, ast.Attribute) and call.attr in CALLS)
+        or (isinstance(call, ast.Name) and call.id == "open")
+        if not ast.unparse(call).startswith("Path(__file__)")
+    ]
+
+
+def test_an_opening_call_is_seen() -> None:
+    assert opening_calls("open(p)\npath.open('rb')\n(a / b).read_bytes()\nnp.fromfile(p)\np.is_file()") == [
+        "open", "path.open", "(a / b).read_bytes", "np.fromfile", "p.is_file",
+    ]  # fmt: skip
+    assert opening_calls("read_bytes(p, 0, 1)\nPath(__file__).with_name('x').read_text()\nis_file(p)") == []
+
+
+def test_what_people_bring_is_opened_in_one_place() -> None:
+    found = {
+        path.relative_to(PACKAGE).as_posix(): opening_calls(path.read_text(encoding="utf-8")) for path in sources()
+    }
+    assert len(found) > 100
+    assert {name: calls for name, calls in found.items() if calls and name not in MAY} == {}
+    assert found["read/files.py"]
