@@ -43,7 +43,7 @@ class Weights:
         return np.fromfile(self.path, np.uint8, n, offset=offset)
 
     def values(self, rows: slice) -> np.ndarray:
-        """Some rows in float64."""
+        """Some rows in float64: (n_rows, n_columns), of a vector (n_rows,)."""
         return self.float32(rows).astype(np.float64)
 
     def float32(self, rows: slice) -> np.ndarray:

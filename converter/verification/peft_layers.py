@@ -76,7 +76,7 @@ def factors(layer: Any) -> Factors:
 
 
 def delta(layer: Any, rows: Rows, values: Factors | None = None) -> np.ndarray:
-    """Rows of the delta from PEFT's own get_delta_weight in float64, with other values of A and B if given."""
+    """Rows of the delta from PEFT's own get_delta_weight, float64 (n_rows, n_in), with other A and B if given."""
     own = factors(layer)
     a, b = values or own
     kind = type(layer)

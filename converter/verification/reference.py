@@ -124,7 +124,10 @@ class Reference:
         return tuple(reversed(values.shape) if is_turned else values.shape)
 
     def weight(self, name: str, rows: Rows) -> np.ndarray:
-        """Rows of a parameter as PEFT serves it, in float64; those of all experts one below the other."""
+        """Rows of a parameter as PEFT serves it, in float64: (n_rows, n_in), of a vector (n_rows,).
+
+        Rows of all experts are one below the other.
+        """
         layer, parameter = self._layer(name), self._places[name].parameter
         if self._is_pair(name):
             whole: np.ndarray = self._before_delta(name, rows) + self.delta(name.removesuffix(".weight"), rows)
@@ -138,12 +141,12 @@ class Reference:
         return to_numpy(as_matrix(module, module.get_parameter(parameter))[rows])
 
     def base_weight(self, name: str, rows: Rows) -> np.ndarray:
-        """Rows of the same parameter as the base has it, in float64."""
+        """Rows of the same parameter as the base has it, in float64: (n_rows, n_in), of a vector (n_rows,)."""
         with self._base_weights():
             return to_numpy(self._matrix(name, self._own(name, own_module))[rows])
 
     def delta(self, module: str, rows: Rows) -> np.ndarray:
-        """Rows of what PEFT adds to the weight of one of ``pairs``."""
+        """Rows of what PEFT adds to the weight of one of ``pairs``, in float64 (n_rows, n_in)."""
         layer, path = self._layer(f"{module}.weight"), self._places[f"{module}.weight"].path
         if isinstance(layer, ParamWrapper):
             whole = self._once((module, "delta"), lambda: delta(layer, slice(None)))
