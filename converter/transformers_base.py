@@ -7,10 +7,11 @@ A base's own Python (auto_map, custom_generate) is never run, whatever answers o
 trust_remote_code is False.
 """
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from threading import RLock
 from typing import Any, Final
@@ -106,7 +107,9 @@ def _require(path: Path) -> None:
 def _from_pretrained(path: Path, kind: Any, arguments: Mapping[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
     # Experts by plain products: the grouped one of torch knows no float64, in which layers are compared.
     settings: dict[str, Any] = {"experts_implementation": "eager"}
-    with quiet():
+    # The bar of transformers' GGUF reader has no switch. Proofs, which may run beside other threads, go without it.
+    bar = redirect_stderr(io.StringIO()) if "gguf_file" in arguments else nullcontext()
+    with quiet(), bar:
         try:
             loaded: Any = kind.from_pretrained(
                 **arguments,
