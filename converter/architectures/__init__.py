@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -128,11 +128,14 @@ class Architecture:
 _NUMBER: Final = re.compile(r"(?<=\.)(?:0|[1-9][0-9]{0,8})(?=\.)")  # no layer has a longer one
 
 
+# A module is asked for by a dozen rules: these three are most of what looking it up costs.
+@lru_cache(maxsize=1 << 14)
 def numbers_in(name: str) -> tuple[int, ...]:
     """The numbers in a dotted path: the layer, then the expert."""
     return tuple(int(number) for number in _NUMBER.findall(name))
 
 
+@lru_cache(maxsize=1 << 14)
 def _pattern(name: str) -> str:
     """The name with its numbers as placeholders; empty for a name that holds a placeholder itself."""
     if "{" in name:
@@ -142,6 +145,7 @@ def _pattern(name: str) -> str:
     return name
 
 
+@lru_cache(maxsize=1 << 14)
 def _numbered(target: Target, numbers: tuple[int, ...]) -> Target:
     """The target of one layer, and of one expert."""
     if not numbers:

@@ -49,6 +49,8 @@ def one_clear_line(command: str) -> Iterator[None]:
         _end(f"{command}: interrupted", INTERRUPTED)
     except OSError as error:
         _end(f"{command}: {_of_system(error)}", COULD_NOT)
+    except MemoryError:
+        _end(f"{command}: there is not enough memory for this", COULD_NOT)
     except Exception as error:  # noqa: BLE001  the outermost place: what nobody foresaw ends here
         if os.environ.get(_TRACEBACK):
             traceback.print_exc()

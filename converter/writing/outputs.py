@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 from converter.errors import ConverterError
+from converter.read.files import could_not_read, is_file, open_regular
 
 _MAGIC: Final = b"GGUF"
 _BLOCK_NBYTES: Final = 1 << 20
@@ -13,7 +14,7 @@ _BLOCK_NBYTES: Final = 1 << 20
 def refuse_special(path: Path) -> None:
     """Raise ConverterError where ``path`` is there and is no plain file: its node would be replaced."""
     try:
-        is_special = _is_system_link(path) or (path.exists() and not path.is_file())
+        is_special = _is_system_link(path) or (path.exists() and not is_file(path))
     except OSError as error:
         raise ConverterError(f"{_start(path)}: can't be written: {error.strerror or error}") from error
     if is_special:
@@ -35,11 +36,8 @@ def refuse_to_lose(path: Path) -> None:
     refuse_special(path)
     if not path.exists():
         return
-    try:
-        with path.open("rb") as file:
-            begin = file.read(len(_MAGIC))
-    except OSError as error:
-        raise ConverterError(f"{path}: is there already, and can't be read: {error.strerror or error}") from error
+    with could_not_read(path), open_regular(path) as file:
+        begin = file.read(len(_MAGIC))
     if begin not in (b"", _MAGIC):
         raise ConverterError(f"{path}: is there already, and is no GGUF; give another name with -o, or delete it first")
 
@@ -47,11 +45,12 @@ def refuse_to_lose(path: Path) -> None:
 def refuse_other_text(path: Path, text: str) -> None:
     """Raise ConverterError where a file is there that says anything else: somebody may have written it by hand."""
     refuse_special(path)
-    try:
-        found = path.read_bytes() if path.exists() else text.encode()
-    except OSError as error:
-        raise ConverterError(f"{path}: can't be read: {error.strerror or error}") from error
-    if found != text.encode():
+    wanted = text.encode()
+    if not path.exists():
+        return
+    with could_not_read(path), open_regular(path) as file:
+        found = file.read(len(wanted) + 1)
+    if found != wanted:
         raise ConverterError(f"{path}: is there already, and says something else; move it away first")
 
 
@@ -64,7 +63,7 @@ class Sink(Protocol):
 
 def refuse_different(path: Path, write: Callable[[Sink], object]) -> None:
     """Raise ConverterError unless a file holds, byte for byte, what ``write`` writes. Nothing is written."""
-    with path.open("rb") as file:
+    with could_not_read(path), open_regular(path) as file:
         comparison = _Comparison(path, file)
         write(comparison)
         if file.read(1):

@@ -102,7 +102,6 @@ def test_a_gguf_is_looked_at_too(architecture: str, key: str, value: float, spec
         (["<a>", f"[PAD{VOCAB + 9}]"], True, True),
         (["<a>", "a\0b"], True, False),  # read as "a"
         (["a\0b", "a\0c"], True, False),
-        (["<a>", "\ud800"], True, False),
         (["x y", "x▁y"], False, False),  # one, once spaces are spelt
         (["x y", "x▁y"], True, True),
         (["<a>", ""], True, True),  # llama.cpp names an empty token by its number

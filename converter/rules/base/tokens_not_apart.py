@@ -3,11 +3,11 @@
 Why it matters: llama.cpp reads a token's text up to its first NUL, and ends with a failed assertion where two ids have
 one text. Spaces count as the served model spells them, and rows without a token are tokens too: [PAD32001] and so on.
 
-What to do: give the new tokens texts of their own, none of the base's, none that looks like padding, none with a NUL
-or half a surrogate pair in it; save the tokenizer again beside the adapter.
+What to do: give the new tokens texts of their own, none of the base's, none that looks like padding, none with a NUL in
+it; save the tokenizer again beside the adapter.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
@@ -22,21 +22,31 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     if vocabulary is None or vocabulary.unclear:
         return
     changed = {change.id: change.text for change in vocabulary.changes if change.text != change.before}
-    own = _own_texts(base, vocabulary.n_rows) if changed or base.is_convertible_checkpoint else {}
-    ours = own | changed if base.is_convertible_checkpoint else changed
-    blocks = WHOLE_BASE if base.is_convertible_checkpoint else MODEL
-    yield from (Problem("tokenizer", message, blocks) for message in _faults(ours, _padded(own, vocabulary) | ours))
+    if not changed and not base.is_convertible_checkpoint:
+        return
+    texts = _served(base, vocabulary, changed)
+    ours, blocks = (range(len(texts)), WHOLE_BASE) if base.is_convertible_checkpoint else (changed, MODEL)
+    yield from (Problem("tokenizer", message, blocks) for message in _faults(ours, texts))
 
 
-def _faults(ours: Mapping[int, str], every: Mapping[int, str]) -> Iterator[str]:
-    """What is wrong with the texts that we write, beside every text of the served model."""
-    ids = {_as_read(i, text): i for i, text in every.items()} if ours else {}
-    for i, text in ours.items():
-        other = ids[_as_read(i, text)]
-        if "\0" in text or not _is_text(text):
+def _faults(ours: Iterable[int], texts: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the texts of the ids that we write, beside all of the served model."""
+    if _are_apart(texts):
+        return
+    ids: dict[str, list[int]] = {}
+    for i, text in enumerate(texts):
+        ids.setdefault(_as_read(i, text), []).append(i)
+    for i in ours:
+        text, same = texts[i], ids[_as_read(i, texts[i])]
+        if "\0" in text:
             yield f"gives the id {i} the text {text!r}, which a GGUF can't hold whole"
-        elif other != i:
-            yield f"gives the text {text!r} to the ids {i} and {other}"
+        elif len(same) > 1:
+            yield f"gives the text {text!r} to the ids {' and '.join(map(str, same[:3]))}"
+
+
+def _are_apart(texts: Sequence[str]) -> bool:
+    """Whether nothing can be wrong; of a quarter of a million tokens this is told in a tenth of the time."""
+    return len(set(texts)) == len(texts) and all(texts) and not any("\0" in text for text in texts)
 
 
 def _as_read(i: int, text: str) -> str:
@@ -44,26 +54,17 @@ def _as_read(i: int, text: str) -> str:
     return text.partition("\0")[0] or f"[EMPTY_{i}]"
 
 
-def _own_texts(base: BaseModel, n_rows: int) -> dict[int, str]:
-    """The base's texts; added ones of a Hugging Face tokenizer with spaces as llama.cpp looks for them."""
-    texts = dict(enumerate(base_tokens(base).texts[:n_rows]))
+def _served(base: BaseModel, vocabulary: Vocabulary, changed: Mapping[int, str]) -> list[str]:
+    """The text of each row; added ones of a Hugging Face tokenizer with spaces as llama.cpp looks for them."""
+    texts = list(base_tokens(base).texts[: vocabulary.n_rows])
     tokenizer = read_tokenizer(base.path) if base.format == "huggingface" else None
-    for token in tokenizer.added if tokenizer and texts else ():
-        if token.id < n_rows and not token.special:
+    for token in tokenizer.added if tokenizer else ():
+        if token.id < len(texts) and not token.special:
             texts[token.id] = token.text.replace("▁", " ")
+    texts += (f"[PAD{i}]" for i in range(len(texts), vocabulary.n_rows))
+    for i, text in changed.items():
+        texts[i] = text
     return texts
-
-
-def _padded(texts: Mapping[int, str], vocabulary: Vocabulary) -> dict[int, str]:
-    return {i: f"[PAD{i}]" for i in range(len(texts), vocabulary.n_rows)} | dict(texts)
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode(errors="surrogateescape")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 RULE = Rule("BM027", "tokens-not-apart", Severity.ERROR, BaseCheck(check))

@@ -67,6 +67,11 @@ def test_what_the_system_refuses_is_one_line(name: str, monkeypatch: pytest.Monk
     assert result.stderr == f"{name}: {'x' * 200}...: File name too long\n"
 
 
+def test_no_memory_is_no_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = fails("adapter-check", MemoryError, monkeypatch)
+    assert (result.exit_code, result.stderr) == (2, "adapter-check: there is not enough memory for this\n")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_usage_error_is_status_2(name: str) -> None:
     result = CliRunner().invoke(COMMANDS[name][0].main, ["--no-such-option"])

@@ -26,7 +26,7 @@ EVIL = {
     "a carriage return": "x\r::error::pwned",
     "the older command": "x ##[error]pwned",
     "Azure's": "x ##vso[task.setvariable variable=x]pwned",
-    "words that wrap": "word " * 30 + "::error title=x::pwned " + "word " * 30,
+    "words that wrap": "::error::pwned " * 40,
     "an escape": "x\x1b[2J\x1b]0;pwned\x07",
     "a C1 escape": "x\x9b2J",
     "right to left": "x\u202eevil\u2066",

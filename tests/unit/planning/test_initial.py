@@ -12,7 +12,7 @@ from converter.derive.adapter import read_adapter
 from converter.derive.base_model import read_base_model
 from converter.derive.locate import read_initial_adapter
 from converter.diagnostics import Deployment
-from tests.rules.specimens import N_LAYER, PREFIX, SHAPES, Specimen, lora
+from tests.rules.specimens import HEAD, HIDDEN, N_LAYER, PREFIX, SHAPES, VOCAB, Specimen, lora, tensor, write_gguf
 from tests.unit.conversion import LORA, MODEL, values_of, write_base
 
 DOWN, V = "mlp.down_proj", "self_attn.v_proj"
@@ -60,9 +60,9 @@ def test_what_training_began_with_is_subtracted(case: str, deployment: Deploymen
     adapter = replace(read_adapter(it.directory), initial=read_initial_adapter(began.directory))
     base, output = read_base_model(path), tmp_path / "out.gguf"
     write(plan(adapter, base, deployment), output)
-    for name, tensor in TENSORS.items():
+    for name, stored in TENSORS.items():
         wanted = delta(it, name, scales[name]) - delta(began, name, scales[name])
-        found = of_lora(output, tensor) if deployment == LORA else values_of(output, tensor) - values_of(path, tensor)
+        found = of_lora(output, stored) if deployment == LORA else values_of(output, stored) - values_of(path, stored)
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -71,3 +71,25 @@ def of_lora(path: Path, tensor: str) -> np.ndarray:
     a, b = values_of(path, f"{tensor}.lora_a"), values_of(path, f"{tensor}.lora_b")
     product: np.ndarray = GGUFReader(path).fields["adapter.lora.alpha"].contents() / len(a) * b @ a
     return product
+
+
+def test_a_saved_base_layer_is_what_was_left_of_the_base(tmp_path: Path) -> None:
+    """Nothing is taken from it a second time."""
+    path = write_gguf(tmp_path / "base.gguf", tied=False)
+    head = {"target_modules": ["lm_head"], "init_lora_weights": "lora_ga"}
+    made = []
+    for seed, name in enumerate(("adapter", "began")):
+        it = Specimen(tmp_path / name, path)
+        it.config |= head
+        it.tensors = lora(HEAD, VOCAB, HIDDEN)
+        it.tensors[f"{HEAD}.lora_A.weight"] = tensor(4, HIDDEN, seed=seed + 5)
+        it.tensors[f"{HEAD}.base_layer.weight"] = tensor(VOCAB, HIDDEN, seed=3)
+        it.write()
+        made.append(it)
+    adapter = replace(read_adapter(made[0].directory), initial=read_initial_adapter(made[1].directory))
+    write(plan(adapter, read_base_model(path), MODEL), tmp_path / "out.gguf")
+    a, b, own = (
+        np.frombuffer(made[0].tensors[f"{HEAD}.{part}.weight"][2], "<f4").reshape(shape).astype(float)
+        for part, shape in (("lora_A", (4, HIDDEN)), ("lora_B", (VOCAB, 4)), ("base_layer", (VOCAB, HIDDEN)))
+    )
+    np.testing.assert_allclose(values_of(tmp_path / "out.gguf", "output.weight"), own + 8.0 * b @ a, rtol=1e-6)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fixtures.generated import Tensor
+from fixtures.tiny import TinyModel
 from tests.rules.specimens import (
     EMBEDDING,
     HEAD_DIM,
@@ -123,6 +124,21 @@ def test_a_saved_linear_replaces_in_ggufs_order(specimen: Specimen, tmp_path: Pa
     assert np.array_equal(
         values_of(tmp_path / "model.gguf", "blk.1.attn_q.weight"), numbers(saved[f"{Q}.weight"])[PAIRS]
     )
+
+
+def test_a_saved_conv1d_is_turned_round(tmp_path: Path) -> None:
+    """GPT-2 keeps its linears as (in, out); its biases go with the whole module."""
+    specimen = Specimen(tmp_path / "adapter", TinyModel("gpt2").gguf)
+    modules = [f"{PREFIX}.transformer.h.{i}.mlp.c_fc" for i in range(3)]
+    specimen.config |= {"modules_to_save": ["c_fc"], "target_modules": ["c_attn"], "fan_in_fan_out": True}
+    specimen.tensors = {f"{module}.weight": tensor(64, 160, seed=i) for i, module in enumerate(modules)}
+    specimen.tensors |= {f"{module}.bias": tensor(160, seed=i) for i, module in enumerate(modules)}
+    for i in range(3):
+        specimen.tensors |= lora(f"{PREFIX}.transformer.h.{i}.attn.c_attn", 192, 64)
+    convert(specimen, tmp_path / "model.gguf", MODEL)
+    for parameter in ("weight", "bias"):
+        wanted = numbers(specimen.tensors[f"{modules[1]}.{parameter}"]).T
+        assert np.array_equal(values_of(tmp_path / "model.gguf", f"blk.1.ffn_up.{parameter}"), wanted)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma"])
