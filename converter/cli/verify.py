@@ -14,10 +14,8 @@ from converter import __version__
 from converter.cli.ending import Command
 from converter.cli.extras import need_extra
 from converter.cli.options import INITIAL_ADAPTER
-from converter.derive.adapter import Adapter, read_adapter
-from converter.derive.locate import read_initial_adapter
-from converter.errors import JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
-from converter.read.checkpoint import find_adapters
+from converter.derive.locate import locate_adapter, read_initial_adapter
+from converter.errors import JUDGED_BAD, ConverterError
 
 if TYPE_CHECKING:
     from converter.verification.prompts import Prompts
@@ -63,7 +61,7 @@ def main(
 ) -> None:
     if prompts and tokens:
         raise ConverterError("give --prompts or --tokens, not both")
-    found = _adapter(adapter)
+    found = locate_adapter(adapter)
     if initial_adapter:
         found = replace(found, initial=read_initial_adapter(initial_adapter))
     need_extra("verify", *_EXTRA)
@@ -77,15 +75,6 @@ def main(
     _print(verification, style)
     if not verification.passed:
         sys.exit(JUDGED_BAD)
-
-
-def _adapter(path: Path) -> Adapter:
-    found = find_adapters(path)
-    if not found:
-        raise ConverterError(f"{path}: no adapter there (no adapter_config.json)", status=NOTHING_LOOKED_AT)
-    if len(found) > 1:
-        raise ConverterError(f"{path}: holds {len(found)} adapters; give one of them, such as {found[0]}")
-    return read_adapter(found[0])
 
 
 def _deployed(model: Path | None, lora: Path | None, base_gguf: Path | None) -> "Deployed":

@@ -27,7 +27,7 @@ class DeployedModel:
     """One merged GGUF; ``base`` is the GGUF it was made from, where it is at hand."""
 
     model: Path
-    base: Path | None
+    base: Path | None = None
 
     @property
     def file(self) -> Path:
