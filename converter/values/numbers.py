@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import lru_cache
 from math import isfinite, nan, sqrt
+from time import time_ns
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from converter.read.stored import StoredTensor
 from converter.values.rows import FLOAT_DTYPES, n_columns, n_rows, read_columns, read_rows
 
 _BLOCK: Final = 1 << 20  # elements
+_SETTLED_NS: Final = 3 * 10**9  # within a tick of a file system's clock (FAT: 2 s) a change may go unseen
 
 # How far a type's values are from those they were rounded from: ||x - q(x)|| / ||x||, twice the figure measured on
 # normally distributed weights (gguf 0.19, libgguf 0.2.2), because real weights have heavier tails.
@@ -70,12 +72,19 @@ def holds_in_float16(tensor: StoredTensor) -> bool:
 
 def norm(tensor: StoredTensor) -> float:
     """The root of the sum of a tensor's squares; NaN where one of its numbers is not finite, or not there."""
-    return _norm(tensor, status_of(tensor.path).st_mtime_ns) if is_readable(tensor) else nan
+    if not is_readable(tensor):
+        return nan
+    modified_ns = status_of(tensor.path).st_mtime_ns
+    return _kept_norm(tensor, modified_ns) if time_ns() - modified_ns > _SETTLED_NS else _norm(tensor)
 
 
 # Four rules ask, and reading is what it costs. A file that has changed is read again.
 @lru_cache(maxsize=1 << 14)
-def _norm(tensor: StoredTensor, _modified_ns: int) -> float:
+def _kept_norm(tensor: StoredTensor, _modified_ns: int) -> float:
+    return _norm(tensor)
+
+
+def _norm(tensor: StoredTensor) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         squares = sum(_squared(block.astype(np.float32, copy=False)) for block in _blocks(tensor))
         if isfinite(squares):
