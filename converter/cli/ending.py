@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -53,6 +52,8 @@ def one_clear_line(command: str) -> Iterator[None]:
         _end(f"{command}: there is not enough memory for this", COULD_NOT)
     except Exception as error:  # noqa: BLE001  the outermost place: what nobody foresaw ends here
         if os.environ.get(_TRACEBACK):
+            import traceback
+
             traceback.print_exc()
         what = f"{type(error).__name__}: {_start(error)}: an error of ours; please report it"
         hint = "" if os.environ.get(_TRACEBACK) else f" with what {_TRACEBACK}=1 shows"

@@ -16,10 +16,10 @@ from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.read.checkpoint import find_adapters, is_adapter
 from converter.read.files import could_not_read, is_file, read_whole
 
-_REPOSITORY: Final = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_REVISION: Final = re.compile(r"[\w.-]+(/[\w.-]+)*")
+_REPOSITORY: Final = r"[\w.-]+(/[\w.-]+)?"
+_REVISION: Final = r"[\w.-]+(/[\w.-]+)*"
 _MAX_REFERENCE_NBYTES: Final = 1000  # a commit and a newline
-_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+_COMMIT: Final = r"[0-9a-f]{40}"
 
 
 def locate_adapter(path: Path) -> Adapter:
@@ -43,7 +43,7 @@ def read_initial_adapter(directory: Path) -> Adapter:
     initial = read_adapter(directory)
     if initial.config is None:
         return initial
-    plain = replace(initial.config, raw={**initial.config.raw, "init_lora_weights": True})
+    plain = initial.config._replace(raw={**initial.config.raw, "init_lora_weights": True})
     return replace(initial, config=plain)
 
 
@@ -78,19 +78,19 @@ def named_base(adapter: Adapter) -> Path | None:
 
 def _candidates(name: str, revision: str | None, environment: Mapping[str, str]) -> Iterator[Path]:
     yield Path(name)
-    if _REPOSITORY.fullmatch(name) and ".." not in name:
+    if re.fullmatch(_REPOSITORY, name) and ".." not in name:
         yield from _snapshots(hub_cache(environment) / f"models--{name.replace('/', '--')}", revision or "main")
 
 
 def _snapshots(repository: Path, revision: str) -> Iterator[Path]:
     """The snapshot of a revision: a commit by itself, or a branch or tag by what the cache's refs say of it."""
-    if _COMMIT.fullmatch(revision):
+    if re.fullmatch(_COMMIT, revision):
         yield repository / "snapshots" / revision
-    elif _REVISION.fullmatch(revision) and ".." not in revision:
+    elif re.fullmatch(_REVISION, revision) and ".." not in revision:
         reference = repository / "refs" / revision
         with could_not_read(reference):
             commit = read_whole(reference, _MAX_REFERENCE_NBYTES) if is_file(reference) else b""
-        if _COMMIT.fullmatch(text := commit.decode("ascii", "replace").strip()):
+        if re.fullmatch(_COMMIT, text := commit.decode("ascii", "replace").strip()):
             yield repository / "snapshots" / text
 
 

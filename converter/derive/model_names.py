@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Final
 
 # A repository's, org/name.
-HUB_NAME: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_SIZE: Final = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([mb])(?![\w.])", re.IGNORECASE)
+HUB_NAME: Final = r"\w[\w.-]*/\w[\w.-]*"
+_SIZE: Final = r"(?i)(?<![\w.])(\d+(?:\.\d+)?)([mb])(?![\w.])"
 # A family's name, and the version behind it unless that is a size (2b, 270m). Derived families have names of their own.
-_FAMILY: Final = re.compile(
-    r"(?<![a-z])((?:code|tiny|pali|med|shield|embedding|function|open|vault)?"
+_FAMILY: Final = (
+    r"(?i)(?<![a-z])((?:code|tiny|pali|med|shield|embedding|function|open|vault)?"
     r"(?:gemma|llama|qwen|smollm|phi|mistral|mixtral|gpt|olmo|falcon|granite))"
-    r"(?:[-_ ]?v?(\d{1,2}(?:\.\d)?)(?![\d.]*[bmkx]))?",
-    re.IGNORECASE,
+    r"(?:[-_ ]?v?(\d{1,2}(?:\.\d)?)(?![\d.]*[bmkx]))?"
 )
-_INSTRUCTED: Final = re.compile(r"(?<![a-z])(instruct|it|chat)(?![a-z])", re.IGNORECASE)
+_INSTRUCTED: Final = r"(?i)(?<![a-z])(instruct|it|chat)(?![a-z])"
 # The first generations that have no number.
 _UNNUMBERED: Final = {"gemma": "1", "smollm": "1"}
 
@@ -28,7 +27,7 @@ def millions(name: str) -> float | None:
     """The one size in a name such as google/gemma-2b, in millions of parameters."""
     sizes = {
         float(number) * (1000 if unit in "bB" else 1)
-        for number, unit in _SIZE.findall(last_part(name).replace("_", "-"))
+        for number, unit in re.findall(_SIZE, last_part(name).replace("_", "-"))
     }
     return sizes.pop() if len(sizes) == 1 else None
 
@@ -38,7 +37,7 @@ def family(name: str) -> tuple[str, str] | None:
 
     A version that isn't stated is empty.
     """
-    found = {(word.lower(), version) for word, version in _FAMILY.findall(last_part(name))}
+    found = {(word.lower(), version) for word, version in re.findall(_FAMILY, last_part(name))}
     if len(found) != 1:
         return None
     word, version = found.pop()
@@ -47,7 +46,7 @@ def family(name: str) -> tuple[str, str] | None:
 
 def is_instructed(name: str) -> bool:
     """Whether a name says that the model was instructed."""
-    return _INSTRUCTED.search(last_part(name)) is not None
+    return re.search(_INSTRUCTED, last_part(name)) is not None
 
 
 def cached_repository(path: Path) -> str | None:

@@ -7,10 +7,10 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from converter.read.files import Unreadable, read_whole
 from converter.read.limits import CONFIG_NBYTES, LAYERS
@@ -22,8 +22,7 @@ _LARGEST: Final = sys.float_info.max
 TokenIndices = tuple[int, ...] | Mapping[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterConfig:
+class AdapterConfig(NamedTuple):
     """An adapter's config: PEFT's fields by PEFT's names.
 
     A field of the wrong type reads as its default here and is listed in ``malformed`` as (field, found, wanted).

@@ -95,10 +95,10 @@ def could_not_read(path: Path) -> Iterator[None]:
         raise ConverterError(f"{error.filename or path}: can't be read: {error.strerror or error}") from error
 
 
-def nbytes_of(path: Path) -> int:
-    """A file's size. Raises ConverterError where it is gone."""
+def status_of(path: Path) -> os.stat_result:
+    """A file's size and times. Raises ConverterError where it is gone."""
     with could_not_read(path):
-        return path.stat().st_size
+        return path.stat()
 
 
 def is_file(path: Path) -> bool:

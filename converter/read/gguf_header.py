@@ -8,10 +8,9 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.dtypes import GGML_BY_ID, GgmlType
 from converter.errors import ConverterError
@@ -41,8 +40,7 @@ _SCALARS: Final[Mapping[int, struct.Struct]] = {
 Scalar = int | float | bool | str
 
 
-@dataclass(frozen=True, slots=True)
-class GgufArray:
+class GgufArray(NamedTuple):
     """An array in the metadata: where it lies, not its values. ``n`` elements of ``element_type``."""
 
     element_type: int
@@ -51,8 +49,7 @@ class GgufArray:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class GgufTensor:
+class GgufTensor(NamedTuple):
     """One tensor: ``shape`` row-major (GGUF's ``ne`` reversed, as Hugging Face writes it), ``offset`` in the file."""
 
     name: str
@@ -62,8 +59,7 @@ class GgufTensor:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class KeyValue:
+class KeyValue(NamedTuple):
     """One metadata entry; ``begin`` and ``end`` are byte offsets of the whole entry, key included."""
 
     key: str
@@ -73,8 +69,7 @@ class KeyValue:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class GgufHeader:
+class GgufHeader(NamedTuple):
     """A GGUF file without its tensor bytes. ``tensors`` keeps the file's order."""
 
     path: Path

@@ -5,18 +5,16 @@ Format: https://huggingface.co/docs/safetensors#format (8 bytes little-endian le
 
 import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
-from typing import NoReturn, TypeGuard
+from typing import NamedTuple, NoReturn, TypeGuard
 
 from converter.read.files import Unreadable, open_regular
 from converter.read.limits import DIMENSIONS, HEADER_NBYTES, TENSORS
 from converter.read.strict_json import parsed_json, require_characters
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """One entry as the header states it; ``begin`` and ``end`` are byte offsets from ``data_offset``."""
 
     name: str
@@ -26,8 +24,7 @@ class TensorInfo:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class SafetensorsHeader:
+class SafetensorsHeader(NamedTuple):
     """A safetensors file without its tensor bytes. ``entries`` is a tuple: duplicate keys must survive reading."""
 
     path: Path
