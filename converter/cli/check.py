@@ -11,7 +11,7 @@ import click
 
 from converter import __version__
 from converter.checking import check_adapter, without
-from converter.cli.ending import Command
+from converter.cli.command import Command
 from converter.cli.options import INITIAL_ADAPTER
 from converter.cli.width import report_width
 from converter.derive.adapter import Adapter, read_adapter
