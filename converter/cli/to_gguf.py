@@ -12,7 +12,7 @@ import click
 from converter import __version__
 from converter.cli.ending import Command
 from converter.cli.modelfile import check_modelfile, write_modelfile
-from converter.cli.options import INITIAL_ADAPTER
+from converter.cli.options import INITIAL_ADAPTER, PATH
 from converter.cli.refusals import refusals_shown
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel, read_base_model
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 COMMAND = "adapter-to-gguf"
 
-_PATH = click.Path(path_type=Path, readable=False)  # click's own check would end in a usage text
-
 _HELP = """Convert the PEFT adapter at PATH to GGUF that stock llama.cpp loads.
 
 Every tensor of the adapter is applied exactly, or nothing is written and the exit status is not 0: 1 the adapter can't
@@ -38,8 +36,8 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 
 
 @click.command(COMMAND, cls=Command, help=_HELP)
-@click.argument("path", type=_PATH)
-@click.option("--base", type=_PATH, help="Base model: a GGUF file or a Hugging Face directory.")
+@click.argument("path", type=PATH)
+@click.option("--base", type=PATH, help="Base model: a GGUF file or a Hugging Face directory.")
 @click.option(
     "--to",
     type=click.Choice(["lora", "model"]),
@@ -48,7 +46,7 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 @click.option(
     "--untie", is_flag=True, help="Give the model a head of its own, output.weight, apart from the embedding."
 )
-@click.option("-o", "--output", type=_PATH, help="File to write; a directory for --untie --to lora.")
+@click.option("-o", "--output", type=PATH, help="File to write; a directory for --untie --to lora.")
 @click.option(
     "--outtype",
     type=click.Choice(OUTTYPES),
@@ -63,7 +61,7 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
     "auto: gemma3; wide or grok for Gemma 2. native: none, for a patched llama.cpp.",
 )
 @click.option("--modelfile", is_flag=True, help="Write an Ollama Modelfile beside the merged model.")
-@click.option("--initial-adapter", type=_PATH, help=INITIAL_ADAPTER)
+@click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
 @click.option("--dry-run", is_flag=True, help="Print the plan and the ledger, write nothing.")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.version_option(__version__)

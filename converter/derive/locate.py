@@ -23,14 +23,21 @@ _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
 def locate_adapter(path: Path) -> Adapter:
-    """Read the one adapter at or below ``path``. Raises ConverterError: status 3 where there is none, 2 at several."""
+    """Read the adapter at ``path``, whatever lies below it; else the only one below.
+
+    Raises ConverterError: status 3 where there is none, 2 at several, or where one may be that can't be looked at.
+    """
     found = find_adapters(path)
-    if not found:
+    if path in found.adapters:
+        return read_adapter(path)
+    for closed, why in found.closed:
+        raise ConverterError(f"{closed}: can't be read: {why}")
+    if not found.adapters:
         raise ConverterError(f"{path}: no adapter there (no adapter_config.json)", status=NOTHING_LOOKED_AT)
-    if len(found) > 1:
-        names = ", ".join(str(directory) for directory in found[:3])
-        raise ConverterError(f"{path}: holds {len(found)} adapters ({names}, ...); give one of them")
-    return read_adapter(found[0])
+    if len(found.adapters) > 1:
+        names = ", ".join(str(directory) for directory in found.adapters[:3])
+        raise ConverterError(f"{path}: holds {len(found.adapters)} adapters ({names}, ...); give one of them")
+    return read_adapter(found.adapters[0])
 
 
 def read_initial_adapter(directory: Path) -> Adapter:
@@ -38,7 +45,9 @@ def read_initial_adapter(directory: Path) -> Adapter:
 
     Raises ConverterError, status 2, where there is none.
     """
-    if not is_adapter(directory):
+    with could_not_read(directory):
+        is_there = is_adapter(directory)
+    if not is_there:
         raise ConverterError(f"{directory}: no adapter there; give the one that was saved before training")
     initial = read_adapter(directory)
     if initial.config is None:

@@ -13,7 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from converter.cli import check, to_gguf, train, verify
+from converter.derive.adapter import Adapter
 from converter.derive.locate import hub_cache
+from converter.diagnostics import Report
 from fixtures.adapters import tiny_adapter
 from fixtures.tiny import TinyModel
 
@@ -52,6 +54,30 @@ def test_an_error_of_ours_is_shown_whole_where_that_is_wanted(monkeypatch: pytes
     assert result.exit_code == 2
     assert "Traceback (most recent call last)" in result.stderr
     assert result.stderr.endswith("please report it\n")
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("at sea"), MemoryError(), OSError(5, "I/O error"), RecursionError()]
+)
+def test_what_nobody_foresaw_of_one_adapter_leaves_the_others_judged(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        shutil.copytree(tiny_adapter("plain", BASE), tmp_path / name)
+    judge = check.check_adapter
+
+    def fails_at_b(adapter: Adapter, *arguments: Any, **options: Any) -> Report:
+        if adapter.path.name == "b":
+            raise error
+        return judge(adapter, *arguments, **options)
+
+    monkeypatch.setattr(check, "check_adapter", fails_at_b)
+    result = CliRunner().invoke(check.main, [str(tmp_path)])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"adapter-check: {tmp_path / 'b'}: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout.count("fine for --to lora") == 2
+    assert "3 looked at: 2 fine, 1 " in result.stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)
