@@ -12,7 +12,7 @@ import click
 from converter import __version__
 from converter.checking import check_adapter, without
 from converter.cli.ending import Command, unforeseen
-from converter.cli.options import INITIAL_ADAPTER, PATH
+from converter.cli.options import BASE, INITIAL_ADAPTER, PATH
 from converter.cli.width import report_width
 from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.base_model import BaseModel, read_base_model
@@ -71,7 +71,7 @@ def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) 
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PATH)
 @click.option(
     "--base",
-    type=PATH,
+    type=BASE,
     help="Base model: a Hugging Face directory (config.json is enough) or a GGUF file.",
 )
 @click.option("--to", type=click.Choice(["lora", "model"]), help="What it is to become, as for adapter-to-gguf.")

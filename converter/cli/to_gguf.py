@@ -12,11 +12,12 @@ import click
 from converter import __version__
 from converter.cli.ending import Command
 from converter.cli.modelfile import check_modelfile, write_modelfile
-from converter.cli.options import INITIAL_ADAPTER, PATH
+from converter.cli.options import BASE, INITIAL_ADAPTER, PATH
 from converter.cli.refusals import refusals_shown
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import locate_adapter, locate_base, read_initial_adapter
+from converter.derive.model_names import last_part, public_name
 from converter.diagnostics import HOSTS, Deployment
 from converter.errors import ConverterError
 from converter.planning.outtypes import OUTTYPES
@@ -37,7 +38,7 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 
 @click.command(COMMAND, cls=Command, help=_HELP)
 @click.argument("path", type=PATH)
-@click.option("--base", type=PATH, help="Base model: a GGUF file or a Hugging Face directory.")
+@click.option("--base", type=BASE, help="Base model: a GGUF file or a Hugging Face directory.")
 @click.option(
     "--to",
     type=click.Choice(["lora", "model"]),
@@ -110,7 +111,7 @@ def _print_plan(planned: "ConversionPlan", style: str) -> None:
 
 
 def _default_output(adapter: Adapter, deployment: Deployment) -> Path:
-    name = adapter.path.resolve().name
+    name = last_part(public_name(adapter.path.resolve()))
     if deployment.kind == "untie-lora":
         return Path(f"{name}-gguf")
     return Path(f"{name}-{'lora' if deployment.to == 'lora' else 'model'}.gguf")

@@ -12,7 +12,7 @@ import click
 from converter import __version__
 from converter.cli.ending import Command
 from converter.cli.extras import need_extra
-from converter.cli.options import PATH
+from converter.cli.options import BASE, PATH
 from converter.cli.refusals import refusals_shown
 from converter.cli.train_config import config_option
 from converter.cli.width import report_width
@@ -33,7 +33,7 @@ _SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup", "polynomia
 
 # Every field of TrainingSettings: its type on the command line, and what it means.
 _OPTIONS: Final[Mapping[str, tuple[Any, str]]] = {
-    "base": (PATH, "Base model: a Hugging Face directory or a GGUF file, with its tokenizer."),
+    "base": (BASE, "Base model: a Hugging Face directory or a GGUF file, with its tokenizer."),
     "data": (str, "A jsonl, json, csv, parquet or text file, a directory of them, or a dataset on the hub."),
     "output": (PATH, "Directory of the adapter to be made. With --sweep, of the sweep."),
     "head": (

@@ -13,7 +13,7 @@ import click
 from converter import __version__
 from converter.cli.ending import Command
 from converter.cli.extras import need_extra
-from converter.cli.options import INITIAL_ADAPTER, PATH
+from converter.cli.options import BASE, INITIAL_ADAPTER, PATH
 from converter.derive.adapter import Adapter
 from converter.derive.locate import locate_adapter, read_initial_adapter
 from converter.errors import JUDGED_BAD, ConverterError
@@ -37,7 +37,7 @@ _EXTRA = ("numpy", "peft", "safetensors", "torch", "transformers", "xllamacpp")
 
 @click.command(COMMAND, cls=Command, help=_HELP)
 @click.argument("adapter", type=PATH)
-@click.option("--base", type=PATH, required=True, help="What PEFT gets: a Hugging Face directory or a GGUF file.")
+@click.option("--base", type=BASE, required=True, help="What PEFT gets: a Hugging Face directory or a GGUF file.")
 @click.option("--model", type=PATH, help="The merged GGUF to prove.")
 @click.option("--lora", type=PATH, help="The LoRA GGUF to prove; needs --base-gguf.")
 @click.option(

@@ -12,6 +12,7 @@ from typing import Final
 
 from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.base_model import BaseModel, read_base_model
+from converter.derive.model_names import COMMIT, cached_snapshot
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.read.checkpoint import find_adapters, is_adapter
 from converter.read.files import could_not_read, is_file, read_whole
@@ -19,7 +20,6 @@ from converter.read.files import could_not_read, is_file, read_whole
 _REPOSITORY: Final = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _REVISION: Final = re.compile(r"[\w.-]+(/[\w.-]+)*")
 _MAX_REFERENCE_NBYTES: Final = 1000  # a commit and a newline
-_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
 def locate_adapter(path: Path) -> Adapter:
@@ -74,32 +74,49 @@ def find_base(option: Path | None, adapter: Adapter) -> BaseModel | None:
     return read_base_model(path) if path else None
 
 
+def located_base(path: Path) -> Path:
+    """``path``; where nothing lies there and it is the name of a repository, what the hub's cache has of that."""
+    if os.path.lexists(path):
+        return path
+    return next(filter(_is_base, _cached(path.as_posix(), None)), path)
+
+
 def named_base(adapter: Adapter) -> Path | None:
     """Where the base that adapter_config.json names lies: as a path, or in the hub's local cache."""
     if adapter.config is None or not adapter.config.base_model_name_or_path:
         return None
     name, revision = adapter.config.base_model_name_or_path, adapter.config.raw.get("revision")
-    for path in _candidates(name, revision if isinstance(revision, str) else None, os.environ):
-        if is_file(path) or is_file(path / "config.json"):
-            return path
-    return None
+    return next(filter(_is_base, _candidates(name, revision if isinstance(revision, str) else None)), None)
 
 
-def _candidates(name: str, revision: str | None, environment: Mapping[str, str]) -> Iterator[Path]:
+def _is_base(path: Path) -> bool:
+    return is_file(path) or is_file(path / "config.json")
+
+
+def _candidates(name: str, revision: str | None) -> Iterator[Path]:
     yield Path(name)
+    snapshot = cached_snapshot(name)
+    if snapshot:  # of a cache elsewhere: another user's, another machine's, or of another directory
+        yield from _cached(*snapshot)
+    else:
+        yield from _cached(name, revision)
+
+
+def _cached(name: str, revision: str | None) -> Iterator[Path]:
     if _REPOSITORY.fullmatch(name) and ".." not in name:
-        yield from _snapshots(hub_cache(environment) / f"models--{name.replace('/', '--')}", revision or "main")
+        repository = hub_cache(os.environ) / f"models--{name.replace('/', '--')}"
+        yield from _snapshots(repository, revision or "main")
 
 
 def _snapshots(repository: Path, revision: str) -> Iterator[Path]:
     """The snapshot of a revision: a commit by itself, or a branch or tag by what the cache's refs say of it."""
-    if _COMMIT.fullmatch(revision):
+    if COMMIT.fullmatch(revision):
         yield repository / "snapshots" / revision
     elif _REVISION.fullmatch(revision) and ".." not in revision:
         reference = repository / "refs" / revision
         with could_not_read(reference):
             commit = read_whole(reference, _MAX_REFERENCE_NBYTES) if is_file(reference) else b""
-        if _COMMIT.fullmatch(text := commit.decode("ascii", "replace").strip()):
+        if COMMIT.fullmatch(text := commit.decode("ascii", "replace").strip()):
             yield repository / "snapshots" / text
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from converter.derive.adapter import Adapter, LoraPair
 from converter.derive.base_model import BaseModel
-from converter.derive.model_names import HUB_NAME
+from converter.derive.model_names import HUB_NAME, without_cache
 from converter.dtypes import F32, GgmlType
 from converter.errors import ConverterError
 from converter.planning.changes import Change, Changes, changes_of
@@ -166,7 +166,7 @@ def _architecture(base: BaseModel) -> str:
 
 def _base_names(adapter: Adapter) -> Iterator[NewKeyValue]:
     """The base's hub name, where the config has one; a local path says nothing to others."""
-    name = (adapter.config.base_model_name_or_path if adapter.config else None) or ""
+    name = without_cache((adapter.config.base_model_name_or_path if adapter.config else None) or "")
     if HUB_NAME.fullmatch(name):
         organization, _, model = name.partition("/")
         yield NewKeyValue("general.base_model.count", 1)

@@ -122,4 +122,4 @@ def test_what_peft_has_to_compute_says_what_to_install(tmp_path: Path, monkeypat
     options = [str(it.directory), "--base", str(it.base), "--to", "model", "-o", str(tmp_path / "out.gguf")]
     result = CliRunner().invoke(to_gguf.main, options, catch_exceptions=False)
     assert result.exit_code == COULD_NOT
-    assert "peft is not installed; run pip install 'adapter-to-gguf[train]'" in result.stderr
+    assert "peft is not installed; run pip install '.[train]' in the clone" in result.stderr

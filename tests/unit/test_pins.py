@@ -31,7 +31,7 @@ def test_every_pin_has_hashes() -> None:
 
 @pytest.mark.parametrize("path", sorted(HASHES.glob("*.txt")), ids=lambda path: path.stem)
 def test_every_requirement_has_hashes(path: Path) -> None:
-    """pip takes --require-hashes from a single one: a line that was added by hand would end every installation."""
+    """Pip takes --require-hashes from a single one: a line that was added by hand would end every installation."""
     requirements = path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
     assert requirements
     for line in requirements:
