@@ -11,7 +11,7 @@ import click
 
 from converter import __version__
 from converter.cli.ending import Command
-from converter.cli.modelfile import check_modelfile, write_modelfile
+from converter.cli.modelfile import check_modelfile, ollama_command, write_modelfile
 from converter.cli.options import BASE, INITIAL_ADAPTER, PATH
 from converter.cli.refusals import refusals_shown
 from converter.derive.adapter import Adapter
@@ -119,7 +119,6 @@ def _default_output(adapter: Adapter, deployment: Deployment) -> Path:
 
 def _write(planned: "ConversionPlan", output: Path, style: str, *, modelfile: bool) -> None:
     from converter.conversion import write
-    from converter.report.commands import proof_command
     from converter.report.conversion import conversion_data, written_text
 
     with _progress(planned.nbytes) as progress:
@@ -129,7 +128,18 @@ def _write(planned: "ConversionPlan", output: Path, style: str, *, modelfile: bo
     if style == "json":
         click.echo(json_line(conversion_data(planned, written)))
     else:
-        click.echo(written_text(planned, written, proof_command(planned, output)))
+        click.echo(written_text(planned, written, _following(planned, output, modelfile=modelfile)))
+
+
+def _following(planned: "ConversionPlan", output: Path, *, modelfile: bool) -> Iterator[str]:
+    """What to run next: the proof, then what serves it. --host native writes for a patched llama.cpp."""
+    from converter.report.commands import proof_command, serving_command
+
+    yield f"next: {proof_command(planned, output)}"
+    if planned.deployment.host != "native":
+        yield f"serve: {serving_command(planned, output)}"
+    if modelfile:
+        yield f"serve: {ollama_command(output)}"
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from converter.read.files import Unreadable, exists, is_file, open_regular, read_whole
+from converter.read.foreign import LFS_MAGIC
 from converter.read.limits import INDEX_NBYTES, SHARDS
 from converter.read.strict_json import parsed_json
 
@@ -25,7 +26,6 @@ SAFETENSORS_NAME: Final = "adapter_model.safetensors"
 INDEX_NAME: Final = "adapter_model.safetensors.index.json"
 PICKLE_NAME: Final = "adapter_model.bin"
 
-_LFS_MAGIC: Final = b"version https://git-lfs.github.com/spec/"
 _MAX_DEPTH: Final = 6
 
 
@@ -106,7 +106,7 @@ def _without_checkpoints(found: tuple[Path, ...]) -> tuple[Path, ...]:
 def is_lfs_pointer(path: Path) -> bool:
     """Whether a file is a Git LFS pointer instead of the file it names."""
     with open_regular(path) as file:
-        return file.read(len(_LFS_MAGIC)) == _LFS_MAGIC
+        return file.read(len(LFS_MAGIC)) == LFS_MAGIC
 
 
 def read_index(path: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ import re
 from typing import Any, Final
 
 from converter.read.files import Unreadable
+from converter.read.foreign import N_BYTES, refuse_foreign
 from converter.read.limits import JSON_VALUES
 
 _ESCAPED_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -18,7 +19,8 @@ def parsed_json(data: bytes, limit: int = JSON_VALUES, **hooks: Any) -> Any:
     try:
         return json.loads(data.decode(), **hooks)
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"is not JSON: {error}") from error
+        refuse_foreign(data[:N_BYTES])
+        raise Unreadable(f"is not JSON: {error}" if data.strip() else "is empty") from error
 
 
 def json_object(data: bytes, **hooks: Any) -> dict[str, Any]:

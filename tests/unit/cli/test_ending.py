@@ -2,7 +2,9 @@
 
 import json
 import os
+import pty
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -158,3 +160,27 @@ def test_without_a_home_there_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> No
     assert hub_cache({}) == Path("~/.cache/huggingface/hub")
     assert hub_cache({"HF_HOME": "~/x"}) == Path("~/x/hub")
     assert not os.path.lexists(hub_cache({}))
+
+
+# --- Colours ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("setting", "has_colours"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_no_color_is_honoured(setting: dict[str, str], has_colours: bool, tmp_path: Path) -> None:
+    """https://no-color.org: the progress bar on a terminal is all that is ever coloured."""
+    master, terminal = pty.openpty()
+    call = "from converter.cli.to_gguf import main; main()"
+    arguments = (tiny_adapter("plain", BASE), "--base", BASE.gguf, "--to", "model", "-o", tmp_path / "x.gguf")
+    environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"} | setting
+    subprocess.run(
+        [sys.executable, "-c", call, *map(str, arguments)],
+        env=environment | {"TERM": "xterm-256color"},
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+        check=True,
+    )
+    os.close(terminal)
+    shown = os.read(master, 1 << 16)
+    os.close(master)
+    assert b"writing" in shown
+    assert bool(re.search(rb"\x1b\[[\d;]*3[0-8][\d;]*m", shown)) is has_colours
