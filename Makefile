@@ -8,7 +8,7 @@ BIN := .venv/bin
 # No step may reach for a model hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help venv hashes demo train-demo sweep-demo test check variations odd format bench bench-hosts clean
+.PHONY: help venv hashes demo train-demo sweep-demo test check variations odd format bench bench-hosts bench-verify clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -23,6 +23,7 @@ help:
 	@echo "make format  put the code in the form that make check wants"
 	@echo "make bench   measure time and memory"
 	@echo "make bench-hosts  untie a random model of Gemma-2B's size for each host; 18 GB of disk"
+	@echo "make bench-verify  prove a random model of 7B's shape; 30 GB of disk"
 	@echo "make hashes  renew hashes/ after constraints.txt; needs uv"
 	@echo "make clean   remove what make made"
 
@@ -99,5 +100,8 @@ bench: .venv/smollm2 .venv/gemma3
 bench-hosts: .venv/gemma3
 	$(BIN)/python -m benchmarks.hosts
 
+bench-verify: .venv/installed
+	$(BIN)/python -m benchmarks.verify_7b bench-verify-output
+
 clean:
-	rm -rf .venv demo-output .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv demo-output bench-verify-output .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from converter.derive.base_model import BaseModel
     from converter.diagnostics import Deployment, Finding, Report
     from converter.errors import ConverterError
-    from converter.library import check, convert, plan, read_adapter, read_base, train, write
+    from converter.library import check, convert, plan, read_adapter, read_base, train, verify, write
     from converter.planning.conversion_plan import ConversionPlan
     from converter.training.settings import TrainingSettings
+    from converter.verification.verification import DeployedLora, DeployedModel, Verification
 
 __version__ = "0.1.0"
 
@@ -24,11 +25,14 @@ __all__ = [
     "BaseModel",
     "ConversionPlan",
     "ConverterError",
+    "DeployedLora",
+    "DeployedModel",
     "Deployment",
     "Finding",
     "Refused",
     "Report",
     "TrainingSettings",
+    "Verification",
     "Written",
     "check",
     "convert",
@@ -36,6 +40,7 @@ __all__ = [
     "read_adapter",
     "read_base",
     "train",
+    "verify",
     "write",
 ]
 
@@ -44,11 +49,14 @@ _MODULES: Final = {
     "BaseModel": "converter.derive.base_model",
     "ConversionPlan": "converter.planning.conversion_plan",
     "ConverterError": "converter.errors",
+    "DeployedLora": "converter.verification.verification",
+    "DeployedModel": "converter.verification.verification",
     "Deployment": "converter.diagnostics",
     "Finding": "converter.diagnostics",
     "Refused": "converter.conversion",
     "Report": "converter.diagnostics",
     "TrainingSettings": "converter.training.settings",
+    "Verification": "converter.verification.verification",
     "Written": "converter.conversion",
 }
 

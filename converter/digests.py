@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from hashlib import file_digest, sha256
 from pathlib import Path
+from typing import Final
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
@@ -15,6 +16,16 @@ def adapter_digest(adapter: Adapter) -> str:
         return adapter_digest(adapter.origin.adapter)
     config = [adapter.config.path] if adapter.config else []
     return _digest_of([*config, *(header.path for header in adapter.headers)])
+
+
+ADAPTER_KEY: Final = "adapter_to_gguf.adapter.sha256"  # in a GGUF: the adapter that it was made from
+MERGED_KEY: Final = "adapter_to_gguf.merged.sha256"  # those that its base held already, in their order
+
+
+def merged_adapters(base: BaseModel) -> tuple[str, ...]:
+    """The digests of the adapters that a GGUF says it holds, in the order in which they were merged."""
+    stated = (shard.kv.get(key) for shard in base.shards[:1] for key in (MERGED_KEY, ADAPTER_KEY))
+    return tuple(digest for value in stated if isinstance(value, str) for digest in value.split())
 
 
 def base_digest(base: BaseModel) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from converter.training.report import TrainingReport
     from converter.training.settings import TrainingSettings
     from converter.training.watch import Watch
+    from converter.verification.verification import Deployed, Verification
 
 AnyPath = str | PathLike[str]
 LORA = Deployment()
@@ -95,6 +96,22 @@ def convert(
     over = base if isinstance(base, BaseModel) else read_base(base or given)
     with plan(given, over, deployment, scratch=Path(output).parent) as planned:
         return write(planned, output)
+
+
+def verify(adapter: Adapter, base: AnyPath, deployed: "Deployed", *, prompts: AnyPath | None = None) -> "Verification":
+    """Prove that a GGUF serves an adapter as PEFT does; needs the extra ``verify``. ``verification.passed`` says it.
+
+    ``base`` is what PEFT gets: a Hugging Face directory or a GGUF. ``deployed`` is ``DeployedModel(path)`` or
+    ``DeployedLora(path, base_gguf)``, ``prompts`` a file with a text a line in place of the built-in ones. llama.cpp
+    runs in a process of its own, PEFT in this one.
+
+    Raises ConverterError where it can't be found out; a file that llama.cpp refuses is not proven.
+    """
+    from converter.verification.prompts import PromptFile
+    from converter.verification.verification import verify as prove
+
+    texts = PromptFile(Path(prompts)) if prompts else None
+    return prove(adapter, Path(base), deployed, prompts=texts)
 
 
 def train(settings: "TrainingSettings", watch: "Watch | None" = None) -> "TrainingReport":

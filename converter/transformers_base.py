@@ -11,16 +11,23 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
+from threading import RLock
 from typing import Any, Final
 
 import torch
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from converter.errors import ConverterError
 from converter.read.base_weights import refuse_other_weights
 from converter.read.gguf_header import Scalar, read_gguf_header
+
+# transformers and PEFT change torch's defaults while they build a model: one thread at a time.
+_BUILDING: Final = RLock()
 
 # GGUF key below the architecture, and the config fields it decides. Gemma scales attention by head_dim ** -0.5.
 _FROM_METADATA: Final[Mapping[str, tuple[str, ...]]] = {
@@ -43,7 +50,12 @@ def load_base(
     """
     _require(path)
     arguments = _gguf_arguments(path) if path.is_file() else _directory_arguments(path)
-    model, report = _from_pretrained(path, {**arguments, "dtype": dtype, "attn_implementation": attn_implementation})
+    arguments |= {"dtype": dtype, "attn_implementation": attn_implementation}
+    return _loaded(path, AutoModelForCausalLM, arguments)
+
+
+def _loaded(path: Path, kind: Any, arguments: Mapping[str, Any]) -> PreTrainedModel:
+    model, report = _from_pretrained(path, kind, arguments)
     _refuse_gaps(path, report)
     # A GGUF's weights are plain by now; a model that remembers more is taken for a quantised one by PEFT and Trainer.
     if hasattr(model.config, "quantization_config"):
@@ -67,18 +79,39 @@ def load_config(path: Path) -> PretrainedConfig:
     return config
 
 
+def shell(config: PretrainedConfig) -> PreTrainedModel:
+    """A model of the config without numbers."""
+    from_config: Any = AutoModelForCausalLM.from_config
+    with torch.device("meta"):
+        model: PreTrainedModel = from_config(config, trust_remote_code=False)
+    return model
+
+
+def from_weights(path: Path, config: PretrainedConfig, weights: Mapping[str, torch.Tensor]) -> PreTrainedModel:
+    """The base at ``path`` made of its config and the weights of its files, as the reference needs it.
+
+    Raises ConverterError where they don't fit together.
+    """
+    with quiet():
+        kind = type(shell(config))
+    arguments = {"pretrained_model_name_or_path": None, "config": config, "state_dict": dict(weights)}
+    return _loaded(path, kind, {**arguments, "dtype": torch.float32, "attn_implementation": "eager"})
+
+
 def _require(path: Path) -> None:
     if not path.exists():
         raise ConverterError(f"{path}: no such base; give a Hugging Face directory or a GGUF file")
     refuse_other_weights(path)
 
 
-def _from_pretrained(path: Path, arguments: Mapping[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+def _from_pretrained(path: Path, kind: Any, arguments: Mapping[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
     # Experts by plain products: the grouped one of torch knows no float64, in which layers are compared.
     settings: dict[str, Any] = {"experts_implementation": "eager"}
-    with quiet():
+    # The bar of transformers' GGUF reader has no switch. Proofs, which may run beside other threads, go without it.
+    bar = redirect_stderr(io.StringIO()) if "gguf_file" in arguments else nullcontext()
+    with quiet(), bar:
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = kind.from_pretrained(
                 **arguments,
                 **settings,
                 adapter_kwargs=_NO_ADAPTER,
@@ -95,9 +128,16 @@ def _from_pretrained(path: Path, arguments: Mapping[str, Any]) -> tuple[PreTrain
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and anybody's warnings."""
-    with without_warnings(), redirect_stderr(io.StringIO()):
-        yield
+    """Without transformers' progress bars and anybody's warnings; one thread at a time."""
+    with _BUILDING, without_warnings():
+        bars: Any = transformers_logging  # without types
+        had_bars = bars.is_progress_bar_enabled()
+        bars.disable_progress_bar()
+        try:
+            yield
+        finally:
+            if had_bars:
+                bars.enable_progress_bar()
 
 
 @contextmanager
@@ -158,3 +198,37 @@ def cause(error: Exception) -> str:
     if "trust_remote_code" in str(error):
         return "it needs Python that comes with the base (auto_map), which is never run here"
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+# --- Head and embedding -----------------------------------------------------------------------------------------------
+
+
+def head_of(model: Any) -> Any:
+    """The module of the head. Raises ConverterError where there is none."""
+    head = model.get_output_embeddings()
+    if head is None:
+        raise ConverterError(f"{type(model).__name__}: has no head that transformers knows")
+    return head
+
+
+def is_tied(model: Any) -> bool:
+    """Whether head and embedding are one Parameter, or one storage, under two names."""
+    ours, theirs = model.get_input_embeddings().weight, head_of(model).weight
+    # By the storage and not by its address: what has no memory (meta, weights that stay in their file) has none.
+    storage: Any = StorageWeakRef  # without types
+    return bool(storage(ours.untyped_storage()) == storage(theirs.untyped_storage()))
+
+
+def untie(model: Any) -> None:
+    """Give the head a Parameter of its own, equal to the embedding's. Raises ConverterError where they stay one.
+
+    Assigning to .data would leave one Parameter under two names, and so untie nothing.
+    """
+    model.config.tie_word_embeddings = False
+    if not is_tied(model):
+        return
+    embedding, head = model.get_input_embeddings(), head_of(model)
+    head.weight = nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
+    model.tie_weights()  # whoever prepares the model later may do the same: it must leave the two apart
+    if is_tied(model):
+        raise ConverterError(f"{type(model).__name__}: the head could not be parted from the embedding")

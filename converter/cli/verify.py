@@ -14,14 +14,11 @@ from converter import __version__
 from converter.cli.ending import Command
 from converter.cli.extras import need_extra
 from converter.cli.options import BASE, INITIAL_ADAPTER, PATH
-from converter.derive.adapter import Adapter
 from converter.derive.locate import locate_adapter, read_initial_adapter
 from converter.errors import JUDGED_BAD, ConverterError
-from converter.read.gguf_header import read_gguf_header
 
 if TYPE_CHECKING:
-    from converter.verification.llama_cpp import LlamaCpp
-    from converter.verification.prompts import Sequences
+    from converter.verification.prompts import Prompts
     from converter.verification.verification import Deployed, Progress, Verification
 
 COMMAND = "adapter-verify"
@@ -63,30 +60,25 @@ def main(
 ) -> None:
     if prompts and tokens:
         raise ConverterError("give --prompts or --tokens, not both")
-    found = _adapter(adapter)
+    found = locate_adapter(adapter)
     if initial_adapter:
         found = replace(found, initial=read_initial_adapter(initial_adapter))
     need_extra("verify", *_EXTRA)
+    # Before their import: no model hub is asked, no bar but ours is drawn, no thread spins while another works.
+    os.environ.update({"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"})
+    from converter.verification.verification import verify
+
     deployed = _deployed(model, lora, base_gguf or (base if base.is_file() else None))
-    verification = _verify(found, base, deployed, prompts, tokens)
+    with _progress() as progress:
+        verification = verify(found, base, deployed, prompts=_prompts(prompts, tokens), progress=progress)
     _print(verification, style)
     if not verification.passed:
         sys.exit(JUDGED_BAD)
 
 
-def _adapter(path: Path) -> Adapter:
-    adapter = locate_adapter(path)
-    for fault in adapter.faults:
-        raise ConverterError(f"{fault.path}: {fault.message}; adapter-check says more", status=JUDGED_BAD)
-    return adapter
-
-
 def _deployed(model: Path | None, lora: Path | None, base_gguf: Path | None) -> "Deployed":
     from converter.verification.verification import DeployedLora, DeployedModel
 
-    for path in (model, lora, base_gguf):
-        if path and not path.is_file():
-            raise ConverterError(f"{path}: no such GGUF file")
     if model and not lora:
         return DeployedModel(model, base_gguf)
     if lora and not model:
@@ -96,51 +88,12 @@ def _deployed(model: Path | None, lora: Path | None, base_gguf: Path | None) -> 
     raise ConverterError("give what to prove: --model GGUF, or --lora GGUF --base-gguf GGUF")
 
 
-def _verify(
-    adapter: Adapter, base: Path, deployed: "Deployed", prompts: Path | None, tokens: Path | None
-) -> "Verification":
-    # Before their import: no model hub is asked, no bar but ours is drawn, and no thread spins while another works.
-    os.environ.update({"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"})
-    from converter.verification.llama_cpp import LlamaCpp
-    from converter.verification.verification import Case, refuse_broken_base, verify
-
-    with LlamaCpp() as llama, _progress() as progress:
-        if deployed.base:
-            refuse_broken_base(llama, deployed.base)
-        sequences = _sequences(llama, _tokenizing(llama, deployed), prompts, tokens)
-        _refuse_longer(deployed.model, sequences)
-        return verify(Case(adapter, base, deployed, sequences), llama, progress)
-
-
-def _tokenizing(llama: "LlamaCpp", deployed: "Deployed") -> Path:
-    """The deployed model, which may know new tokens; its base where llama.cpp can't load it, as the proof will tell."""
-    from converter.verification.llama_cpp import LlamaCppFailed
-
-    try:
-        llama.n_vocab(deployed.model)
-    except LlamaCppFailed:
-        return deployed.base or deployed.model
-    return deployed.model
-
-
-def _refuse_longer(model: Path, sequences: "Sequences") -> None:
-    """Beyond a file's context llama.cpp only warns; Gemma 2 hosted as grok is another model there."""
-    kv = read_gguf_header(model).kv
-    context, longest = kv.get(f"{kv.get('general.architecture')}.context_length"), max(map(len, sequences))
-    if isinstance(context, int) and longest > context:
-        raise ConverterError(
-            f"{model}: its context ends at {context} tokens, a sequence has {longest}; give shorter ones with --tokens"
-        )
-
-
-def _sequences(llama: "LlamaCpp", model: Path, prompts: Path | None, tokens: Path | None) -> "Sequences":
-    from converter.verification.prompts import built_in_sequences, sequences_of_prompts, sequences_of_tokens
+def _prompts(prompts: Path | None, tokens: Path | None) -> "Prompts":
+    from converter.verification.prompts import PromptFile, TokenFile
 
     if prompts:
-        return sequences_of_prompts(llama, model, prompts)
-    if tokens:
-        return sequences_of_tokens(tokens, llama.n_vocab(model))
-    return built_in_sequences(llama, model)
+        return PromptFile(prompts)
+    return TokenFile(tokens) if tokens else None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Final
 from converter import __version__
 from converter.conversion.refused import refusals, unjudged
 from converter.derive.base_model import BaseModel
-from converter.digests import adapter_digest, base_digest
+from converter.digests import ADAPTER_KEY, MERGED_KEY, adapter_digest, base_digest, merged_adapters
 from converter.errors import ConverterError, RuleBroken
 from converter.fingerprint import KEY as FINGERPRINT_KEY
 from converter.fingerprint import fingerprint
@@ -71,10 +71,11 @@ def _protect_sources(targets: list[tuple[PlannedFile, Path]], plan: ConversionPl
 
 
 def _provenance(plan: ConversionPlan) -> tuple[NewKeyValue, ...]:
-    found = fingerprint(plan.base)
+    found, merged = fingerprint(plan.base), merged_adapters(plan.base)
     return (
         NewKeyValue("adapter_to_gguf.version", __version__),
-        NewKeyValue("adapter_to_gguf.adapter.sha256", adapter_digest(plan.adapter)),
+        *([NewKeyValue(MERGED_KEY, " ".join(merged))] if merged else ()),
+        NewKeyValue(ADAPTER_KEY, adapter_digest(plan.adapter)),
         NewKeyValue("adapter_to_gguf.plan.sha256", plan_digest(plan)),
         *([NewKeyValue(FINGERPRINT_KEY, found)] if found else ()),
     )

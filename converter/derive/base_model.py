@@ -110,19 +110,33 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
     text = text if isinstance(text, dict) else config
     model_type = str(text.get("model_type", config.get("model_type", "")))
     architecture = architecture_of_model_type(model_type)
-    tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    tensors = _safetensors_tensors(files.headers)
     return BaseModel(
         path=files.directory,
         format="huggingface",
         model_type=model_type,
         architecture=architecture,
         dims=_config_dims(files.directory, text, architecture) if architecture else {},
-        tied=bool(architecture and architecture.tied_by_default) if tied is None else bool(tied),
-        tensors=_safetensors_tensors(files.headers),
+        tied=_says_tied(config, text, architecture) and not _has_own_head(tensors),
+        tensors=tensors,
         quantization=_quantization(config),
         name=str(config.get("_name_or_path") or "") or cached_repository(files.directory),
         config={**config, **text},
     )
+
+
+def _says_tied(config: Mapping[str, object], text: Mapping[str, object], architecture: Architecture | None) -> bool:
+    stated = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    return bool(architecture and architecture.tied_by_default) if stated is None else bool(stated)
+
+
+def _has_own_head(tensors: Mapping[str, StoredTensor]) -> bool:
+    """Whether the checkpoint has a head that is another tensor than its embedding, whatever its config says.
+
+    A merge of saved ends leaves such a one. transformers 5 loads both, and llama.cpp's converter writes both.
+    """
+    head, embedding = tensors.get(f"{HEAD}.weight"), tensors.get(f"{EMBEDDING}.weight")
+    return head is not None and embedding is not None and not head.holds_the_bytes_of(embedding)
 
 
 def _quantization(config: Mapping[str, object]) -> str | None:

@@ -9,11 +9,12 @@ from typing import Final
 from converter.derive.adapter import Adapter, LoraPair
 from converter.derive.base_model import BaseModel
 from converter.derive.model_names import HUB_NAME, without_cache
-from converter.dtypes import F32, GgmlType
+from converter.dtypes import F16, F32, GgmlType
 from converter.errors import ConverterError
 from converter.planning.changes import Change, Changes, changes_of
 from converter.planning.conversion_plan import NewKeyValue, PlannedFile, PlannedTensor
 from converter.planning.outtypes import factor_type
+from converter.read.stored import StoredTensor
 from converter.sources import (
     JoinedColumns,
     JoinedRows,
@@ -147,7 +148,17 @@ class _Factors:
         dtypes = {rows.tensor.dtype for rows in stored}
         if len(dtypes) > 1 or any(isinstance(rows, StoredRows) and rows.scale != 1.0 for rows in stored):
             return F32
-        return factor_type(self.outtype, dtypes.pop())
+        dtype = dtypes.pop()
+        if dtype == "BF16" and self.outtype in (None, "auto"):
+            return _type_of_bfloat16({rows.tensor for rows in stored})
+        return factor_type(self.outtype, dtype)
+
+
+def _type_of_bfloat16(tensors: set[StoredTensor]) -> GgmlType:
+    """F16 where it holds every number, else F32: llama.cpp rounds what is multiplied with a BF16 factor to BF16."""
+    from converter.values.numbers import holds_in_float16
+
+    return F16 if all(map(holds_in_float16, tensors)) else F32
 
 
 def _key_values(adapter: Adapter, base: BaseModel, alpha: float) -> Iterator[NewKeyValue]:

@@ -3,6 +3,11 @@
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import Final
+
+from converter.read.files import read_bytes
+
+_BLOCK_NBYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,19 @@ class StoredTensor:
     def n_elements(self) -> int:
         """How many elements the tensor has."""
         return prod(self.shape)
+
+    def holds_the_bytes_of(self, other: "StoredTensor") -> bool:
+        """Whether both are one tensor, by shape, type and every byte; it ends at the first block that differs.
+
+        Raises ConverterError where a file can't be read any more.
+        """
+        if (self.shape, self.dtype, self.nbytes) != (other.shape, other.dtype, other.nbytes):
+            return False
+        blocks = ((at, min(_BLOCK_NBYTES, self.nbytes - at)) for at in range(0, self.nbytes, _BLOCK_NBYTES))
+        return all(
+            read_bytes(self.path, self.offset + at, n) == read_bytes(other.path, other.offset + at, n)
+            for at, n in blocks
+        )
 
     def slab(self, i: int) -> "StoredTensor":
         """Part ``i`` along the first dimension, which lies in one piece."""

@@ -1,8 +1,7 @@
 """What becomes of the head: left alone, trained as a tensor of its own, or trained as one with the embedding.
 
 PEFT 0.21.2: LoraConfig.ensure_weight_tying, and _maybe_include_all_linear_layers in peft/tuners/tuners_utils.py.
-`lm_head.weight.data = embed_tokens.weight.data.clone()` leaves one Parameter under two names, and so unties nothing:
-the pair is parted here by a new Parameter, before PEFT attaches anything.
+The pair is parted by a new Parameter, before PEFT attaches anything.
 """
 
 from hashlib import sha256
@@ -12,22 +11,13 @@ from typing import Any, Final
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from converter.errors import ConverterError
 from converter.training.settings import Head, TrainingSettings
-from converter.transformers_base import load_config, quiet
+from converter.transformers_base import head_of, is_tied, load_config, quiet, shell, untie
 
 _OWN: Final[tuple[Head, ...]] = ("lora", "full")
-
-
-def shell(config: PretrainedConfig) -> PreTrainedModel:
-    """A model of the config without numbers."""
-    from_config: Any = AutoModelForCausalLM.from_config
-    with torch.device("meta"):
-        model: PreTrainedModel = from_config(config, trust_remote_code=False)
-    return model
 
 
 def attach(model: PreTrainedModel, settings: TrainingSettings) -> PeftModel:
@@ -50,29 +40,9 @@ def attach(model: PreTrainedModel, settings: TrainingSettings) -> PeftModel:
     return get_peft_model(model, _config(settings, linear, *_ends(model)))
 
 
-def untie(model: Any) -> None:
-    """Give the head a Parameter of its own, equal to the embedding's. Raises ConverterError where they stay one."""
-    model.config.tie_word_embeddings = False
-    if not is_tied(model):
-        return
-    embedding, head = model.get_input_embeddings(), _head(model)
-    head.weight = nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
-    model.tie_weights()  # whoever prepares the model later may do the same: it must leave the two apart
-    if is_tied(model):
-        raise ConverterError(f"{type(model).__name__}: the head could not be parted from the embedding")
-
-
-def is_tied(model: Any) -> bool:
-    """Whether head and embedding are one storage, or on meta one Parameter, under two names."""
-    ours, theirs = model.get_input_embeddings().weight, _head(model).weight
-    if ours.is_meta or theirs.is_meta:
-        return ours is theirs
-    return bool(ours.untyped_storage().data_ptr() == theirs.untyped_storage().data_ptr())
-
-
 def head_is_adapted(model: PeftModel) -> bool:
     """Whether PEFT has wrapped the head, with a LoRA or as a saved module."""
-    head = _head(model.get_base_model())
+    head = head_of(model.get_base_model())
     return isinstance(head, BaseTunerLayer) or hasattr(head, "modules_to_save")
 
 
@@ -80,7 +50,7 @@ def ends_digest(model: PeftModel) -> str:
     """SHA-256 of the base's own embedding and head, below whatever PEFT has put around them."""
     base: Any = model.get_base_model()
     digest = sha256()
-    for module in (base.get_input_embeddings(), _head(base)):
+    for module in (base.get_input_embeddings(), head_of(base)):
         weight = _below(module).weight.detach().contiguous()
         digest.update(weight.view(torch.uint8).cpu().numpy())
     return digest.hexdigest()
@@ -90,13 +60,6 @@ def _below(module: Any) -> Any:
     for name in ("base_layer", "original_module"):
         module = getattr(module, name, module)
     return module
-
-
-def _head(model: Any) -> Any:
-    head = model.get_output_embeddings()
-    if head is None:
-        raise ConverterError(f"{type(model).__name__}: has no head that transformers knows")
-    return head
 
 
 def _linear_modules(config: PretrainedConfig) -> tuple[str, ...]:
@@ -121,7 +84,7 @@ def _have_bias(model: PreTrainedModel, linear: tuple[str, ...]) -> bool:
 def _ends(model: PreTrainedModel) -> tuple[str, str]:
     """The names of embedding and head in their parents."""
     names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
-    return names[id(model.get_input_embeddings())], names[id(_head(model))]
+    return names[id(model.get_input_embeddings())], names[id(head_of(model))]
 
 
 def _config(settings: TrainingSettings, linear: tuple[str, ...], embedding: str, head: str) -> LoraConfig:

@@ -21,9 +21,9 @@ from converter.derive.base_model import BaseModel
 from converter.diagnostics import OPTIONS, Deployment, Kind, Report
 from converter.errors import ConverterError
 from converter.planning.conversion import plan_conversion
-from converter.training.head import attach, shell
+from converter.training.head import attach
 from converter.training.settings import TrainingSettings
-from converter.transformers_base import quiet
+from converter.transformers_base import quiet, shell
 from converter.writing.gguf_file import gguf_nbytes
 
 _DTYPES: Final = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16"}

@@ -57,6 +57,12 @@ def count_non_finite(tensor: StoredTensor) -> int:
     return sum(int(block.size - np.count_nonzero(np.isfinite(block))) for block in _blocks(tensor))
 
 
+def holds_in_float16(tensor: StoredTensor) -> bool:
+    """Whether F16 has every one of a float tensor's numbers, to the bit."""
+    with np.errstate(over="ignore"):
+        return all(bool((block.astype(np.float16) == block).all()) for block in _blocks(tensor))
+
+
 def norm(tensor: StoredTensor) -> float:
     """The root of the sum of a tensor's squares; NaN where one of its numbers is not finite, or not there."""
     if not is_readable(tensor):

@@ -17,12 +17,13 @@ _BLOCK_VALUES: Final = 1 << 21
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Logits of one token sequence, each array (n_tokens, n_vocab).
+    """Logits at some positions of a token sequence, each array float32 (n_positions, n_vocab).
 
-    ``base`` is llama.cpp's, None where there is none or where it lacks a token of the sequence.
+    ``following`` is the token behind each position, -1 behind the last. ``base`` is llama.cpp's, None where there is
+    none or where it lacks a token of the sequence.
     """
 
-    tokens: tuple[int, ...]
+    following: tuple[int, ...]
     peft: np.ndarray
     peft_base: np.ndarray
     deployed: np.ndarray
@@ -75,10 +76,9 @@ def compare_logits(samples: Iterable[Sample]) -> LogitsComparison:
 
 
 def _compare_sample(sample: Sample) -> Iterator[dict[str, np.ndarray]]:
-    n_tokens, n_vocab = len(sample.tokens), min(sample.peft.shape[1], sample.deployed.shape[1])
-    following = np.array([*sample.tokens[1:], -1])
+    n_vocab, following = min(sample.peft.shape[1], sample.deployed.shape[1]), np.array(sample.following)
     step = max(1, _BLOCK_VALUES // n_vocab)
-    for begin in range(0, n_tokens, step):
+    for begin in range(0, len(following), step):
         rows = slice(begin, begin + step)
         yield _compare_rows(sample, rows, n_vocab, following[rows])
 
@@ -104,7 +104,7 @@ def _compare_rows(sample: Sample, rows: slice, n_vocab: int, following: np.ndarr
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log probabilities of each row, in float64."""
+    """Log probabilities of each row, in float64 (n_rows, n_vocab)."""
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -112,7 +112,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def kl_divergence(log_p: np.ndarray, log_q: np.ndarray) -> np.ndarray:
-    """KL(P || Q) of each row, in nats."""
+    """KL(P || Q) of each row of (n_rows, n_vocab), in nats: (n_rows,)."""
     result: np.ndarray = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
     return result
 

@@ -43,11 +43,15 @@ class Weights:
         return np.fromfile(self.path, np.uint8, n, offset=offset)
 
     def values(self, rows: slice) -> np.ndarray:
-        """Some rows in float64."""
+        """Some rows in float64: (n_rows, n_columns), of a vector (n_rows,)."""
+        return self.float32(rows).astype(np.float64)
+
+    def float32(self, rows: slice) -> np.ndarray:
+        """Some rows in float32, which holds what any type but F64 does: (n_rows, n_columns), of a vector (n_rows,)."""
         stored = self.stored(rows).reshape(rows.stop - rows.start, -1)
-        values = dequantize(stored, GGMLQuantizationType(self.tensor.type.id))
+        values: np.ndarray = dequantize(stored, GGMLQuantizationType(self.tensor.type.id))
         n_columns = self.tensor.shape[-1:] if len(self.tensor.shape) > 1 else ()
-        return values.astype(np.float64).reshape(-1, *n_columns)
+        return values.reshape(-1, *n_columns)
 
     def is_identical(self, other: "Weights") -> bool:
         """Whether two tensors agree in type, shape and every byte."""

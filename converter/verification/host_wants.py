@@ -41,7 +41,7 @@ _NORMS: Final[Mapping[str, Mapping[str, str]]] = {
     },
 }
 
-# Rows of a tensor as they must be, with the adapter or without it.
+# Rows of a tensor as they must be, with the adapter or without it: float64 (n_rows, n_columns), of a vector (n_rows,).
 Expected = Callable[[slice, bool], np.ndarray]
 
 

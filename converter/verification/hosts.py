@@ -19,14 +19,13 @@ from converter.verification.gguf_weights import Weights, weights_in, weights_of
 from converter.verification.host_layouts import HOSTS
 from converter.verification.host_wants import HOST_KEY, HostedGemma, Product, Want, whole
 from converter.verification.host_wide import wide_relations
+from converter.verification.lora_pairs import DELTA_TOLERANCE, coarser_type, stated_alpha
 from converter.verification.reference import Reference
 from converter.verification.rounding import has_bound, rounding_bound
 from converter.verification.tensors import KEPT_AT_LEAST, KEPT_AT_MOST, Progress, TensorCheck, TensorProof
 
 # Vectors are rounded twice, once in the base and once scaled.
 _VECTOR_ULPS: Final = 4.0
-# Of a whole delta: some units in the last place of the factors' type, since B @ A cancels in part.
-_DELTA_TOLERANCE: Final = {"F32": 1e-6, "F16": 4e-3, "BF16": 3e-2}
 
 
 def is_hosted(model: BaseModel) -> bool:
@@ -57,9 +56,7 @@ def prove_hosted_lora(lora: Path, model: BaseModel, reference: Reference, progre
     Raises ConverterError for a file that is no LoRA, and for a host that takes none.
     """
     header = read_gguf_header(lora)
-    alpha = header.kv.get("adapter.lora.alpha")
-    if not isinstance(alpha, float):
-        raise ConverterError(f"{lora}: is no LoRA GGUF (adapter.lora.alpha is {alpha!r}, wanted a number)")
+    alpha = stated_alpha(header)
     gemma, factors = HostedGemma(model, reference, weights_of(model)), weights_in(header)
     checks = []
     wanted = _wanted(gemma)
@@ -100,8 +97,7 @@ def _compare_delta(name: str, want: Want, factors: Mapping[str, Weights], alpha:
         if found.shape != wanted.shape:
             return TensorCheck(f"{name} (LoRA)", "nothing", fault=f"has shape {found.shape}, not {wanted.shape}")
         product.add(found, wanted)
-    type_name = max(a.tensor.type.name, b.tensor.type.name, key=_DELTA_TOLERANCE.__getitem__)
-    return product.judged(f"{name} (LoRA)", type_name, _DELTA_TOLERANCE)
+    return product.judged(f"{name} (LoRA)", coarser_type(a, b), DELTA_TOLERANCE)
 
 
 def _unserved(wanted: Mapping[str, Want], gemma: HostedGemma) -> Iterator[str]:

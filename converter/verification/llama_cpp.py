@@ -121,6 +121,11 @@ class LlamaCpp:
         text = self._ask("generate", model, DEFAULTS, lora=_text(lora), prompt=prompt, n_tokens=n_tokens)
         return str(text)
 
+    def release(self) -> None:
+        """Let go of the models that are loaded, if any are: others need the memory now."""
+        if self._worker is not None:
+            self._send({"do": "release"})
+
     def _ask(self, do: str, model: Path, settings: Settings, **more: Any) -> Any:
         request = {
             "do": do,
@@ -131,6 +136,9 @@ class LlamaCpp:
             "folder": self._folder.name,
             **more,
         }
+        return self._send(request)
+
+    def _send(self, request: dict[str, Any]) -> Any:
         worker = self._worker = self._worker or _Worker(Path(self._folder.name))
         try:
             return worker.ask(request, self._timeout)

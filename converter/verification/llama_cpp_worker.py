@@ -64,6 +64,7 @@ class Engine:
             "tokenize": self.tokenize,
             "logits": self.logits,
             "generate": self.generate,
+            "release": self.release,
         }
         try:
             return {"result": handlers[request["do"]](request)}
@@ -114,6 +115,11 @@ class Engine:
                 ahead = [best]
         return self._text(vocab, new)
 
+    def release(self, _request: Mapping[str, Any]) -> None:
+        """Free every model."""
+        while self.models:
+            self._free_oldest()
+
     def _load(self, request: Mapping[str, Any]) -> int:
         path, settings = Path(request["model"]), request["settings"]["model"]
         stat = path.stat()
@@ -130,7 +136,10 @@ class Engine:
 
     def _make_room(self) -> None:
         while len(self.models) >= _N_MODELS:
-            self.api.llama_model_free(self.models.pop(next(iter(self.models))))
+            self._free_oldest()
+
+    def _free_oldest(self) -> None:
+        self.api.llama_model_free(self.models.pop(next(iter(self.models))))
 
     def _vocab(self, request: Mapping[str, Any]) -> int:
         vocab: int = self.api.llama_model_get_vocab(self._load(request))

@@ -72,7 +72,7 @@ def load_adapter(prepared: PreparedBase, adapter: Adapter) -> LoadedAdapter:
         with quiet():
             config = _config(prepared, adapter)
             before = _changed_by_initialization(base, config)
-            model = PeftModelForCausalLM(base, config, adapter_name=NAME)
+            model = _attached(base, config)
             _refuse_variants(model, adapter)
             initial = _initial_factors(model, prepared, adapter) if before or adapter.initial else {}
             overwritten = [*before, *_to_be_overwritten(model, prepared, adapter, parameters)]
@@ -85,6 +85,19 @@ def load_adapter(prepared: PreparedBase, adapter: Adapter) -> LoadedAdapter:
     _check_initial(model, initial, before)
     model.eval()
     return LoadedAdapter(model, tuple(overwritten), initial)
+
+
+def _attached(base: Any, config: Any) -> Any:
+    if not getattr(config, "use_dora", False) or config.init_lora_weights in _INITIALIZED:
+        return PeftModelForCausalLM(base, config, adapter_name=NAME)
+    # DoRA starts from the norms of the base's weights plus its delta: no need to compute what the file overwrites.
+    model = PeftModelForCausalLM(base, config, adapter_name=NAME, low_cpu_mem_usage=True)
+    for path, parameter in [*model.named_parameters(remove_duplicate=False)]:
+        if parameter.is_meta:
+            module, _, name = path.rpartition(".")
+            empty = nn.Parameter(torch.zeros(parameter.shape), requires_grad=False)
+            model.get_submodule(module).register_parameter(name, empty)
+    return model
 
 
 # --- The config -------------------------------------------------------------------------------------------------------

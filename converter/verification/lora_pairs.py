@@ -22,16 +22,14 @@ from converter.verification.reference import Reference
 from converter.verification.tensors import Progress, TensorCheck, TensorProof, fits, rows_of_huggingface
 
 # Relative error of the whole delta: some units in the last place of the factors' type, since B @ A cancels in part.
-_TOLERANCE: Final[Mapping[str, float]] = {"F32": 1e-6, "F16": 4e-3, "BF16": 3e-2, "Q8_0": 3e-2}
+DELTA_TOLERANCE: Final[Mapping[str, float]] = {"F32": 1e-6, "F16": 4e-3, "BF16": 3e-2, "Q8_0": 3e-2}
 _INVOCATION: Final = "adapter.alora.invocation_tokens"
 
 
 def prove_lora(lora: Path, base: BaseModel, reference: Reference, progress: Progress) -> TensorProof:
     """Compare every pair of the file with PEFT's deltas; what one of the two lacks is a fault."""
     header = read_gguf_header(lora)
-    alpha = header.kv.get("adapter.lora.alpha")
-    if not isinstance(alpha, float):
-        raise ConverterError(f"{lora}: is no LoRA GGUF (adapter.lora.alpha is {alpha!r}, wanted a number)")
+    alpha = stated_alpha(header)
     stored = weights_in(header)
     if reference.layers:
         fault = "is the base's, and PEFT's adapter replicates layers, which no LoRA can"
@@ -41,6 +39,19 @@ def prove_lora(lora: Path, base: BaseModel, reference: Reference, progress: Prog
         progress(done, len(reference.touched))
         checks += _check(parameter, stored, alpha, base, reference)
     return TensorProof((*checks, *_in_excess(stored, checks)))
+
+
+def stated_alpha(header: GgufHeader) -> float:
+    """The alpha of a LoRA GGUF. Raises ConverterError for a file that is none."""
+    alpha = header.kv.get("adapter.lora.alpha")
+    if not isinstance(alpha, float):
+        raise ConverterError(f"{header.path}: is no LoRA GGUF (adapter.lora.alpha is {alpha!r}, wanted a number)")
+    return alpha
+
+
+def coarser_type(a: Weights, b: Weights) -> str:
+    """The type of two factors that their product is judged by."""
+    return max(a.tensor.type.name, b.tensor.type.name, key=lambda name: DELTA_TOLERANCE.get(name, inf))
 
 
 def _check_invocation(header: GgufHeader, reference: Reference) -> Iterator[TensorCheck]:
@@ -112,7 +123,7 @@ class _Product:
     @property
     def type_name(self) -> str:
         """The coarser type of the two factors."""
-        return max(self.a.tensor.type.name, self.b.tensor.type.name, key=lambda name: _TOLERANCE.get(name, inf))
+        return coarser_type(self.a, self.b)
 
 
 def _compare(tensor: str, target: Target, product: _Product, base: BaseModel, reference: Reference) -> TensorCheck:
@@ -135,7 +146,7 @@ def _judge(tensor: str, type_name: str, error2: float, norm2: float, held: float
         fault = "is not 0, as PEFT's delta is" if error2 else None
         return TensorCheck(tensor, "numbers", type_name, touched=True, fault=fault)
     relative = sqrt(error2 / norm2)
-    error = relative / _TOLERANCE[type_name]
+    error = relative / DELTA_TOLERANCE[type_name]
     fault = None if error <= 1 else f"differs from PEFT's delta by {relative:.3g} of its size"
     return TensorCheck(tensor, "numbers", type_name, True, error, held / norm2, fault)
 

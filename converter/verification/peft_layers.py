@@ -1,10 +1,9 @@
-"""What PEFT's layers serve, in float64: deltas of plain LoRAs row by row, all else from PEFT's own merge of a copy.
+"""PEFT's layers: what they are put on, what they are made of, and the deltas of plain LoRAs in float64, row by row.
 
 PEFT 0.21.2: peft/tuners/lora/layer.py (get_delta_weight, ParamWrapper), peft/utils/other.py (wrappers).
 """
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -17,15 +16,11 @@ from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from converter.errors import ConverterError
+from converter.verification.stored_weights import plain
 
 NAME: Final = "default"
 Rows = slice | np.ndarray
 Factors = tuple[torch.Tensor, torch.Tensor]
-
-# Of the delta's share of the output. PEFT computes C3A and DEFT in float32, whatever it is given: 1.3e-7 and 1.5e-6.
-_MERGE_TOLERANCE: Final = 1e-5
-_ROUNDING: Final = 1e-12  # of the output, where a delta is small beside it
 
 
 def own_module(module: Any) -> Any:
@@ -58,10 +53,11 @@ def wrapper_of(module: Any, parameter: str) -> ParamWrapper | None:
 def is_product(layer: Any) -> bool:
     """Whether the layer adds scaling * B @ A to its weight, and changes it in no other way."""
     is_lora = type(layer) in {Linear, Embedding, ParamWrapper}
-    return is_lora and isinstance(_variant(layer), ALoraLinearVariant | None)
+    return is_lora and isinstance(variant_of(layer), ALoraLinearVariant | None)
 
 
-def _variant(layer: Any) -> Any:
+def variant_of(layer: Any) -> Any:
+    """What makes more than a LoRA of the layer, such as DoRA; None where nothing does."""
     return layer.lora_variant.get(NAME) if isinstance(layer, LoraLayer) else None
 
 
@@ -80,14 +76,14 @@ def factors(layer: Any) -> Factors:
 
 
 def delta(layer: Any, rows: Rows, values: Factors | None = None) -> np.ndarray:
-    """Rows of the delta from PEFT's own get_delta_weight in float64, with other values of A and B if given."""
+    """Rows of the delta from PEFT's own get_delta_weight, float64 (n_rows, n_in), with other A and B if given."""
     own = factors(layer)
     a, b = values or own
     kind = type(layer)
     if kind is ParamWrapper:
         # Of the parameter itself PEFT only takes the type here, and would round to it.
-        changes = [(layer.get_param(), torch.empty(0, dtype=torch.float64)), (own[0], a.double()), (own[1], b.double())]
-        with swapped(changes):
+        typed, changes = torch.empty(0, dtype=torch.float64), [(own[0], a.double()), (own[1], b.double())]
+        with _another(layer.get_base_layer(), layer.parameter_name, typed), swapped(changes):
             return to_numpy(as_matrix(None, layer.get_delta_weight(NAME))[rows])
     if kind is Embedding:
         a = a[:, rows]
@@ -97,129 +93,9 @@ def delta(layer: Any, rows: Rows, values: Factors | None = None) -> np.ndarray:
         return to_numpy(as_matrix(layer.get_base_layer(), layer.get_delta_weight(NAME)))
 
 
-def merged(layer: Any) -> nn.Module:
-    """A float64 copy of the base's own module with everything merged in that PEFT has on it.
-
-    Raises ConverterError where PEFT can't merge.
-    """
-    double: Any = copy.deepcopy(layer).double()
-    own = own_module(double)
-    had_none = _lacks_bias(own)
-    if had_none:
-        # Unmerged, an added bias (lora_bias, BEFT) needs none to be added to; PEFT's merge does.
-        own.bias = nn.Parameter(torch.zeros(own.out_features, dtype=torch.float64))
-    result: Any = _merge(double)
-    if had_none and not result.bias.any():
-        result.bias = None
-    return result  # type: ignore[no-any-return]  # a module
-
-
-def _lacks_bias(module: Any) -> bool:
-    return isinstance(module, nn.Linear) and getattr(module, "bias", None) is None
-
-
-def _merge(layer: Any) -> Any:
-    try:
-        if hasattr(layer, "unload_and_optionally_merge_module"):
-            return layer.unload_and_optionally_merge_module(True, False, [NAME])  # merge, not safely
-        layer.merge(adapter_names=[NAME])
-    except (NotImplementedError, RuntimeError, ValueError) as error:
-        raise ConverterError(f"PEFT can't merge {type(layer).__name__}: {error}") from error
-    return own_module(layer)
-
-
-def brings_bias(layer: Any) -> bool:
-    """Whether PEFT's layer adds a bias where the base has none."""
-    if not _lacks_bias(own_module(layer)):
-        return False
-    is_lora = type(layer) in {Linear, ParamWrapper}
-    return bool(layer.lora_bias.get(NAME)) if is_lora else merged(layer).bias is not None
-
-
-# --- Is the merge what the layer does? --------------------------------------------------------------------------------
-
-
-def refuse_wrong_merges(model: Any, run: Callable[[], object]) -> None:
-    """Compare one layer of each kind, merged and not, on what it is given while ``run`` runs the model.
-
-    Raises ConverterError where they differ: the weights that PEFT trained can then not be told.
-    """
-    kinds: dict[tuple[object, ...], str] = {}
-    for name, module in model.named_modules():
-        if _is_merged(module):
-            kinds.setdefault(_kind(module), name)
-    layers = {name: model.get_submodule(name) for name in kinds.values()}
-    with _inputs_of(layers) as inputs:
-        run()
-    for name, (arguments, named) in inputs.items():
-        _refuse_wrong_merge(name, layers[name], _double(arguments), _double(named))
-
-
-def _is_merged(module: Any) -> bool:
-    """Whether anything of the layer is served from its merge."""
-    is_plain = is_product(module) and not module.lora_bias.get(NAME)
-    return isinstance(module, BaseTunerLayer) and not is_plain
-
-
-def _kind(module: Any) -> tuple[object, ...]:
-    own = own_module(module)
-    return type(module), type(_variant(module)), type(own), getattr(own, "bias", None) is None
-
-
-@contextmanager
-def _inputs_of(layers: Mapping[str, Any]) -> Iterator[dict[str, tuple[Any, Any]]]:
-    """The arguments of each layer's first call."""
-    inputs: dict[str, tuple[Any, Any]] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(_module: object, arguments: Any, named: Any) -> None:
-            inputs.setdefault(name, (arguments, named))
-
-        return hook
-
-    handles = [layer.register_forward_pre_hook(keep(name), with_kwargs=True) for name, layer in layers.items()]
-    try:
-        yield inputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _double(values: Any) -> Any:
-    match values:
-        case torch.Tensor() if values.is_floating_point():
-            return values.double()
-        case tuple():
-            return tuple(map(_double, values))
-        case dict():
-            return {name: _double(value) for name, value in values.items()}
-        case _:
-            return values
-
-
-def _output(result: Any) -> Any:
-    return result[0] if isinstance(result, tuple) else result  # a router gives its logits first
-
-
-def _refuse_wrong_merge(name: str, layer: Any, arguments: Any, named: Any) -> None:
-    with torch.no_grad():
-        double = copy.deepcopy(layer).double()
-        layers = (double, own_module(double), merged(layer))
-        wanted, plain, found = (_output(module(*arguments, **named)) for module in layers)
-    off, change = float((found - wanted).norm()), float((wanted - plain).norm())
-    if off > _MERGE_TOLERANCE * change + _ROUNDING * float(wanted.norm()):
-        raise ConverterError(
-            f"{name}: PEFT's merge is not what its layer ({type(layer).__name__}) does unmerged: off by {off:.3g}, "
-            f"of a change of {change:.3g}"
-        )
-
-
-# --- Values -----------------------------------------------------------------------------------------------------------
-
-
 def to_numpy(values: torch.Tensor) -> np.ndarray:
     """The values in float64."""
-    result: np.ndarray = values.detach().double().numpy()
+    result: np.ndarray = plain(values.detach()).double().numpy()
     return result
 
 
@@ -234,3 +110,14 @@ def swapped(parameters: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Iterator
     finally:
         for (parameter, _), values in zip(parameters, before, strict=True):
             parameter.data = values
+
+
+@contextmanager
+def _another(module: nn.Module, name: str, parameter: torch.Tensor) -> Iterator[None]:
+    """With another tensor in a parameter's place."""
+    before = module.get_parameter(name)
+    module.register_parameter(name, nn.Parameter(parameter, requires_grad=False))
+    try:
+        yield
+    finally:
+        module.register_parameter(name, before)

@@ -29,6 +29,7 @@ from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.errors import ConverterError
 from converter.read.adapter_config import AdapterConfig
 from converter.read.tokenizer import read_tokenizer
+from converter.transformers_base import head_of, is_tied, untie
 
 _WHOLE: Final[frozenset[Role]] = frozenset({"weight", "base_layer.weight"})
 _DELTAS: Final[frozenset[Role]] = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "tuner"})
@@ -56,11 +57,12 @@ class PreparedBase:
         return self.paths.get(module, module) + name.removeprefix(module)
 
 
-def prepare_base(base: PreTrainedModel, adapter: Adapter) -> PreparedBase:
+def prepare_base(base: Any, adapter: Adapter) -> PreparedBase:
     """Make of ``base``, in place, what the adapter was trained on."""
-    if _is_tied(base) and _parts_the_ends(adapter):
-        _untie(base)
-    n_before, n_rows = len(_embedding(base).weight), _n_rows(adapter, len(_embedding(base).weight))
+    if is_tied(base) and _parts_the_ends(adapter):
+        untie(base)
+    n_before = len(base.get_input_embeddings().weight)
+    n_rows = _n_rows(adapter, n_before)
     if n_rows != n_before:
         _resize(base, adapter, n_rows)
     own_layers, layers = None, tuple(_replicated(adapter))
@@ -79,18 +81,6 @@ def read_values(tensor: AdapterTensor) -> torch.Tensor:
 
 
 # --- Ties -------------------------------------------------------------------------------------------------------------
-
-
-def _embedding(base: Any) -> Any:
-    return base.get_input_embeddings()
-
-
-def _head(base: Any) -> Any:
-    return base.get_output_embeddings()
-
-
-def _is_tied(base: PreTrainedModel) -> bool:
-    return bool(_head(base).weight.data_ptr() == _embedding(base).weight.data_ptr())
 
 
 def _parts_the_ends(adapter: Adapter) -> bool:
@@ -117,14 +107,6 @@ def _saved_ends_differ(adapter: Adapter) -> bool:
         return False
     first, second = map(read_values, saved.values())
     return not torch.equal(first, second)
-
-
-def _untie(base: PreTrainedModel) -> None:
-    # Assigning to .data would leave one Parameter under two names.
-    base.config.tie_word_embeddings = False
-    _head(base).weight = nn.Parameter(_embedding(base).weight.detach().clone())
-    if _is_tied(base):
-        raise ConverterError(f"{type(base).__name__}: the head could not be parted from the embedding")
 
 
 # --- Vocabulary -------------------------------------------------------------------------------------------------------
@@ -158,19 +140,25 @@ def _n_rows_needed(adapter: Adapter, n_before: int, n_rows: int) -> int:
     return max(touched, default=0) if is_padding else n_rows
 
 
-def _resize(base: PreTrainedModel, adapter: Adapter, n_rows: int) -> None:
-    n_before = len(_embedding(base).weight)
-    _refuse_unknown_rows(base, adapter, range(n_before, n_rows))
-    base.resize_token_embeddings(n_rows, mean_resizing=False)
-    with torch.no_grad():  # what the base lacks has no effect in it
-        for end in (_embedding(base), _head(base)):
-            end.weight[n_before:] = 0
+def _resize(base: Any, adapter: Adapter, n_rows: int) -> None:
+    """What resize_token_embeddings does; that would read both ends. What the base lacks has no effect in it: zeros."""
+    embedding, head, is_one = base.get_input_embeddings(), head_of(base), is_tied(base)
+    _refuse_unknown_rows(base, adapter, range(len(embedding.weight), n_rows))
+    embedding.weight = _with_rows(embedding.weight, n_rows)
+    head.weight = embedding.weight if is_one else _with_rows(head.weight, n_rows)
+    embedding.num_embeddings = head.out_features = base.vocab_size = base.config.get_text_config().vocab_size = n_rows
+
+
+def _with_rows(weight: torch.Tensor, n_rows: int) -> nn.Parameter:
+    n_before, n_columns = weight.shape
+    kept = weight if n_rows > n_before else weight[:n_rows]
+    return nn.Parameter(torch.cat([kept, torch.zeros(n_rows - len(kept), n_columns)]), requires_grad=False)
 
 
 def _refuse_unknown_rows(base: PreTrainedModel, adapter: Adapter, new: range) -> None:
     """New rows were random in training: only the adapter can say what they are."""
     known = {module: _known_rows(adapter, module) for module in (EMBEDDING, HEAD)}
-    if _is_tied(base):
+    if is_tied(base):
         known = {EMBEDDING: known[EMBEDDING] | known[HEAD]}
     for module, indices in known.items():
         lacking = [row for row in new if row not in indices and -1 not in indices]

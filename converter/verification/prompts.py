@@ -4,6 +4,8 @@ Prompt files hold one text a line; token files one sequence a line, ids separate
 """
 
 import random
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -13,11 +15,42 @@ from converter.verification.llama_cpp import LlamaCpp
 
 Sequences = tuple[tuple[int, ...], ...]
 
+
+@dataclass(frozen=True, slots=True)
+class PromptFile:
+    """Texts, one a line."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFile:
+    """Token ids, a sequence a line."""
+
+    path: Path
+
+
+Prompts = PromptFile | TokenFile | Sequences | None
+
 _N_RANDOM: Final = (12, 24)  # sequences, tokens in each
 _SEED: Final = 20
+_BATCH_TOKENS: Final = 1024
 
 
-def built_in_sequences(llama: LlamaCpp, model: Path) -> Sequences:
+def sequences_of(prompts: Prompts, llama: LlamaCpp, model: Path) -> Sequences:
+    """The token sequences of what is given, in the model's own tokens; without anything those of built-in texts."""
+    match prompts:
+        case PromptFile(path):
+            return _sequences_of_prompts(llama, model, path)
+        case TokenFile(path):
+            return sequences_of_tokens(path, llama.n_vocab(model))
+        case None:
+            return _built_in_sequences(llama, model)
+        case _:
+            return prompts
+
+
+def _built_in_sequences(llama: LlamaCpp, model: Path) -> Sequences:
     """The built-in texts in the model's own tokens; seeded random ids where it has no tokenizer."""
     if not llama.tokenizes(model):
         return random_sequences(llama.n_vocab(model))
@@ -32,7 +65,7 @@ def random_sequences(n_vocab: int) -> Sequences:
     return tuple(tuple(draw.randrange(n_vocab) for _ in range(n_tokens)) for _ in range(n_sequences))
 
 
-def sequences_of_prompts(llama: LlamaCpp, model: Path, path: Path) -> Sequences:
+def _sequences_of_prompts(llama: LlamaCpp, model: Path, path: Path) -> Sequences:
     """The texts of a prompt file in the model's own tokens; control tokens in them count."""
     lines = [line for line in _read(path).splitlines() if line.strip()]
     if not llama.tokenizes(model):
@@ -62,6 +95,19 @@ def _holds(sequence: tuple[int, ...], part: tuple[int, ...]) -> bool:
 def _with(sequence: tuple[int, ...], part: tuple[int, ...]) -> tuple[int, ...]:
     middle = len(sequence) // 2
     return (*sequence[:middle], *part, *sequence[middle:])
+
+
+def batches(sequences: Sequences, longest_shared: int) -> Iterator[Sequences]:
+    """The sequences in groups that run together, padded to the longest; one beyond ``longest_shared`` runs alone."""
+    batch: Sequences = ()
+    for sequence in sequences:
+        longest = max(map(len, (*batch, sequence)))
+        if batch and (longest > longest_shared or longest * (len(batch) + 1) > _BATCH_TOKENS):
+            yield batch
+            batch = ()
+        batch = (*batch, sequence)
+    if batch:
+        yield batch
 
 
 def _tokenize(llama: LlamaCpp, model: Path, texts: list[str], *, parse_special: bool = False) -> Sequences:

@@ -4,39 +4,46 @@ Parameters have the names of the text model's modules as `converter.derive.modul
 `.bias` behind: GPT-2's embedding is ``model.embed_tokens.weight``, fused experts are ``....experts.down_proj.weight``.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
-from peft.tuners.lora.layer import LoraLayer, ParamWrapper
+from peft.tuners.lora.layer import Linear, LoraLayer, ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from converter.derive.adapter import Adapter
 from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
-from converter.transformers_base import load_base, quiet
+from converter.transformers_base import quiet
+from converter.verification.forward import Forward, States
+from converter.verification.layer_parts import is_divisible, part
 from converter.verification.loaded_adapter import load_adapter
 from converter.verification.peft_layers import (
     NAME,
     Rows,
     as_matrix,
-    brings_bias,
     delta,
     is_product,
-    merged,
     own_module,
-    refuse_wrong_merges,
     saved_module,
     swapped,
     to_numpy,
     wrapper_of,
 )
+from converter.verification.peft_merges import brings_bias, merged, refuse_wrong_merges
 from converter.verification.prepared_base import prepare_base
+from converter.verification.stored_weights import Storage, keep, let_go, stored_in
+from converter.verification.streamed_base import streamed_base
+
+# Weights that are kept while they are asked for block by block: a head is compared with its embedding.
+_N_KEPT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,59 +65,88 @@ class Reference:
 
     def __init__(self, base_path: Path, adapter: Adapter) -> None:
         adapter = adapter.origin.adapter if adapter.origin else adapter
-        prepared = prepare_base(load_base(base_path), adapter)
-        self._places = {
-            _name(path): _place(path) for path, _ in prepared.model.named_parameters(remove_duplicate=False)
-        }
-        self._loaded = load_adapter(prepared, adapter)
+        with quiet():
+            prepared = prepare_base(streamed_base(base_path), adapter)
+            self._places = {
+                _name(path): _place(path) for path, _ in prepared.model.named_parameters(remove_duplicate=False)
+            }
+            self._loaded = load_adapter(prepared, adapter)
         self._peft: Any = self._loaded.model
         self._model: Any = self._peft.get_base_model()
         self._own_layers = prepared.own_layers
         self._places |= dict(self._new_biases())
         self._last: tuple[object, Any] = (None, None)
+        self._kept: deque[tuple[Storage, ...]] = deque()
         self.names = tuple(self._places)
         self.layers, self.n_rows_needed = prepared.layers, prepared.n_rows_needed
         self.invocation_tokens = adapter.config.alora_invocation_tokens if adapter.config else ()
         resized = {f"{EMBEDDING}.weight", f"{HEAD}.weight"} if prepared.is_resized else set()
         self.touched = frozenset(name for name in self.names if self._is_touched(name)) | resized
         self.pairs = frozenset(name.removesuffix(".weight") for name in self.names if self._is_pair(name))
+        self.forward = Forward(self._peft, prepared.own_layers)
         refuse_wrong_merges(self._model, lambda: self.logits(range(8)))
 
     def logits(self, sequence: Sequence[int]) -> np.ndarray:
         """Logits of base and adapter at every position, float32 (n_tokens, n_vocab)."""
-        with torch.inference_mode():
-            output = self._peft(input_ids=torch.tensor([list(sequence)]), use_cache=False)
-        logits: np.ndarray = output.logits[0].numpy()
-        return logits
+        (states,) = self.states([sequence])
+        return np.concatenate([self.forward.logits(states, block) for block in self.blocks(len(sequence))])
 
     def base_logits(self, sequence: Sequence[int]) -> np.ndarray:
-        """Logits of the base alone; of tokens that it lacks they are 0."""
-        with quiet(), self._peft.disable_adapter(), self._base_weights(), self._base_layers():
+        """Logits of the base alone, float32 (n_tokens, n_vocab); of tokens that it lacks they are 0."""
+        with self.without_adapter():
             return self.logits(sequence)
+
+    @property
+    def longest_shared(self) -> int:
+        """Up to how many tokens sequences may run together."""
+        # Where invocation tokens begin is counted from the end, padding included.
+        return 0 if self.invocation_tokens else self.forward.shared_length
+
+    def blocks(self, n_tokens: int) -> Iterator[slice]:
+        """Ranges of positions that cover a sequence, each small enough for logits."""
+        # An activated head is on from one position on.
+        return iter([slice(0, n_tokens)]) if self.invocation_tokens else self.forward.blocks(n_tokens)
+
+    def states(self, sequences: Sequence[Sequence[int]]) -> list[States]:
+        """What the head is given for each of the sequences, which go through the layers together."""
+        return self.forward.states(sequences)
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """With the base alone: what `logits` and `states` give in here is the base's."""
+        with quiet(), self._peft.disable_adapter(), self._base_weights(), self._base_layers():
+            yield
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a parameter: (out, in), (n_experts, out, in) or (n,)."""
         values = self._own(name, own_module)
-        return tuple((values if values.dim() == 3 else self._matrix(name, values)).shape)
+        is_turned = values.dim() == 2 and isinstance(self._own_module(name), Conv1D)
+        return tuple(reversed(values.shape) if is_turned else values.shape)
 
     def weight(self, name: str, rows: Rows) -> np.ndarray:
-        """Rows of a parameter as PEFT serves it, in float64; those of all experts one below the other."""
-        layer = self._layer(name)
+        """Rows of a parameter as PEFT serves it, in float64: (n_rows, n_in), of a vector (n_rows,).
+
+        Rows of all experts are one below the other.
+        """
+        layer, parameter = self._layer(name), self._places[name].parameter
         if self._is_pair(name):
             whole: np.ndarray = self._before_delta(name, rows) + self.delta(name.removesuffix(".weight"), rows)
             return whole
         if not _is_changed_by_layer(layer, name):
             return to_numpy(self._matrix(name, self._own(name, saved_module))[rows])
+        if is_divisible(layer) and isinstance(layer, Linear):
+            self._keep(name)
+            return to_numpy(merged(part(layer, rows)).get_parameter(parameter))
         module: Any = self._once((self._places[name].path, "merged"), lambda: merged(layer))
-        return to_numpy(as_matrix(module, module.get_parameter(self._places[name].parameter))[rows])
+        return to_numpy(as_matrix(module, module.get_parameter(parameter))[rows])
 
     def base_weight(self, name: str, rows: Rows) -> np.ndarray:
-        """Rows of the same parameter as the base has it, in float64."""
+        """Rows of the same parameter as the base has it, in float64: (n_rows, n_in), of a vector (n_rows,)."""
         with self._base_weights():
             return to_numpy(self._matrix(name, self._own(name, own_module))[rows])
 
     def delta(self, module: str, rows: Rows) -> np.ndarray:
-        """Rows of what PEFT adds to the weight of one of ``pairs``."""
+        """Rows of what PEFT adds to the weight of one of ``pairs``, in float64 (n_rows, n_in)."""
         layer, path = self._layer(f"{module}.weight"), self._places[f"{module}.weight"].path
         if isinstance(layer, ParamWrapper):
             whole = self._once((module, "delta"), lambda: delta(layer, slice(None)))
@@ -138,8 +174,21 @@ class Reference:
         values: torch.Tensor = module.get_parameter(place.parameter)
         return values
 
+    def _own_module(self, name: str) -> Any:
+        return own_module(self._model.get_submodule(self._places[name].path))
+
     def _matrix(self, name: str, values: torch.Tensor) -> torch.Tensor:
-        return as_matrix(own_module(self._model.get_submodule(self._places[name].path)), values)
+        self._keep(name)
+        return as_matrix(self._own_module(name), values)
+
+    def _keep(self, name: str) -> None:
+        """Keep what is read of this weight: it is asked for block by block, in turns with at most one other."""
+        storages = stored_in(self._model.get_submodule(self._places[name].path).parameters())
+        if storages not in self._kept:
+            keep(storages)
+            self._kept.append(storages)
+        while len(self._kept) > _N_KEPT:
+            let_go(self._kept.popleft())
 
     def _is_pair(self, name: str) -> bool:
         return name.endswith(".weight") and is_product(self._layer(name))
@@ -154,6 +203,12 @@ class Reference:
         for path, layer in self._model.named_modules():
             if isinstance(layer, BaseTunerLayer) and brings_bias(layer):
                 yield f"{normal_module(path)}.bias", _Place(path, "bias")
+
+    def let_go(self) -> None:
+        """Forget what is kept of weights that were asked for block by block."""
+        self._last = (None, None)
+        while self._kept:
+            let_go(self._kept.popleft())
 
     def _once(self, key: object, make: Callable[[], Any]) -> Any:
         """What was made last, if it was for the same: a tensor is asked for block by block."""

@@ -22,7 +22,7 @@ def has_bound(type_name: str) -> bool:
 
 
 def rounding_bound(values: np.ndarray, type_name: str) -> np.ndarray:
-    """The largest error of each value (float64) when its row is stored as ``type_name``."""
+    """The largest error of each value (float64, any shape, rows last) when its row is stored as ``type_name``."""
     if type_name == "Q8_0":
         return _q8_0_bound(values)
     mantissa, smallest = _FLOATS[type_name]

@@ -1,4 +1,4 @@
-"""The library entry of ``adapter-verify``: both proofs of one deployment, and the verdict."""
+"""The library's door to ``adapter-verify``: both proofs of one deployment, and the verdict."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,13 +6,15 @@ from pathlib import Path
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import read_base_model
-from converter.errors import ConverterError
-from converter.verification.comparison import LogitsComparison, Sample, compare_logits
+from converter.errors import JUDGED_BAD, ConverterError
+from converter.read.gguf_header import read_gguf_header
+from converter.verification.comparison import LogitsComparison, compare_logits
 from converter.verification.hosts import is_hosted, prove_hosted, prove_hosted_lora
-from converter.verification.llama_cpp import DEFAULTS, LlamaCpp, LlamaCppFailed
+from converter.verification.llama_cpp import LlamaCpp, LlamaCppFailed
 from converter.verification.lora_pairs import prove_lora
-from converter.verification.prompts import Sequences, invoked
+from converter.verification.prompts import Prompts, Sequences, sequences_of
 from converter.verification.reference import Reference
+from converter.verification.samples import Served, samples
 from converter.verification.tensors import TensorProof, prove_model
 from converter.verification.thresholds import COARSE, Threshold, lora_threshold, model_threshold
 
@@ -25,12 +27,16 @@ class DeployedModel:
     """One merged GGUF; ``base`` is the GGUF it was made from, where it is at hand."""
 
     model: Path
-    base: Path | None
+    base: Path | None = None
 
     @property
     def file(self) -> Path:
         """The file that is judged."""
         return self.model
+
+    @property
+    def lora_file(self) -> None:
+        """No LoRA is served on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,11 @@ class DeployedLora:
     @property
     def file(self) -> Path:
         """The file that is judged."""
+        return self.lora
+
+    @property
+    def lora_file(self) -> Path:
+        """The LoRA that is served on the model."""
         return self.lora
 
     @property
@@ -109,7 +120,34 @@ def _advice(comparison: LogitsComparison, threshold: Threshold) -> str:
     return "; noise of 8-bit types can be this large on texts unlike the adapter's own, which --prompts can give"
 
 
-def refuse_broken_base(llama: LlamaCpp, base: Path) -> None:
+def verify(
+    adapter: Adapter,
+    base: Path,
+    deployed: Deployed,
+    *,
+    prompts: Prompts = None,
+    progress: Progress = lambda *_: None,
+) -> Verification:
+    """Prove a deployment of ``adapter`` against PEFT on ``base``, a Hugging Face directory or a GGUF.
+
+    Without ``prompts`` it is tried on built-in texts. A merged model's base GGUF is ``base`` itself, if it is one and
+    no other is named. Raises ConverterError where it can't be found out.
+    """
+    for fault in adapter.faults:
+        raise ConverterError(f"{fault.path}: {fault.message}; adapter-check says more", status=JUDGED_BAD)
+    if deployed.base is None and base.is_file():
+        deployed = DeployedModel(deployed.model, base)
+    for path in filter(None, (deployed.file, deployed.base)):
+        if not path.is_file():
+            raise ConverterError(f"{path}: no such GGUF file")
+    with LlamaCpp() as llama:
+        if deployed.base:
+            _refuse_broken_base(llama, deployed.base)
+        sequences = sequences_of(prompts, llama, _tokenizing(llama, deployed))
+        return prove(Case(adapter, base, deployed, sequences), llama, progress)
+
+
+def _refuse_broken_base(llama: LlamaCpp, base: Path) -> None:
     """Raise ConverterError, status 2, where llama.cpp can't run the base: that is no verdict on the adapter."""
     try:
         llama.logits(base, [[0]])
@@ -117,16 +155,40 @@ def refuse_broken_base(llama: LlamaCpp, base: Path) -> None:
         raise ConverterError(f"{base}: llama.cpp can't run the base: {error.message}") from error
 
 
-def verify(case: Case, llama: LlamaCpp, progress: Progress = lambda *_: None) -> Verification:
-    """Prove a deployment against PEFT, or say what is wrong with it.
+def _tokenizing(llama: LlamaCpp, deployed: Deployed) -> Path:
+    """The deployed model, which may know new tokens; its base where llama.cpp can't load it, as the proof will tell."""
+    try:
+        llama.n_vocab(deployed.model)
+    except LlamaCppFailed:
+        return deployed.base or deployed.model
+    return deployed.model
+
+
+def refuse_longer(model: Path, sequences: Sequences) -> None:
+    """Beyond a file's context llama.cpp only warns; Gemma 2 hosted as grok is another model there."""
+    kv = read_gguf_header(model).kv
+    context, longest = kv.get(f"{kv.get('general.architecture')}.context_length"), max(map(len, sequences))
+    if isinstance(context, int) and longest > context:
+        raise ConverterError(
+            f"{model}: its context ends at {context} tokens, a sequence has {longest}; give shorter ones with --tokens"
+        )
+
+
+def prove(case: Case, llama: LlamaCpp, progress: Progress = lambda *_: None) -> Verification:
+    """Prove one case in a llama.cpp that may serve others too, or say what is wrong with it.
 
     Raises ConverterError where that can't be found out: the adapter or the base can't be loaded.
     """
+    refuse_longer(case.deployed.model, case.sequences)
+    llama.release()
     progress("loading PEFT", 0, 1)
     reference = Reference(case.base, case.adapter)
     proof, threshold = _prove_tensors(case.deployed, reference, lambda done, of: progress("tensors", done, of))
+    reference.let_go()
+    served = Served(case.deployed.model, case.deployed.lora_file, case.deployed.base)
     try:
-        comparison, failure = compare_logits(_samples(case, reference, llama, progress)), None
+        each = samples(served, case.sequences, reference, llama, lambda done, of: progress("logits", done, of))
+        comparison, failure = compare_logits(each), None
     except LlamaCppFailed as error:
         comparison, failure = None, error.message
     return Verification(case.adapter.path, case.deployed, threshold, proof, comparison, failure)
@@ -145,20 +207,3 @@ def _prove_tensors(
     touched = {check.type for check in proof.checks if check.type and check.touched}
     untouched = {check.type for check in proof.checks if check.type and not check.touched}
     return proof, model_threshold(touched, untouched)
-
-
-def _samples(case: Case, reference: Reference, llama: LlamaCpp, progress: Progress) -> Iterator[Sample]:
-    model, base = case.deployed.model, case.deployed.base
-    n_known = llama.n_vocab(base) if base else 0
-    lora = case.deployed.lora if isinstance(case.deployed, DeployedLora) else None
-    # Without its invocation tokens an activated LoRA does nothing.
-    for done, tokens in enumerate(invoked(case.sequences, reference.invocation_tokens)):
-        progress("logits", done, len(case.sequences))
-        yield Sample(
-            tokens,
-            peft=reference.logits(tokens),
-            peft_base=reference.base_logits(tokens),
-            deployed=llama.logits(model, [tokens], lora)[0],
-            deployed_by_default=llama.logits(model, [tokens], lora, settings=DEFAULTS)[0],
-            base=llama.logits(base, [tokens])[0] if base and max(tokens) < n_known else None,
-        )

@@ -12,7 +12,7 @@ from converter.derive.adapter import read_adapter
 from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.verification.llama_cpp import LlamaCpp
-from converter.verification.verification import Case, DeployedModel, verify
+from converter.verification.verification import Case, DeployedModel, prove
 from fixtures.adapters import tiny_adapter
 from fixtures.tiny import TinyModel, token_sequences
 
@@ -40,7 +40,7 @@ def test_every_type_is_what_was_asked_and_proven(
     conversion = plan(adapter, model, Deployment("model", untie=True, outtype=outtype))
     (file,) = write(conversion, tmp_path / "model")
     assert read_base_model(file.path).shards[0].by_name["output.weight"].type.name == written
-    proof = verify(Case(adapter, base.hf, DeployedModel(file.path, base.gguf), token_sequences(2, 24)), llama_cpp)
+    proof = prove(Case(adapter, base.hf, DeployedModel(file.path, base.gguf), token_sequences(2, 24)), llama_cpp)
     assert not proof.tensors.faults
     assert proof.comparison is not None
     # The tensors are proven to their rounding; the logits of a tiny model feel that rounding ten times as much as a

@@ -18,7 +18,7 @@ from converter.planning.base_tensors import base_tensors
 from converter.planning.conversion_plan import PlannedTensor
 from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp
-from converter.verification.verification import Case, DeployedModel, Verification, verify
+from converter.verification.verification import Case, DeployedModel, Verification, prove
 from fixtures.adapters import saved_logits
 from fixtures.peft_methods import METHODS, method_adapter
 from fixtures.tiny import TinyModel, token_sequences
@@ -88,9 +88,7 @@ def as_in_the_base(tensor: PlannedTensor, base: BaseModel) -> PlannedTensor:
 
 def verified(llama_cpp: LlamaCpp, base: TinyModel, method: str, model: Path) -> Verification:
     deployed = DeployedModel(model, base.gguf)
-    return verify(
-        Case(read_adapter(method_adapter(method, base)), base.hf, deployed, token_sequences(2, 24)), llama_cpp
-    )
+    return prove(Case(read_adapter(method_adapter(method, base)), base.hf, deployed, token_sequences(2, 24)), llama_cpp)
 
 
 def shown_by_check(adapter: Path, base: TinyModel) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ Each is proven as `adapter-verify` does it. Each control changes one tensor of t
 that skips a field or a tensor, and the tensor proof names just that one.
 """
 
+import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +29,8 @@ from converter.verification.llama_cpp import LlamaCpp
 from converter.verification.lora_pairs import prove_lora
 from converter.verification.reference import Reference
 from converter.verification.tensors import TensorProof, prove_model
-from converter.verification.verification import Case, Deployed, DeployedLora, DeployedModel, verify
+from converter.verification.verification import Case, Deployed, DeployedLora, DeployedModel, prove
+from fixtures.memory import run_measured
 from fixtures.real import GEMMA3
 from fixtures.train import CHAT_TEMPLATE, MARKS, RECIPES, TEXTS, TEXTS_WITH_NEW_TOKENS, WORDS, trained_adapter
 
@@ -134,7 +137,7 @@ def job(request: pytest.FixtureRequest) -> Iterator[Job]:
 def test_it_is_proven(job: Job, llama_cpp: LlamaCpp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "Reference", lambda *_: job.reference)  # loaded once, for all tests
     sequences = tuple(job.tokens(text) for text in job.texts)
-    proof = verify(Case(job.adapter, GEMMA3.hf, job.deployed, sequences), llama_cpp)
+    proof = prove(Case(job.adapter, GEMMA3.hf, job.deployed, sequences), llama_cpp)
     assert not list(proof.failures)
     assert proof.comparison is not None
     assert proof.comparison.effect > 1
@@ -183,3 +186,16 @@ def test_the_tokenizer_comes_along(job: Job) -> None:
     assert header.kv["tokenizer.chat_template"] == CHAT_TEMPLATE
     (n_rows, *_), (n_before, *_) = (file.by_name["token_embd.weight"].shape for file in (header, base))
     assert n_rows == n_before + len(WORDS) + len(MARKS)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux tells what a process takes")
+@pytest.mark.parametrize("job", ["dora"], indirect=True)
+def test_the_proof_takes_at_most_3_gigabytes(job: Job, tmp_path: Path) -> None:
+    """Of the whole process tree, llama.cpp included: the head alone has 671 MB in float32."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("\n".join(" ".join(map(str, job.tokens(text))) for text in job.texts))
+    arguments = [job.adapter.path, "--base", GEMMA3.hf, "--base-gguf", GEMMA3.bf16_gguf, "--model", job.deployed.model]
+    program = [sys.executable, "-c", "from converter.cli.verify import main; main()"]
+    done, peak = run_measured([*program, *map(str, arguments), "--tokens", str(tokens)], os.environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 0.5e9 < peak.total <= 3e9

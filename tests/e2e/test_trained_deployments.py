@@ -13,7 +13,7 @@ from converter.training.run import train
 from converter.training.settings import HEADS, Head, TrainingSettings
 from converter.training.watch import Unwatched
 from converter.verification.llama_cpp import LlamaCpp
-from converter.verification.verification import Case, DeployedLora, DeployedModel, Verification, verify
+from converter.verification.verification import Case, DeployedLora, DeployedModel, Verification, prove
 from fixtures.tiny import TinyModel, token_sequences
 from fixtures.trainable import chats, trainable
 
@@ -61,7 +61,7 @@ def served(settings: TrainingSettings, base: TinyModel, directory: Path) -> Depl
 
 def proof(settings: TrainingSettings, deployed: DeployedLora | DeployedModel, llama: LlamaCpp) -> Verification:
     case = Case(read_adapter(settings.output), settings.base, deployed, token_sequences(2, 24))
-    return verify(case, llama, lambda *_: None)
+    return prove(case, llama, lambda *_: None)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma", "gemma3", "qwen2"])

@@ -5,7 +5,10 @@ judged here is the judge.
 """
 
 import json
+import os
+import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +21,11 @@ from transformers import AutoConfig
 
 from converter.cli.verify import main
 from converter.derive.adapter import Adapter, LoraPair, read_adapter
+from converter.errors import ConverterError
 from converter.verification.llama_cpp import LlamaCpp, LlamaCppFailed
+from converter.verification.prompts import TokenFile
 from converter.verification.reference import Reference
-from converter.verification.verification import Case, Deployed, DeployedLora, DeployedModel, Verification, verify
+from converter.verification.verification import Case, Deployed, DeployedLora, DeployedModel, Verification, prove, verify
 from fixtures.adapters import load_base, tiny_adapter, untie
 from fixtures.tiny import TinyModel, token_sequences
 from fixtures.tiny_gguf import ARCHITECTURES, _gguf_values, gguf_name, write_gguf
@@ -103,7 +108,7 @@ def write_lora(
 
 
 def verified(llama: LlamaCpp, base: TinyModel, adapter: Path, deployed: Deployed) -> Verification:
-    return verify(Case(read_adapter(adapter), base.hf, deployed, SEQUENCES), llama)
+    return prove(Case(read_adapter(adapter), base.hf, deployed, SEQUENCES), llama)
 
 
 def run(*arguments: object) -> Result:
@@ -405,3 +410,30 @@ def test_tokens_are_given_in_a_file(tmp_path: Path) -> None:
     assert "mean nats of 7 tokens" in result.stdout
     assert result.stderr == ""
     assert run(adapter, *options, "--prompts", tokens).exit_code == 2  # the model has no tokenizer
+
+
+def test_the_library_proves_in_two_threads_and_leaves_all_else_as_it_was(tmp_path: Path) -> None:
+    base = TinyModel("llama")
+    adapter = read_adapter(tiny_adapter("plain", base))
+    right = write_merged(tmp_path / "right.gguf", base, adapter.path)
+    before = dict(os.environ), sys.stderr, torch.get_default_dtype()
+    with ThreadPoolExecutor(2) as pool:
+        deployed = (DeployedModel(right, base.gguf), DeployedModel(base.gguf, base.gguf))
+        good, bad = pool.map(lambda model: verify(adapter, base.hf, model), deployed)
+    assert (good.passed, bad.passed) == (True, False)
+    assert (dict(os.environ), sys.stderr, torch.get_default_dtype()) == before
+
+
+def test_the_library_refuses_what_the_command_refuses(tmp_path: Path) -> None:
+    base = TinyModel("llama")
+    adapter = read_adapter(tiny_adapter("plain", base))
+    tokens = tmp_path / "tokens"
+    tokens.write_text(" ".join(["5"] * 5000))
+    with pytest.raises(ConverterError, match="a sequence has 5000"):
+        verify(adapter, base.hf, DeployedModel(base.gguf, None), prompts=TokenFile(tokens))
+    with pytest.raises(ConverterError, match="no such GGUF file"):
+        verify(adapter, base.hf, DeployedModel(tmp_path / "nowhere.gguf", None))
+    tokens.write_bytes(b"no GGUF")
+    with pytest.raises(ConverterError) as refusal:
+        verify(adapter, base.hf, DeployedModel(base.gguf, tokens))
+    assert (refusal.value.status, "can't run the base" in str(refusal.value)) == (2, True)

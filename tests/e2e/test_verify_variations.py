@@ -18,7 +18,7 @@ from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import DEFAULTS, PROOF, LlamaCpp
 from converter.verification.lora_pairs import prove_lora
 from converter.verification.reference import Reference
-from converter.verification.verification import Case, DeployedLora, DeployedModel, verify
+from converter.verification.verification import Case, DeployedLora, DeployedModel, prove
 from fixtures.tiny import TinyModel
 from fixtures.variation import Truth, Variation, save_variation
 from tests.e2e.verify_variations import CASES, weights_of, write_model
@@ -66,13 +66,13 @@ def test_a_right_model_passes_and_a_spoilt_one_does_not(case: str, tmp_path: Pat
     weights = weights_of(reference)
     path = write_model(tmp_path / "model.gguf", base, adapter, weights)
     deployment = Case(adapter, base.hf, DeployedModel(path, base.gguf), truth.sequences[:2])
-    found = verify(deployment, llama_cpp)
+    found = prove(deployment, llama_cpp)
     assert list(found.failures) == []
     assert ratio(truth, np.stack(llama_cpp.logits(path, truth.sequences))) < 1e-4
     name = max((name for name in reference.touched if "layers.1." in name or "h.1." in name), default="lm_head.weight")
     weights[name] = torch.from_numpy(reference.base_weight(name, slice(None))).reshape(weights[name].shape)
     write_model(path, base, adapter, weights)
-    assert len(verify(deployment, llama_cpp).tensors.faults) in {1, 2}  # gate and up are one parameter, and two tensors
+    assert len(prove(deployment, llama_cpp).tensors.faults) in {1, 2}  # gate and up are one parameter, and two tensors
 
 
 def swap_gate_and_up(weights: Weights) -> None:
@@ -127,7 +127,7 @@ def test_what_only_some_adapters_can_get_wrong_is_found(
     weights = weights_of(Reference(base.hf, adapter))
     spoil(weights)
     path = write_model(tmp_path / "model.gguf", base, adapter, weights)
-    found = verify(Case(adapter, base.hf, DeployedModel(path, base.gguf), truth.sequences[:1]), llama_cpp)
+    found = prove(Case(adapter, base.hf, DeployedModel(path, base.gguf), truth.sequences[:1]), llama_cpp)
     assert len(found.tensors.faults) == len(faults), found.tensors.faults
     assert all(any(fault.startswith(wanted) for fault in found.tensors.faults) for wanted in faults)
 
@@ -136,7 +136,7 @@ def test_new_tokens_are_tried_where_llama_cpps_base_lacks_them(tmp_path: Path, l
     base, adapter, _ = built("new rows", tmp_path / "adapter")
     path = write_model(tmp_path / "model.gguf", base, adapter, weights_of(Reference(base.hf, adapter)))
     sequences = ((5, 321, 7, 327, 9), (1, 2, 3))
-    found = verify(Case(adapter, base.hf, DeployedModel(path, base.gguf), sequences), llama_cpp)
+    found = prove(Case(adapter, base.hf, DeployedModel(path, base.gguf), sequences), llama_cpp)
     assert list(found.failures) == []
     assert found.comparison is not None
     assert found.comparison.floor is not None  # of the sequence that the base can be asked
@@ -257,7 +257,7 @@ def test_loras_on_experts(case: str, tamper: Tamper, faults: int, tmp_path: Path
     base, fused, truth = built("fused experts", tmp_path / "fused")
     _, adapter, _ = built(case, tmp_path / "adapter")
     lora = write_lora(tmp_path / "lora.gguf", "qwen3moe", fused, tamper)
-    found = verify(Case(adapter, base.hf, DeployedLora(lora, base.gguf), truth.sequences[:2]), llama_cpp)
+    found = prove(Case(adapter, base.hf, DeployedLora(lora, base.gguf), truth.sequences[:2]), llama_cpp)
     assert len(found.tensors.faults) == faults, found.tensors.faults
     assert (ratio(truth, np.stack(llama_cpp.logits(base.gguf, truth.sequences, lora))) < 1e-4) == (not faults)
 
@@ -303,12 +303,12 @@ def test_an_activated_lora_is_on_from_its_invocation_on(tmp_path: Path, llama_cp
     with_it, without = reference.logits(INVOKED[0]), reference.base_logits(INVOKED[0])
     assert np.abs(with_it[:20] - without[:20]).max() < 1e-5
     assert np.abs(with_it[20:] - without[20:]).max() > 1
-    assert list(verify(Case(adapter, base.hf, DeployedLora(lora, base.gguf), INVOKED), llama_cpp).failures) == []
+    assert list(prove(Case(adapter, base.hf, DeployedLora(lora, base.gguf), INVOKED), llama_cpp).failures) == []
 
 
 def test_sequences_get_the_invocation_that_they_lack(tmp_path: Path, llama_cpp: LlamaCpp) -> None:
     base, adapter, lora = activated(tmp_path)
-    found = verify(Case(adapter, base.hf, DeployedLora(lora, base.gguf), ((7, 8, 11, 12),)), llama_cpp)
+    found = prove(Case(adapter, base.hf, DeployedLora(lora, base.gguf), ((7, 8, 11, 12),)), llama_cpp)
     assert list(found.failures) == []
     assert found.comparison is not None
     assert found.comparison.n_tokens == 6
@@ -316,7 +316,7 @@ def test_sequences_get_the_invocation_that_they_lack(tmp_path: Path, llama_cpp: 
 
 def test_an_activated_lora_without_its_tokens_is_always_on_and_fails(tmp_path: Path, llama_cpp: LlamaCpp) -> None:
     base, adapter, lora = activated(tmp_path, invocation=())
-    found = verify(Case(adapter, base.hf, DeployedLora(lora, base.gguf), INVOKED), llama_cpp)
+    found = prove(Case(adapter, base.hf, DeployedLora(lora, base.gguf), INVOKED), llama_cpp)
     assert found.tensors.faults == ("adapter.alora.invocation_tokens is [], PEFT's [5, 9]",)
     assert found.comparison is not None
     assert found.comparison.effect_ratio > 0.1

@@ -36,7 +36,6 @@ from tests.unit.conversion import (
     UNTIED_LORA,
     UNTIED_MODEL,
     convert,
-    entries_of,
     metadata_of,
     tensors_of,
     values_of,
@@ -217,13 +216,21 @@ def test_an_untied_base_names_its_source_alone(specimen: Specimen, tmp_path: Pat
     }
 
 
-def test_a_conversion_of_a_conversion_has_one_record(specimen: Specimen, tmp_path: Path) -> None:
-    convert(specimen, tmp_path / "once.gguf", MODEL)
-    specimen.base = tmp_path / "once.gguf"
-    convert(specimen, tmp_path / "twice.gguf", MODEL)
-    once, twice = (entries_of(tmp_path / name) for name in ("once.gguf", "twice.gguf"))
-    assert list(once) == list(twice)
-    assert {key for key in once if once[key] != twice[key]} <= {"adapter_to_gguf.plan.sha256"}
+def test_a_chain_of_conversions_has_one_record(specimen: Specimen, tmp_path: Path) -> None:
+    """SFT, then DPO on the merged model: all adapters are named, in their order; none of them goes in twice."""
+    alphas, digests = (16, 8, 4), []
+    for n, alpha in enumerate(alphas):
+        specimen.config["lora_alpha"] = alpha
+        convert(specimen, tmp_path / f"{n}.gguf", MODEL)
+        specimen.base = tmp_path / f"{n}.gguf"
+        digests.append(metadata_of(specimen.base)["adapter_to_gguf.adapter.sha256"])
+    once, last = (metadata_of(tmp_path / name) for name in ("0.gguf", "2.gguf"))
+    assert last["adapter_to_gguf.merged.sha256"] == " ".join(map(str, digests[:2]))
+    assert last.keys() - once.keys() == {"adapter_to_gguf.merged.sha256"}
+    for alpha in alphas:
+        specimen.config["lora_alpha"] = alpha
+        with pytest.raises(Refused, match="BM012"):
+            convert(specimen, tmp_path / "again.gguf", MODEL)
 
 
 def test_each_merged_tensor_is_measured(specimen: Specimen, tmp_path: Path) -> None:

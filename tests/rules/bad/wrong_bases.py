@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from converter import Deployment, convert
 from converter.derive.base_model import read_base_model
 from converter.fingerprint import RECORD_NAME, fingerprint
 from tests.rules.bad.registry import bad
@@ -114,3 +115,24 @@ def another_revision(it: Specimen, _: Path) -> None:
     snapshot.mkdir(parents=True)
     it.base = write_gguf(snapshot / "model.gguf")
     it.write()
+
+
+@bad("BM012")
+def a_base_that_holds_the_adapter(it: Specimen, bases: Path) -> None:
+    it.base = bases / "tied.gguf"
+    it.write()
+    model = it.directory.with_name("model.gguf")
+    convert(it.directory, model, base=it.base, deployment=Deployment("model"))
+    it.base = model
+
+
+@bad("BM012")
+def a_base_that_holds_the_adapter_below_another(it: Specimen, bases: Path) -> None:
+    a_base_that_holds_the_adapter(it, bases)
+    once, twice = it.base, it.directory.with_name("twice.gguf")
+    it.config["r_comment"] = ""  # another adapter, by its digest
+    it.write()
+    convert(it.directory, twice, base=once, deployment=Deployment("model"))
+    del it.config["r_comment"]
+    it.write()
+    it.base = twice

@@ -16,7 +16,8 @@ from converter.derive.base_model import read_base_model
 from converter.planning.changes import changes_of
 from converter.planning.lora import common_alpha
 from converter.planning.plan_data import plan_data
-from tests.rules.specimens import PREFIX, SHAPES, Specimen, lora
+from fixtures.generated import Tensor
+from tests.rules.specimens import PREFIX, SHAPES, UP, Specimen, lora
 from tests.unit.conversion import LORA, convert, tensors_of, values_of, write_base
 
 # Of each config: its changes, the ranks of q_proj, v_proj and down_proj, their scales by PEFT's formula, and whether
@@ -162,3 +163,27 @@ def test_only_a_hub_name_is_told_of_the_base(
     assert tuple(field.contents() for field in told) == (expected or ())
     assert any(key.startswith("general.base_model") for key in fields) == bool(expected)
     assert "/home/someone" not in json.dumps(plan_data(planned))
+
+
+def bfloat16(shape: tuple[int, ...], smallest: float) -> Tensor:
+    """Values with BF16's eight bits of mantissa, the smallest of which is this."""
+    values = np.random.default_rng(5).standard_normal(shape).astype(np.float32)
+    values.flat[0] = smallest
+    return "BF16", shape, (values.view("<u4") >> 16).astype("<u2").tobytes()
+
+
+# 2**-16 * (1 + 127/128) ends at 2**-23, which F16 still has; 2**-20 * (1 + 127/128) ends at 2**-27, which it hasn't.
+@pytest.mark.parametrize(("smallest", "type_name"), [(1.9921875 * 2**-16, "F16"), (1.9921875 * 2**-20, "F32")])
+def test_no_factor_is_bf16_and_none_loses_a_bit(
+    smallest: float, type_name: str, specimen: Specimen, tmp_path: Path
+) -> None:
+    """llama.cpp rounds what it multiplies with a BF16 tensor to BF16: 1.2e-4 of the effect on a tiny llama."""
+    for key, (_, shape, _) in lora(UP, 32, 96).items():
+        specimen.tensors[key] = bfloat16(shape, smallest)
+    convert(specimen, tmp_path / "lora.gguf")
+    for factor in "ab":
+        name = f"blk.1.ffn_down.weight.lora_{factor}"
+        _, shape, data = specimen.tensors[f"{UP}.lora_{factor.upper()}.weight"]
+        wanted = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
+        assert tensors_of(tmp_path / "lora.gguf")[name].tensor_type.name == type_name
+        np.testing.assert_array_equal(values_of(tmp_path / "lora.gguf", name), wanted)

@@ -15,10 +15,10 @@ from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
 from converter.errors import ConverterError
 from converter.training import run
-from converter.training.head import attach, ends_digest, is_tied, linear_modules_have_bias, untie
+from converter.training.head import attach, ends_digest, linear_modules_have_bias
 from converter.training.settings import Head, TrainingSettings
 from converter.training.watch import Unwatched
-from converter.transformers_base import load_base, quiet
+from converter.transformers_base import is_tied, load_base, quiet, untie
 from converter.verification.gguf_weights import weights_of
 from fixtures.tiny import TinyModel
 from fixtures.trainable import trainable

@@ -18,13 +18,12 @@ from converter.errors import JUDGED_BAD, ConverterError
 from converter.fingerprint import fingerprint
 from converter.training import run, trainer
 from converter.training.data import read_data, split_samples
-from converter.training.head import untie
 from converter.training.report import TrainingReport
 from converter.training.settings import HEADS, Head, TrainingSettings, working_directory
 from converter.training.tokenised import tokenised
 from converter.training.tokenizer import load_tokenizer
 from converter.training.watch import Stopped, Unwatched
-from converter.transformers_base import load_base, quiet
+from converter.transformers_base import load_base, quiet, untie
 from fixtures.tiny import TinyModel
 from fixtures.trainable import trainable
 from tests.unit.training.conftest import BASE, Watched

@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 from gguf import GGUFWriter
 
 from converter.cli import extras, verify
-from converter.cli.verify import _refuse_longer
 from converter.errors import ConverterError
+from converter.verification.verification import refuse_longer
 from fixtures.adapters import tiny_adapter
 from fixtures.tiny import TinyModel
 
@@ -82,4 +82,4 @@ def test_no_sequence_runs_beyond_the_context_of_a_file(longest: int, refused: bo
     writer.close()
     sequences = ((1, 2), tuple(range(longest)))
     with pytest.raises(ConverterError, match="ends at 8 tokens, a sequence has 9") if refused else nullcontext():
-        _refuse_longer(tmp_path / "model.gguf", sequences)
+        refuse_longer(tmp_path / "model.gguf", sequences)

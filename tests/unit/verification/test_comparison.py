@@ -24,7 +24,7 @@ def sample(**changes: np.ndarray | None) -> Sample:
         "deployed_by_default": logits_of(UNIFORM, SKEWED),
         "base": logits_of(SKEWED, UNIFORM),
     }
-    return Sample((0, 1), **{**arrays, **changes})  # type: ignore[arg-type]  # only base may be None
+    return Sample((1, -1), **{**arrays, **changes})  # type: ignore[arg-type]  # only base may be None
 
 
 def test_kl_of_two_coins() -> None:
