@@ -111,7 +111,7 @@ def verify(adapter: Adapter, base: AnyPath, deployed: "Deployed", *, prompts: An
     from converter.verification.verification import verify as prove
 
     texts = PromptFile(Path(prompts)) if prompts else None
-    return prove(adapter, Path(base), deployed, prompts=texts)
+    return prove(adapter, located_base(Path(base)), deployed, prompts=texts)
 
 
 def train(settings: "TrainingSettings", watch: "Watch | None" = None) -> "TrainingReport":
@@ -123,4 +123,4 @@ def train(settings: "TrainingSettings", watch: "Watch | None" = None) -> "Traini
     from converter.training.run import train as run
     from converter.training.watch import Unwatched
 
-    return run(settings, watch or Unwatched())
+    return run(replace(settings, base=located_base(settings.base)), watch or Unwatched())

@@ -1,5 +1,6 @@
 """What options of several commands mean."""
 
+import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ class _Base(click.Path):
     """A base: a path, or the name of a repository that the hub's cache on this machine has."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return located_base(super().convert(value, param, ctx))
+        return located_base(Path(os.fsdecode(super().convert(value, param, ctx))))
 
 
 BASE: Final = _Base(path_type=Path, readable=False)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from converter.checking import check_adapter
 from converter.cli import check, to_gguf, train, verify
 from converter.derive.adapter import Adapter
 from converter.derive.locate import hub_cache
@@ -66,12 +67,11 @@ def test_what_nobody_foresaw_of_one_adapter_leaves_the_others_judged(
 ) -> None:
     for name in "abc":
         shutil.copytree(tiny_adapter("plain", BASE), tmp_path / name)
-    judge = check.check_adapter
 
     def fails_at_b(adapter: Adapter, *arguments: Any, **options: Any) -> Report:
         if adapter.path.name == "b":
             raise error
-        return judge(adapter, *arguments, **options)
+        return check_adapter(adapter, *arguments, **options)
 
     monkeypatch.setattr(check, "check_adapter", fails_at_b)
     result = CliRunner().invoke(check.main, [str(tmp_path)])
