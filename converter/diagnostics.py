@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from converter.derive.adapter import Adapter
@@ -68,8 +68,7 @@ class Severity(Enum):
     WARNING = "warning"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """What a check yields: where (a key, a module, a config field), what was found and wanted, what it blocks."""
 
     where: str
@@ -82,43 +81,37 @@ class CannotLookError(Exception):
 
 
 # The inputs a check needs. Where one can't be had, its rule is reported as skipped, with the reason.
-@dataclass(frozen=True, slots=True)
-class AdapterCheck:
+class AdapterCheck(NamedTuple):
     """Looks at the adapter alone: headers and config."""
 
     run: "Callable[[Adapter], Iterable[Problem]]"
 
 
-@dataclass(frozen=True, slots=True)
-class BaseCheck:
+class BaseCheck(NamedTuple):
     """Looks at the adapter beside its base."""
 
     run: "Callable[[Adapter, BaseModel], Iterable[Problem]]"
 
 
-@dataclass(frozen=True, slots=True)
-class NoBaseCheck:
+class NoBaseCheck(NamedTuple):
     """Speaks where a base would be needed and none is given."""
 
     run: "Callable[[Adapter], Iterable[Problem]]"
 
 
-@dataclass(frozen=True, slots=True)
-class ValuesCheck:
+class ValuesCheck(NamedTuple):
     """Reads the adapter's numbers (``--values``; adapter-to-gguf always does)."""
 
     run: "Callable[[Adapter], Iterable[Problem]]"
 
 
-@dataclass(frozen=True, slots=True)
-class BaseValuesCheck:
+class BaseValuesCheck(NamedTuple):
     """Reads the numbers of adapter and base."""
 
     run: "Callable[[Adapter, BaseModel], Iterable[Problem]]"
 
 
-@dataclass(frozen=True, slots=True)
-class WhileWriting:
+class WhileWriting(NamedTuple):
     """Found by adapter-to-gguf in what it writes, too late for adapter-check; ``module`` holds the documentation."""
 
     module: str
@@ -127,8 +120,7 @@ class WhileWriting:
 Check = AdapterCheck | BaseCheck | NoBaseCheck | ValuesCheck | BaseValuesCheck | WhileWriting
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One rule. ``name`` names the fault; the docstring of its module is its documentation."""
 
     code: str
@@ -153,8 +145,7 @@ class Finding:
         return self.severity is Severity.ERROR and deployment.kind in self.blocks
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(NamedTuple):
     """A rule that was not applied, and why. Skipped is not passed; ``by_choice`` says that the user left it out."""
 
     code: str

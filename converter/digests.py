@@ -1,7 +1,6 @@
 """SHA-256 of what a conversion reads, so that an output says what it was made from without naming a path."""
 
 from collections.abc import Iterable
-from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Final
 
@@ -44,10 +43,14 @@ def _huggingface_files(base: BaseModel) -> list[Path]:
 
 
 def _digest_of(paths: Iterable[Path]) -> str:
+    from hashlib import sha256
+
     lines = [f"{_file_digest(path)}  {path.name}\n" for path in sorted(paths, key=lambda path: path.name)]
     return sha256("".join(lines).encode()).hexdigest()
 
 
 def _file_digest(path: Path) -> str:
+    from hashlib import file_digest
+
     with could_not_read(path), open_regular(path) as file:
         return file_digest(file, "sha256").hexdigest()

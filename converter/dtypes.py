@@ -6,10 +6,9 @@ block structs in ggml/src/ggml-common.h.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 # Bytes per element. F4, F6_E2M3 and F6_E3M2 share bytes between elements, and no PEFT adapter uses them.
 SAFETENSORS_ITEMSIZE: Final = MappingProxyType(
@@ -40,8 +39,7 @@ SAFETENSORS_ITEMSIZE: Final = MappingProxyType(
 SAFETENSORS_FLOATS: Final = frozenset({"F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3"})
 
 
-@dataclass(frozen=True, slots=True)
-class GgmlType:
+class GgmlType(NamedTuple):
     """One GGML tensor type: ``block_size`` elements of a row are stored in ``type_size`` bytes."""
 
     name: str

@@ -7,10 +7,8 @@ base and a fine-tune that froze them (every merged LoRA).
 """
 
 import struct
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError
@@ -25,8 +23,7 @@ _SCHEME: Final = "norms-sha256:"  # what is hashed; records of another scheme ca
 _DTYPES: Final = ("F32", "F16", "BF16")
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedBase:
+class RecordedBase(NamedTuple):
     """The base that an adapter's training run noted down: its fingerprint, and what it was called."""
 
     fingerprint: str
@@ -43,6 +40,8 @@ def fingerprint(base: BaseModel) -> str | None:
     norms = _norms(base.original or base)
     if not norms or any(stored.dtype not in _DTYPES for _, stored, _ in norms):
         return None
+    from hashlib import sha256
+
     digest = sha256()
     for module, stored, add in norms:
         digest.update(f"{module} {stored.n_elements}\n".encode())

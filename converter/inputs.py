@@ -1,8 +1,8 @@
 """The files that a conversion reads, and whether they are still what they were when it was planned."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
@@ -11,8 +11,7 @@ from converter.read.checkpoint import CONFIG_NAME
 from converter.read.tokenizer import TOKENIZER_FILES
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What a file system changes with every write: when, how large, and which file bears the name."""
 
     path: Path

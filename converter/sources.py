@@ -7,7 +7,7 @@ rest to a function that takes just these, so that mypy finds each place that a n
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Literal, assert_never
+from typing import Final, Literal, NamedTuple, assert_never
 
 from converter.read.stored import StoredTensor
 from converter.transforms import IDENTITY, Order, RowRange
@@ -101,8 +101,7 @@ class Delta:
     scaling: float
 
 
-@dataclass(frozen=True, slots=True)
-class Magnitude:
+class Magnitude(NamedTuple):
     """DoRA: each row (or column) v of the merged weight becomes v / ||v|| times its magnitude.
 
     Of a linear module PEFT keeps one magnitude a row, of an embedding one a column: peft/tuners/lora/dora.py.
@@ -140,8 +139,7 @@ class Stacked:
     parts: "tuple[Merged | Rows, ...]"
 
 
-@dataclass(frozen=True, slots=True)
-class Product:
+class Product(NamedTuple):
     """left @ diag(columns) @ matrix, of which ``left`` has few rows."""
 
     left: Given

@@ -2,10 +2,10 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import click
 
@@ -22,8 +22,6 @@ from converter.errors import COULD_NOT, NOTHING_LOOKED_AT, ConverterError
 from converter.read.checkpoint import Found, find_adapters
 from converter.read.files import exists
 from converter.report.documentation import explanation, rule_named
-from converter.report.github import github_report
-from converter.report.json import json_report
 from converter.report.outcomes import Outcome, Unread, status_of_all
 from converter.report.printable import printable
 from converter.report.text import text_report, text_summary
@@ -38,8 +36,7 @@ A PATH is an adapter's directory or one with several below it. Exit status: 0 ye
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What is asked of every adapter of a run."""
 
     base: BaseModel | None
@@ -164,8 +161,12 @@ def _report(adapter: Adapter, request: Request) -> Report:
 
 def _print(outcomes: tuple[Outcome, ...], style: str, *, strict: bool) -> None:
     if style == "json":
+        from converter.report.json import json_report
+
         click.echo(json_report(outcomes, strict=strict))
     elif style == "github":
+        from converter.report.github import github_report
+
         click.echo(github_report(outcomes), nl=False)
     else:
         _print_text(outcomes, strict=strict)

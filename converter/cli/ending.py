@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -60,6 +59,8 @@ def unforeseen(error: Exception) -> str:
             return "there is not enough memory for this"
     shows = os.environ.get(_TRACEBACK)
     if shows:
+        import traceback
+
         traceback.print_exception(error)
     hint = "" if shows else f" with what {_TRACEBACK}=1 shows"
     return f"{type(error).__name__}: {_start(error)}: an error of ours; please report it{hint}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
 from pathlib import Path
+from typing import NamedTuple
 
 from converter.derive.adapter_keys import Role
 from converter.derive.adapter_tensors import AdapterTensor, is_expert_parameter, tensors_of
@@ -18,8 +19,7 @@ from converter.read.adapter_files import Fault, read_adapter_files
 from converter.read.safetensors_header import SafetensorsHeader
 
 
-@dataclass(frozen=True, slots=True)
-class LoraPair:
+class LoraPair(NamedTuple):
     """The two factors of one module's delta, scaling * B @ A, and what goes with them.
 
     A linear module has lora_A (r, in) and lora_B (out, r). An embedding has lora_embedding_A (r, n_rows) and
@@ -69,8 +69,7 @@ class LoraPair:
         return tuple(tensor for tensor in (self.a, self.b, self.magnitude, self.b_bias) if tensor)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRows:
+class TokenRows(NamedTuple):
     """Rows of an embedding or a head that replace the base's (trainable_token_indices): row i is token indices[i]."""
 
     module: str
@@ -78,8 +77,7 @@ class TokenRows:
     indices: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """The adapter that another one stands for, and which of its keys went into each key of that other."""
 
     adapter: "Adapter"

@@ -1,8 +1,7 @@
 """The tensors of an adapter's files: each key read by itself, then beside the config and the other keys."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.derive.adapter_keys import Role, bare_key, parse_key
 from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
@@ -12,8 +11,7 @@ from converter.read.safetensors_header import SafetensorsHeader
 from converter.read.stored import StoredTensor
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterTensor:
+class AdapterTensor(NamedTuple):
     """One tensor: its key, the module it belongs to (Hugging Face path without ``.weight``), its role."""
 
     key: str
@@ -70,12 +68,12 @@ def _with_parameter(tensor: AdapterTensor, targets: tuple[str, ...], depths: Map
     if not module.endswith(".experts"):
         # A router's weight: PEFT matches patterns against the parameter's path.
         path = f"{tensor.path}.weight"
-        return replace(tensor, path=path) if _is_targeted(path, targets) else tensor
+        return tensor._replace(path=path) if _is_targeted(path, targets) else tensor
     wrapped = [p for p in _EXPERT_PARAMETERS if _is_targeted(f"{module}.{p}", targets)]
     if len(wrapped) != depths[module] + 1:
         return _unknown(tensor)
     path = f"{module}.{wrapped[depths[module] - tensor.path.count('.base_layer')]}"
-    return replace(tensor, module=normal_module(path), path=path)
+    return tensor._replace(module=normal_module(path), path=path)
 
 
 def _is_targeted(path: str, targets: tuple[str, ...]) -> bool:
@@ -91,7 +89,7 @@ def _of_method(tensors: tuple[AdapterTensor, ...], config: AdapterConfig | None)
 
 
 def _unknown(tensor: AdapterTensor) -> AdapterTensor:
-    return replace(tensor, module=tensor.key, role="unknown")
+    return tensor._replace(module=tensor.key, role="unknown")
 
 
 def _tensor_of_method(tensor: AdapterTensor, method: PeftMethod) -> AdapterTensor:
@@ -104,7 +102,7 @@ def _tensor_of_method(tensor: AdapterTensor, method: PeftMethod) -> AdapterTenso
         role = "bias" if tensor.key.endswith(".bias") else "weight"
     elif method.name == "TRAINABLE_TOKENS":
         role = "trainable_tokens_delta"
-    return replace(tensor, module=normal_module(path), path=path, role=role)
+    return tensor._replace(module=normal_module(path), path=path, role=role)
 
 
 def _with_copies(tensors: tuple[AdapterTensor, ...], config: AdapterConfig | None) -> tuple[AdapterTensor, ...]:
@@ -121,4 +119,4 @@ def _with_copy(tensor: AdapterTensor, first: Mapping[tuple[str, Role], str], *, 
     elif tensor.role not in ("weight", "bias") or ".modules_to_save." not in tensor.key:
         return tensor
     original = first.get((module, tensor.role))
-    return replace(tensor, role="copy", copy_of=original) if original else tensor
+    return tensor._replace(role="copy", copy_of=original) if original else tensor

@@ -3,17 +3,19 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from converter.architectures import Architecture, Target, architecture_named, architecture_of_model_type, numbers_in
 from converter.derive.model_names import cached_repository, public_name
 from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.errors import ConverterError
 from converter.read.base_files import GgufFiles, HuggingfaceFiles, read_base_files
-from converter.read.gguf_header import GgufHeader, GgufTensor
 from converter.read.limits import LAYERS
 from converter.read.safetensors_header import SafetensorsHeader
 from converter.read.stored import StoredTensor
+
+if TYPE_CHECKING:
+    from converter.read.gguf_header import GgufHeader, GgufTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class BaseModel:
     dims: Mapping[str, int]
     tied: bool
     tensors: Mapping[str, StoredTensor]
-    shards: tuple[GgufHeader, ...] = ()
+    shards: "tuple[GgufHeader, ...]" = ()
     quantization: str | None = None
     name: str | None = None
     config: Mapping[str, object] = field(default_factory=dict)
@@ -215,7 +217,7 @@ def _refuse_other_kinds(path: Path, kv: Mapping[str, object]) -> None:
 
 
 def _gguf_tensors(
-    architecture: Architecture, by_name: Mapping[str, tuple[GgufTensor, Path]]
+    architecture: Architecture, by_name: "Mapping[str, tuple[GgufTensor, Path]]"
 ) -> Mapping[str, StoredTensor]:
     tensors: dict[str, StoredTensor] = {}
     for name, (tensor, path) in by_name.items():
@@ -242,7 +244,7 @@ GGUF_KEYS: Final = {
 
 
 def _gguf_dims(
-    path: Path, kv: Mapping[str, object], architecture: Architecture, by_name: Mapping[str, tuple[GgufTensor, Path]]
+    path: Path, kv: Mapping[str, object], architecture: Architecture, by_name: "Mapping[str, tuple[GgufTensor, Path]]"
 ) -> Mapping[str, int]:
     def number(dim: str, otherwise: int | None = None) -> int:
         key = f"{architecture.name}.{GGUF_KEYS[dim]}"

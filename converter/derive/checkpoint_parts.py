@@ -5,8 +5,7 @@ Experts come as one parameter (transformers 5) or as modules of their own; GPT-2
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.architectures import Target
 from converter.derive.base_model import BaseModel
@@ -14,13 +13,12 @@ from converter.derive.module_paths import HEAD
 from converter.read.stored import StoredTensor
 
 # What no graph needs: buffers that older transformers saved, and the parts of a multimodal model around the text model.
-_NEEDLESS: Final = re.compile(
+_NEEDLESS: Final = (
     r".*\.(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)|(model\.)?(vision_tower|multi_modal_projector)\..*"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A stored tensor, and where it goes."""
 
     key: str
@@ -57,7 +55,7 @@ def left_over(base: BaseModel) -> Iterator[str]:
     """The tensors of a checkpoint that its GGUF has no place for."""
     for key in base.tensors:
         is_tied_head = _split(key)[0] == HEAD and base.tied
-        if not is_tied_head and not _NEEDLESS.fullmatch(key) and not any(_targets(base, key)):
+        if not is_tied_head and not re.fullmatch(_NEEDLESS, key) and not any(_targets(base, key)):
             yield key
 
 

@@ -5,9 +5,8 @@ value is refused (rule CF004): rsLoRA and alpha_pattern were once such fields, a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from converter.derive.peft_methods import peft_method
 from converter.read.adapter_config import AdapterConfig
@@ -20,8 +19,7 @@ from converter.read.adapter_config import AdapterConfig
 Fate = Literal["applied", "selects", "training", "about", "default"]
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One field of LoraConfig: its fate, and the harmless values beside null, false and empty ones."""
 
     fate: Fate

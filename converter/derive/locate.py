@@ -17,8 +17,8 @@ from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.read.checkpoint import find_adapters, is_adapter
 from converter.read.files import could_not_read, is_file, read_whole
 
-_REPOSITORY: Final = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_REVISION: Final = re.compile(r"[\w.-]+(/[\w.-]+)*")
+_REPOSITORY: Final = r"[\w.-]+(/[\w.-]+)?"
+_REVISION: Final = r"[\w.-]+(/[\w.-]+)*"
 _MAX_REFERENCE_NBYTES: Final = 1000  # a commit and a newline
 
 
@@ -52,7 +52,7 @@ def read_initial_adapter(directory: Path) -> Adapter:
     initial = read_adapter(directory)
     if initial.config is None:
         return initial
-    plain = replace(initial.config, raw={**initial.config.raw, "init_lora_weights": True})
+    plain = initial.config._replace(raw={**initial.config.raw, "init_lora_weights": True})
     return replace(initial, config=plain)
 
 
@@ -103,20 +103,20 @@ def _candidates(name: str, revision: str | None) -> Iterator[Path]:
 
 
 def _cached(name: str, revision: str | None) -> Iterator[Path]:
-    if _REPOSITORY.fullmatch(name) and ".." not in name:
+    if re.fullmatch(_REPOSITORY, name) and ".." not in name:
         repository = hub_cache(os.environ) / f"models--{name.replace('/', '--')}"
         yield from _snapshots(repository, revision or "main")
 
 
 def _snapshots(repository: Path, revision: str) -> Iterator[Path]:
     """The snapshot of a revision: a commit by itself, or a branch or tag by what the cache's refs say of it."""
-    if COMMIT.fullmatch(revision):
+    if re.fullmatch(COMMIT, revision):
         yield repository / "snapshots" / revision
-    elif _REVISION.fullmatch(revision) and ".." not in revision:
+    elif re.fullmatch(_REVISION, revision) and ".." not in revision:
         reference = repository / "refs" / revision
         with could_not_read(reference):
             commit = read_whole(reference, _MAX_REFERENCE_NBYTES) if is_file(reference) else b""
-        if COMMIT.fullmatch(text := commit.decode("ascii", "replace").strip()):
+        if re.fullmatch(COMMIT, text := commit.decode("ascii", "replace").strip()):
             yield repository / "snapshots" / text
 
 

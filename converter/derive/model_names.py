@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Final
 
 # A repository's, org/name.
-HUB_NAME: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-_SNAPSHOT: Final = re.compile(r"(?:^|/)models--([\w.-]+)/snapshots/([0-9a-f]{40})/?$")
-_SIZE: Final = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([mb])(?![\w.])", re.IGNORECASE)
+HUB_NAME: Final = r"\w[\w.-]*/\w[\w.-]*"
+COMMIT: Final = r"[0-9a-f]{40}"
+_SNAPSHOT: Final = r"(?:^|/)models--([\w.-]+)/snapshots/([0-9a-f]{40})/?$"
+_SIZE: Final = r"(?i)(?<![\w.])(\d+(?:\.\d+)?)([mb])(?![\w.])"
 # A family's name, and the version behind it unless that is a size (2b, 270m). Derived families have names of their own.
-_FAMILY: Final = re.compile(
-    r"(?<![a-z])((?:code|tiny|pali|med|shield|embedding|function|open|vault)?"
+_FAMILY: Final = (
+    r"(?i)(?<![a-z])((?:code|tiny|pali|med|shield|embedding|function|open|vault)?"
     r"(?:gemma|llama|qwen|smollm|phi|mistral|mixtral|gpt|olmo|falcon|granite))"
-    r"(?:[-_ ]?v?(\d{1,2}(?:\.\d)?)(?![\d.]*[bmkx]))?",
-    re.IGNORECASE,
+    r"(?:[-_ ]?v?(\d{1,2}(?:\.\d)?)(?![\d.]*[bmkx]))?"
 )
-_INSTRUCTED: Final = re.compile(r"(?<![a-z])(instruct|it|chat)(?![a-z])", re.IGNORECASE)
+_INSTRUCTED: Final = r"(?i)(?<![a-z])(instruct|it|chat)(?![a-z])"
 # The first generations that have no number.
 _UNNUMBERED: Final = {"gemma": "1", "smollm": "1"}
 
@@ -30,7 +29,7 @@ def millions(name: str) -> float | None:
     """The one size in a name such as google/gemma-2b, in millions of parameters."""
     sizes = {
         float(number) * (1000 if unit in "bB" else 1)
-        for number, unit in _SIZE.findall(last_part(name).replace("_", "-"))
+        for number, unit in re.findall(_SIZE, last_part(name).replace("_", "-"))
     }
     return sizes.pop() if len(sizes) == 1 else None
 
@@ -40,7 +39,7 @@ def family(name: str) -> tuple[str, str] | None:
 
     A version that isn't stated is empty.
     """
-    found = {(word.lower(), version) for word, version in _FAMILY.findall(last_part(name))}
+    found = {(word.lower(), version) for word, version in re.findall(_FAMILY, last_part(name))}
     if len(found) != 1:
         return None
     word, version = found.pop()
@@ -49,7 +48,7 @@ def family(name: str) -> tuple[str, str] | None:
 
 def is_instructed(name: str) -> bool:
     """Whether a name says that the model was instructed."""
-    return _INSTRUCTED.search(last_part(name)) is not None
+    return re.search(_INSTRUCTED, last_part(name)) is not None
 
 
 def cached_repository(path: Path) -> str | None:
@@ -60,7 +59,7 @@ def cached_repository(path: Path) -> str | None:
 
 def cached_snapshot(name: str) -> tuple[str, str] | None:
     """Repository and commit, where a name is the path of a snapshot in a hub's cache, here or elsewhere."""
-    found = _SNAPSHOT.search(name.replace("\\", "/"))
+    found = re.search(_SNAPSHOT, name.replace("\\", "/"))
     return (found[1].replace("--", "/", 1), found[2]) if found else None
 
 
@@ -73,4 +72,4 @@ def without_cache(name: str) -> str:
 def public_name(path: Path) -> str:
     """What a directory or file is called: its own name; that of the repository, where its own is a commit's."""
     name = path.name or path.resolve().name
-    return (COMMIT.fullmatch(name) and cached_repository(path)) or name
+    return (re.fullmatch(COMMIT, name) and cached_repository(path)) or name

@@ -6,10 +6,9 @@ Data in peft_methods.toml; sources there.
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 # The method that PEFT's prompt tuners have in common: they add tokens or activations, and change no weights.
 PROMPTS: Final = frozenset(
@@ -24,8 +23,7 @@ REBUILT: Final = frozenset({"ADAMSS", "FROD", "OSF", "PSOFT"})
 PLAIN: Final = frozenset({"LN_TUNING", "TRAINABLE_TOKENS"})
 
 
-@dataclass(frozen=True, slots=True)
-class PeftMethod:
+class PeftMethod(NamedTuple):
     """A method that changes weights: the names of its tensors and its config's fields."""
 
     name: str
@@ -65,4 +63,4 @@ def peft_methods() -> Mapping[str, PeftMethod]:
 
 def peft_method(peft_type: str | None) -> PeftMethod | None:
     """The method of a config's peft_type; None for LoRA, and for what can't be converted at all."""
-    return peft_methods().get(peft_type) if peft_type else None
+    return peft_methods().get(peft_type) if peft_type not in (None, "LORA") else None

@@ -7,14 +7,16 @@ peft/tuners/tuners_utils.py, PEFT 0.21.2.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
-from converter.read.gguf_header import GgufHeader
+
+if TYPE_CHECKING:
+    from converter.read.gguf_header import GgufHeader
 
 # A layer's number in the names of Hugging Face and of GGUF.
-_LAYER: Final = re.compile(r"(?<=\blayers\.)\d+(?=\.)|(?<=\bh\.)\d+(?=\.)|(?<=\bblk\.)\d+(?=\.)")
+_LAYER: Final = r"(?<=\blayers\.)\d+(?=\.)|(?<=\bh\.)\d+(?=\.)|(?<=\bblk\.)\d+(?=\.)"
 
 
 def as_trained(base: BaseModel, adapter: Adapter) -> BaseModel:
@@ -35,9 +37,9 @@ def as_trained(base: BaseModel, adapter: Adapter) -> BaseModel:
     )
 
 
-def _with_layers(shard: GgufHeader, layers: tuple[int, ...]) -> GgufHeader:
+def _with_layers(shard: "GgufHeader", layers: tuple[int, ...]) -> "GgufHeader":
     by_name = {tensor.name: tensor for tensor in shard.tensors}
-    return replace(shard, tensors=tuple(replace(t, name=name) for name, t in _renumbered(by_name, layers)))
+    return shard._replace(tensors=tuple(t._replace(name=name) for name, t in _renumbered(by_name, layers)))
 
 
 T = TypeVar("T")
@@ -49,7 +51,7 @@ def _renumbered(by_name: Mapping[str, T], layers: tuple[int, ...]) -> Iterator[t
     for number, layer in enumerate(layers):
         numbers.setdefault(str(layer), []).append(number)
     for name, item in by_name.items():
-        match = _LAYER.search(name)
+        match = re.search(_LAYER, name)
         if match is None:
             yield name, item
         else:

@@ -5,15 +5,14 @@ wrote ``rope_theta``, ``rope_local_base_freq`` and ``rope_scaling``. What the ty
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 from converter.architectures import Architecture
 from converter.derive.base_model import BaseModel
 
 
-@dataclass(frozen=True, slots=True)
-class Rope:
+class Rope(NamedTuple):
     """``type`` default, linear, yarn, llama3 or longrope, with its ``fields``; ``local_*`` of windowed layers."""
 
     type: str

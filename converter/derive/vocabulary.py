@@ -7,16 +7,15 @@ What llama.cpp makes of tokens: load in its src/llama-vocab.cpp; what its conver
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.derive.adapter import Adapter
 from converter.derive.adapter_tensors import AdapterTensor
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDING, HEAD
-from converter.read.gguf_header import INT32, STRING, GgufArray, read_scalars, read_strings
 from converter.read.tokenizer import AddedToken, Tokenizer, read_tokenizer
 
 TOKENS_KEY: Final = "tokenizer.ggml.tokens"
@@ -33,9 +32,7 @@ NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
 # Tokens that models keep in stock: Gemma's <unused0>, Llama 3's <|reserved_special_token_0|>, Mistral's <SPECIAL_20>,
 # Phi 3's <|placeholder1|>, Phi 4's <|dummy_0|>, BERT's [unused0], llama.cpp's [PAD151700].
-_RESERVED: Final = re.compile(
-    r"[<\[]\|?(unused|reserved|special|placeholder|dummy|extra|pad)\w*\d\|?[>\]]", re.IGNORECASE
-)
+_RESERVED: Final = r"(?i)[<\[]\|?(unused|reserved|special|placeholder|dummy|extra|pad)\w*\d\|?[>\]]"
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # by identity: a key of caches
@@ -46,8 +43,7 @@ class BaseTokens:
     types: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TokenChange:
+class TokenChange(NamedTuple):
     """A token to which the adapter's tokenizer gives a text or a type that the base doesn't; ``before`` is its text."""
 
     id: int
@@ -58,11 +54,10 @@ class TokenChange:
     @property
     def is_new(self) -> bool:
         """Whether it is a token of the user's own: behind the base's, or in the place of a reserved one."""
-        return self.before is None or (self.before != self.text and _RESERVED.fullmatch(self.before) is not None)
+        return self.before is None or (self.before != self.text and re.fullmatch(_RESERVED, self.before) is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
+class Vocabulary(NamedTuple):
     """What the served model has: ``n_rows`` rows, and ``changes`` to the base's tokens.
 
     ``n_trained`` is how many rows the adapter's tensors have: those beyond ``n_rows`` are padding. ``unclear`` says why
@@ -119,13 +114,7 @@ def _compared(n_base: int, n_trained: int | None, tokenizer: Tokenizer | None, t
     rowless = tuple(token.text for token in tokenizer.added if token.id >= n_rows and n_trained is None)
     changes = tuple(_changes(tokenizer.added, tokens, n_rows)) if tokens.texts else ()
     differing, n_shared = _differing(tokenizer, changes, tokens, n_rows)
-    return replace(
-        vocabulary,
-        changes=changes,
-        differing=differing,
-        n_shared=n_shared,
-        rowless=rowless,
-    )
+    return vocabulary._replace(changes=changes, differing=differing, n_shared=n_shared, rowless=rowless)
 
 
 def _served_rows(n_base: int, n_trained: int | None, n_tokens: int, tokens: BaseTokens) -> tuple[int, str | None]:
@@ -201,14 +190,15 @@ def _huggingface_tokens(tokenizer: Tokenizer | None) -> BaseTokens:
 
 @lru_cache(maxsize=2)
 def _gguf_tokens(path: Path, _nbytes: int, texts: object, types: object) -> BaseTokens:
+    from converter.read.gguf_header import INT32, STRING, GgufArray, read_scalars, read_strings
+
     if not isinstance(texts, GgufArray) or texts.element_type != STRING:
         return BaseTokens()
     kinds = read_scalars(path, types) if isinstance(types, GgufArray) and types.element_type == INT32 else ()
     return BaseTokens(tuple(read_strings(path, texts)), tuple(map(int, kinds)))
 
 
-@dataclass(frozen=True, slots=True)
-class BaseSettings:
+class BaseSettings(NamedTuple):
     """What a base says beside its tokens: the ids of bos, eos and pad, and the chat template."""
 
     special_ids: Mapping[str, int]

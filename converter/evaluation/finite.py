@@ -56,5 +56,6 @@ def is_finite(data: bytes | memoryview, ggml_type: GgmlType) -> bool:
 
 
 def _are_below(words: npt.NDArray[np.unsignedinteger[Any]], limit: int) -> bool:
-    # Doubled, a number loses its sign: what is left is ordered as magnitudes are.
-    return not words.size or int((words + words).max()) < 2 * limit
+    # Bits are ordered as magnitudes are. Negative numbers have the largest words, and are the smallest signed ones.
+    sign, signed = 1 << 8 * words.itemsize - 1, words.view(words.dtype.str.replace("u", "i"))
+    return not words.size or (int(words.max()) < sign + limit and int(signed.max()) < limit)

@@ -45,7 +45,7 @@ class BaseTensor:
 
 def _cut(tensor: StoredTensor, n: int) -> StoredTensor:
     n_rows = min(n, tensor.shape[0])
-    return replace(tensor, shape=(n_rows, *tensor.shape[1:]), nbytes=tensor.nbytes // tensor.shape[0] * n_rows)
+    return tensor._replace(shape=(n_rows, *tensor.shape[1:]), nbytes=tensor.nbytes // tensor.shape[0] * n_rows)
 
 
 def base_tensors(base: BaseModel) -> Iterator[BaseTensor]:

@@ -1,7 +1,7 @@
 """What an adapter does to each GGUF tensor of its base: the adapter's parts, gathered under the names of GGUF."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from converter.architectures import Target
@@ -75,7 +75,7 @@ def _base_layers(adapter: Adapter, base: BaseModel) -> tuple[AdapterTensor, ...]
     with_rows = {rows.module for rows in _token_rows(adapter, base)}
     if not base.tied or heads or HEAD not in with_rows:
         return layers
-    return (*layers, *(replace(layer, module=HEAD) for layer in layers if layer.module == EMBEDDING))
+    return (*layers, *(layer._replace(module=HEAD) for layer in layers if layer.module == EMBEDDING))
 
 
 def _token_rows(adapter: Adapter, base: BaseModel) -> tuple[TokenRows, ...]:

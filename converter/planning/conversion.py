@@ -11,9 +11,6 @@ from converter.errors import ConverterError
 from converter.planning.conversion_plan import ConversionPlan, PlannedFile
 from converter.planning.ledger import plan_ledger
 from converter.planning.lora import plan_lora
-from converter.planning.merged import plan_merged
-from converter.planning.rehost.hosting import Hosted, hosted_lora, hosted_model
-from converter.planning.untied import LORA_NAME, plan_untied_base
 from converter.planning.vocabulary import vocabulary_notes
 
 
@@ -25,10 +22,10 @@ def plan_conversion(adapter: Adapter, base: BaseModel, deployment: Deployment) -
     if base.architecture is None:
         raise ConverterError(f"{base.path}: architecture {base.model_type!r} is not supported")
     trained = as_trained(base, adapter)
-    hosted = _hosted(_files(adapter, trained, deployment), trained, deployment)
-    ledger = plan_ledger(adapter, hosted.files)
-    notes = (*_notes(adapter, base, deployment), *hosted.notes)
-    return ConversionPlan(deployment, base.architecture.name, hosted.files, ledger, notes, adapter=adapter, base=base)
+    files, host_notes = _hosted(_files(adapter, trained, deployment), trained, deployment)
+    ledger = plan_ledger(adapter, files)
+    notes = (*_notes(adapter, base, deployment), *host_notes)
+    return ConversionPlan(deployment, base.architecture.name, files, ledger, notes, adapter=adapter, base=base)
 
 
 def _notes(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Iterator[str]:
@@ -44,8 +41,12 @@ def _files(adapter: Adapter, base: BaseModel, deployment: Deployment) -> tuple[P
         case "lora":
             return (plan_lora(adapter, base, deployment.outtype),)
         case "untie-lora":
+            from converter.planning.untied import LORA_NAME, plan_untied_base
+
             return (plan_untied_base(base), plan_lora(adapter, base, deployment.outtype, LORA_NAME))
         case "model" | "untie-model":
+            from converter.planning.merged import plan_merged
+
             return (plan_merged(adapter, base, deployment.outtype, untie=_unties(adapter, base, deployment)),)
 
 
@@ -56,12 +57,16 @@ def _unties(adapter: Adapter, base: BaseModel, deployment: Deployment) -> bool:
     return deployment.untie and (free or not is_pair or deployment.host not in (None, "auto"))
 
 
-def _hosted(files: tuple[PlannedFile, ...], base: BaseModel, deployment: Deployment) -> Hosted:
-    """The files as they are, or those of a host where llama.cpp's own graph reads no head."""
+def _hosted(
+    files: tuple[PlannedFile, ...], base: BaseModel, deployment: Deployment
+) -> tuple[tuple[PlannedFile, ...], tuple[str, ...]]:
+    """The files as they are, or those of a host where llama.cpp's own graph reads no head; and what to know of it."""
     if base.architecture is None or base.architecture.reads_output or not deployment.untie:
         if deployment.host not in (None, "auto", "native"):
             raise ConverterError("--host is for the untied head of a Gemma 1 or 2; leave it out")
-        return Hosted(files, ())
+        return files, ()
+    from converter.planning.rehost.hosting import hosted_lora, hosted_model
+
     host = deployment.host or "auto"
     if len(files) == 1:
         return hosted_model(files[0], base, host, deployment.outtype)

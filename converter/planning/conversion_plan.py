@@ -5,7 +5,7 @@ A plan is plain data. ``--dry-run`` prints it (plan_data.py), tests compare it, 
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
@@ -33,8 +33,7 @@ class PlannedTensor:
         return self.type.nbytes(self.shape)
 
 
-@dataclass(frozen=True, slots=True)
-class CopiedKeyValue:
+class CopiedKeyValue(NamedTuple):
     """A metadata entry of the base, byte for byte."""
 
     path: Path
@@ -46,8 +45,7 @@ class CopiedKeyValue:
         return self.entry.key
 
 
-@dataclass(frozen=True, slots=True)
-class EditedArray:
+class EditedArray(NamedTuple):
     """An array of the base's metadata with ``n`` elements, those of ``changes`` (index, value) other than the base's.
 
     Where it is longer than the base's, ``changes`` has every element behind that.
@@ -60,16 +58,14 @@ class EditedArray:
     changes: tuple[tuple[int, str | int | float], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NewKeyValue:
+class NewKeyValue(NamedTuple):
     """A metadata entry of ours: a string, a bool, a uint32, a float32, or an array of bools or uint32."""
 
     key: str
     value: str | int | float | tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NewArray:
+class NewArray(NamedTuple):
     """A vocabulary's array, whose elements are of a type of GGUF's (STRING, INT32, FLOAT32)."""
 
     key: str
@@ -105,8 +101,7 @@ class PlannedFile:
 Fate = Literal["applied", "folded", "redundant"]
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerLine:
+class LedgerLine(NamedTuple):
     """What became of one tensor key (``kind`` tensor) or config field (``kind`` config) of the adapter."""
 
     kind: Literal["tensor", "config"]

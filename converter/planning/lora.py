@@ -1,10 +1,10 @@
 """Plans a LoRA GGUF: factors as llama.cpp's loader wants them (src/llama-adapter.cpp), nothing merged."""
 
+import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.derive.adapter import Adapter, LoraPair
 from converter.derive.base_model import BaseModel
@@ -69,8 +69,7 @@ def _as_float32(alpha: float) -> float:
     return nearest
 
 
-@dataclass(frozen=True, slots=True)
-class _Factors:
+class _Factors(NamedTuple):
     """Plans the two factors of each tensor."""
 
     base: BaseModel
@@ -178,7 +177,7 @@ def _architecture(base: BaseModel) -> str:
 def _base_names(adapter: Adapter) -> Iterator[NewKeyValue]:
     """The base's hub name, where the config has one; a local path says nothing to others."""
     name = without_cache((adapter.config.base_model_name_or_path if adapter.config else None) or "")
-    if HUB_NAME.fullmatch(name):
+    if re.fullmatch(HUB_NAME, name):
         organization, _, model = name.partition("/")
         yield NewKeyValue("general.base_model.count", 1)
         yield NewKeyValue("general.base_model.0.name", model)

@@ -4,6 +4,7 @@ Which key comes from which field of the config is data of the architecture. Keys
 https://github.com/ggml-org/llama.cpp; what llama.cpp's converter writes: its conversion/base.py.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Final
@@ -61,7 +62,7 @@ def _general(base: BaseModel, tensors: tuple[PlannedTensor, ...]) -> Iterator[Ne
 def _public_name(base: BaseModel) -> str:
     """The base's name without the path of whoever saved it, which the config keeps as _name_or_path."""
     name = base.name or ""
-    name = name if HUB_NAME.fullmatch(name) else last_part(name)
+    name = name if re.fullmatch(HUB_NAME, name) else last_part(name)
     return name if name.strip("~.") and name.isprintable() else base.label
 
 

@@ -7,10 +7,9 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from converter.read.files import Unreadable, read_whole
 from converter.read.limits import CONFIG_NBYTES, LAYERS
@@ -22,8 +21,7 @@ _LARGEST: Final = sys.float_info.max
 TokenIndices = tuple[int, ...] | Mapping[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterConfig:
+class AdapterConfig(NamedTuple):
     """An adapter's config: PEFT's fields by PEFT's names.
 
     A field of the wrong type reads as its default here and is listed in ``malformed`` as (field, found, wanted).
@@ -40,8 +38,8 @@ class AdapterConfig:
     lora_bias: bool = False
     ensure_weight_tying: bool = False
     bias: str = "none"
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    rank_pattern: Mapping[str, int] = MappingProxyType({})
+    alpha_pattern: Mapping[str, float] = MappingProxyType({})
     target_modules: str | tuple[str, ...] | None = None
     exclude_modules: str | tuple[str, ...] | None = None
     layers_to_transform: tuple[int, ...] | None = None

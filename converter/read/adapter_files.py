@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from converter.read.adapter_config import AdapterConfig, read_adapter_config
 from converter.read.checkpoint import (
@@ -25,8 +25,7 @@ FaultKind = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """Something that could not be read: which file, and why."""
 
     kind: FaultKind

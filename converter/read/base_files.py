@@ -5,23 +5,23 @@ Raises ConverterError, status 2, wherever they can't be read: a malformed base i
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from converter.errors import ConverterError
 from converter.read.checkpoint import is_lfs_pointer, is_local_name, read_index
 from converter.read.files import could_not_read, is_file, read_whole
-from converter.read.gguf_header import GgufHeader, read_gguf_header
 from converter.read.limits import CONFIG_NBYTES
 from converter.read.safetensors_header import SafetensorsHeader, read_safetensors_header
 from converter.read.strict_json import json_object
 
-_SPLIT_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf")
+if TYPE_CHECKING:
+    from converter.read.gguf_header import GgufHeader
+
+_SPLIT_NAME: Final = r"(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf"
 
 
-@dataclass(frozen=True, slots=True)
-class HuggingfaceFiles:
+class HuggingfaceFiles(NamedTuple):
     """config.json, and the headers of the weights; there may be none."""
 
     directory: Path
@@ -29,12 +29,11 @@ class HuggingfaceFiles:
     headers: tuple[SafetensorsHeader, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class GgufFiles:
+class GgufFiles(NamedTuple):
     """The headers of a GGUF's files, in order."""
 
     path: Path
-    shards: tuple[GgufHeader, ...]
+    shards: "tuple[GgufHeader, ...]"
 
 
 def read_base_files(path: Path) -> HuggingfaceFiles | GgufFiles:
@@ -83,12 +82,14 @@ def _base_header(path: Path) -> SafetensorsHeader:
 # --- GGUF -----------------------------------------------------------------------------------------------------------
 
 
-def _shards(path: Path) -> tuple[GgufHeader, ...]:
+def _shards(path: Path) -> "tuple[GgufHeader, ...]":
+    from converter.read.gguf_header import read_gguf_header
+
     first = read_gguf_header(path)
     count = first.kv.get("split.count", 1)
     if not isinstance(count, int) or count < 2:
         return (first,)
-    match = _SPLIT_NAME.fullmatch(path.name)
+    match = re.fullmatch(_SPLIT_NAME, path.name)
     if not match or int(match["count"]) != count:
         raise ConverterError(f"{path}: is one of {count} split files, but isn't named NAME-00001-of-{count:05}.gguf")
     paths = [path.with_name(f"{match['stem']}-{no:05}-of-{count:05}.gguf") for no in range(1, count + 1)]

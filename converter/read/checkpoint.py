@@ -12,12 +12,10 @@ What counts as an adapter: a directory with ``adapter_config.json`` or an ``adap
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.read.files import Unreadable, exists, is_file, open_regular, read_whole
-from converter.read.foreign import LFS_MAGIC
 from converter.read.limits import INDEX_NBYTES, SHARDS
 from converter.read.strict_json import parsed_json
 
@@ -26,11 +24,11 @@ SAFETENSORS_NAME: Final = "adapter_model.safetensors"
 INDEX_NAME: Final = "adapter_model.safetensors.index.json"
 PICKLE_NAME: Final = "adapter_model.bin"
 
+LFS_MAGIC: Final = b"version https://git-lfs.github.com/spec/"
 _MAX_DEPTH: Final = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What a path stands for: adapters, sorted; and the directories that may not be looked into, with the reason."""
 
     adapters: tuple[Path, ...] = ()

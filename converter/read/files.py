@@ -24,6 +24,8 @@ _KINDS: Final = (
     (S_ISBLK, "a device"),
 )
 
+START_NBYTES: Final = 200  # as many tell what a file is (foreign.py)
+
 
 class Unreadable(Exception):
     """A file is not what it should be, as far as reading tells; the message says why."""
@@ -95,10 +97,10 @@ def could_not_read(path: Path) -> Iterator[None]:
         raise ConverterError(f"{error.filename or path}: can't be read: {error.strerror or error}") from error
 
 
-def nbytes_of(path: Path) -> int:
-    """A file's size. Raises ConverterError where it is gone."""
+def status_of(path: Path) -> os.stat_result:
+    """A file's size and times. Raises ConverterError where it is gone."""
     with could_not_read(path):
-        return path.stat().st_size
+        return path.stat()
 
 
 def is_file(path: Path) -> bool:

@@ -6,10 +6,9 @@ Downloads leave such files: a log-in page under the weights' name, or the hub's 
 import re
 from typing import Final
 
+from converter.read.checkpoint import LFS_MAGIC
 from converter.read.files import Unreadable
 
-N_BYTES: Final = 200  # as many as are looked at
-LFS_MAGIC: Final = b"version https://git-lfs.github.com/spec/"
 _STARTS: Final = (
     (b"PK\x03\x04", "a zip archive, as torch.save writes too"),
     (b"GGUF", "a GGUF file"),

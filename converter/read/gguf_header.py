@@ -8,15 +8,13 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.dtypes import GGML_BY_ID, GgmlType
 from converter.errors import ConverterError
-from converter.read.files import could_not_read, open_regular, read_bytes
-from converter.read.foreign import N_BYTES, refuse_foreign
+from converter.read.files import START_NBYTES, could_not_read, open_regular, read_bytes
 from converter.read.limits import GGUF_HEADER_NBYTES, METADATA_ENTRIES, METADATA_STRINGS, TENSORS
 
 MAGIC: Final = b"GGUF"
@@ -42,8 +40,7 @@ _SCALARS: Final[Mapping[int, struct.Struct]] = {
 Scalar = int | float | bool | str
 
 
-@dataclass(frozen=True, slots=True)
-class GgufArray:
+class GgufArray(NamedTuple):
     """An array in the metadata: where it lies, not its values. ``n`` elements of ``element_type``."""
 
     element_type: int
@@ -52,8 +49,7 @@ class GgufArray:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class GgufTensor:
+class GgufTensor(NamedTuple):
     """One tensor: ``shape`` row-major (GGUF's ``ne`` reversed, as Hugging Face writes it), ``offset`` in the file."""
 
     name: str
@@ -63,8 +59,7 @@ class GgufTensor:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class KeyValue:
+class KeyValue(NamedTuple):
     """One metadata entry; ``begin`` and ``end`` are byte offsets of the whole entry, key included."""
 
     key: str
@@ -74,8 +69,7 @@ class KeyValue:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class GgufHeader:
+class GgufHeader(NamedTuple):
     """A GGUF file without its tensor bytes. ``tensors`` keeps the file's order."""
 
     path: Path
@@ -151,13 +145,15 @@ def read_gguf_header(path: Path) -> GgufHeader:
     Raises ConverterError, status 2, where it can't be read, is of a kind that we don't read, malformed or truncated.
     """
     with could_not_read(path), open_regular(path) as file:
-        _refuse_others(path, file.read(N_BYTES))
+        _refuse_others(path, file.read(START_NBYTES))
         file.seek(0)
         return _scan(_Cursor(path, file))
 
 
 def _refuse_others(path: Path, start: bytes) -> None:
     if start[:4] != MAGIC:
+        from converter.read.foreign import refuse_foreign
+
         refuse_foreign(start)
     if start[:4] != MAGIC or len(start) < 8:
         raise ConverterError(f"{path}: not a GGUF file (begins with {start[:4]!r}, wanted {MAGIC!r})")

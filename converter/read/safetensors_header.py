@@ -5,19 +5,16 @@ Format: https://huggingface.co/docs/safetensors#format (8 bytes little-endian le
 
 import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
-from typing import NoReturn, TypeGuard
+from typing import NamedTuple, NoReturn, TypeGuard
 
-from converter.read.files import Unreadable, open_regular
-from converter.read.foreign import N_BYTES, refuse_foreign
+from converter.read.files import START_NBYTES, Unreadable, open_regular
 from converter.read.limits import DIMENSIONS, HEADER_NBYTES, TENSORS
 from converter.read.strict_json import parsed_json, require_characters
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """One entry as the header states it; ``begin`` and ``end`` are byte offsets from ``data_offset``."""
 
     name: str
@@ -27,8 +24,7 @@ class TensorInfo:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class SafetensorsHeader:
+class SafetensorsHeader(NamedTuple):
     """A safetensors file without its tensor bytes. ``entries`` is a tuple: duplicate keys must survive reading."""
 
     path: Path
@@ -46,7 +42,7 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
     """
     with open_regular(path) as file:
         nbytes = os.fstat(file.fileno()).st_size
-        start = file.read(N_BYTES)
+        start = file.read(START_NBYTES)
         length = _header_length(start, nbytes)
         file.seek(8)
         raw = file.read(length)
@@ -59,10 +55,14 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
 
 def _header_length(start: bytes, nbytes: int) -> int:
     if len(start) < 8:
+        from converter.read.foreign import refuse_foreign
+
         refuse_foreign(start)
         raise Unreadable(f"has {nbytes} bytes, too short for a safetensors header" if nbytes else "is empty")
     length: int = struct.unpack_from("<Q", start)[0]
     if length > min(HEADER_NBYTES, nbytes - 8):
+        from converter.read.foreign import refuse_foreign
+
         refuse_foreign(start)
     if length > HEADER_NBYTES:
         raise Unreadable(f"claims a header of {length} bytes (at most {HEADER_NBYTES})")

@@ -1,17 +1,15 @@
 """Where a tensor's bytes lie: the one type that adapters and bases of both formats share."""
 
-from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.read.files import read_bytes
 
 _BLOCK_NBYTES: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
+class StoredTensor(NamedTuple):
     """A tensor in a file. ``shape`` is row-major, Hugging Face's order; ``dtype`` is safetensors' or GGML's name."""
 
     path: Path
@@ -45,4 +43,4 @@ class StoredTensor:
 
     def slabs(self, n: int) -> "StoredTensor":
         """The same bytes as ``n`` parts of equally many rows, along a new first dimension."""
-        return replace(self, shape=(n, self.shape[0] // n, *self.shape[1:]))
+        return self._replace(shape=(n, self.shape[0] // n, *self.shape[1:]))

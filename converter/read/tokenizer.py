@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from converter.errors import ConverterError
 from converter.read.files import Unreadable, exists, read_whole
@@ -35,8 +35,7 @@ _END_NBYTES: Final = 64
 Json = Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class AddedToken:
+class AddedToken(NamedTuple):
     """A token beside the model's own vocabulary, which is split off before any other."""
 
     id: int
@@ -179,8 +178,7 @@ def _chat_template(file: bytes | None, stated: object) -> str | None:
 # --- The settings alone -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class BpeFiles:
+class BpeFiles(NamedTuple):
     """tokenizer.json of a BPE model without its tokens, its merges as JSON, and tokenizer_config.json."""
 
     settings: Mapping[str, Any]

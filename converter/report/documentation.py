@@ -2,8 +2,7 @@
 
 import sys
 import textwrap
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.diagnostics import (
     AdapterCheck,
@@ -20,8 +19,7 @@ _WHY: Final = "Why it matters: "
 _WHAT: Final = "What to do: "
 
 
-@dataclass(frozen=True, slots=True)
-class Documentation:
+class Documentation(NamedTuple):
     """What a rule finds, why that matters, what to do about it: each one paragraph."""
 
     rule: Rule

@@ -1,15 +1,14 @@
 """What a run over several paths comes to: a report each, or the reason why there is none, and one exit status."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from converter.diagnostics import Report, Severity
 from converter.errors import FINE, JUDGED_BAD, Status, worst
 
 
-@dataclass(frozen=True, slots=True)
-class Unread:
+class Unread(NamedTuple):
     """A path that could not be judged, and why."""
 
     path: Path

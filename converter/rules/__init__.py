@@ -7,8 +7,7 @@ NM numbers, GG what GGUF and llama.cpp can express, SC security. A code is never
 one is behind the last of its family, or of a group of rules in it, which begins at a ten.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.diagnostics import Rule
 from converter.rules import base, config, container, gguf, heads, lora, numbers, security
@@ -18,8 +17,7 @@ RULES: Final[tuple[Rule, ...]] = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RetiredRule:
+class RetiredRule(NamedTuple):
     """A code that no rule has any more, what its rule was called, and why there is none."""
 
     code: str

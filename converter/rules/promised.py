@@ -4,8 +4,7 @@ PEFT's own matching: ``check_target_module_exists`` in peft/tuners/tuners_utils.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.derive.adapter import Adapter
 from converter.derive.adapter_tensors import is_expert_parameter
@@ -29,8 +28,7 @@ def kind_of(path: str) -> str:
     return _LAYER.sub("{i}", path, count=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(NamedTuple):
     """What the config of ``adapter`` selects. A path is a module's as it was saved."""
 
     adapter: Adapter

@@ -1,18 +1,21 @@
 """Questions about a tensor's numbers, answered block by block in bounded memory."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from math import isfinite, nan, sqrt
+from time import time_ns
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from converter.derive.adapter import LoraPair
-from converter.read.files import nbytes_of
+from converter.read.files import status_of
 from converter.read.stored import StoredTensor
 from converter.values.rows import FLOAT_DTYPES, n_columns, n_rows, read_columns, read_rows
 
 _BLOCK: Final = 1 << 20  # elements
+_SETTLED_NS: Final = 3 * 10**9  # within a tick of a file system's clock (FAT: 2 s) a change may go unseen
 
 # How far a type's values are from those they were rounded from: ||x - q(x)|| / ||x||, twice the figure measured on
 # normally distributed weights (gguf 0.19, libgguf 0.2.2), because real weights have heavier tails.
@@ -49,11 +52,15 @@ def is_readable(tensor: StoredTensor) -> bool:
     if dtype is None or len(tensor.shape) not in (1, 2) or tensor.n_elements == 0:
         return False
     end = tensor.offset + tensor.nbytes
-    return tensor.nbytes == tensor.n_elements * dtype.itemsize and end <= nbytes_of(tensor.path)
+    return tensor.nbytes == tensor.n_elements * dtype.itemsize and end <= status_of(tensor.path).st_size
 
 
 def count_non_finite(tensor: StoredTensor) -> int:
     """How many of a tensor's numbers are NaN or infinite."""
+    return 0 if isfinite(norm(tensor)) else _count_non_finite(tensor)
+
+
+def _count_non_finite(tensor: StoredTensor) -> int:
     return sum(int(block.size - np.count_nonzero(np.isfinite(block))) for block in _blocks(tensor))
 
 
@@ -67,18 +74,30 @@ def norm(tensor: StoredTensor) -> float:
     """The root of the sum of a tensor's squares; NaN where one of its numbers is not finite, or not there."""
     if not is_readable(tensor):
         return nan
+    modified_ns = status_of(tensor.path).st_mtime_ns
+    return _kept_norm(tensor, modified_ns) if time_ns() - modified_ns > _SETTLED_NS else _norm(tensor)
+
+
+# Four rules ask, and reading is what it costs. A file that has changed is read again.
+@lru_cache(maxsize=1 << 14)
+def _kept_norm(tensor: StoredTensor, _modified_ns: int) -> float:
+    return _norm(tensor)
+
+
+def _norm(tensor: StoredTensor) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
-        squares = sum(_squared(block.astype(np.float32)) for block in _blocks(tensor))
+        squares = sum(_squared(block.astype(np.float32, copy=False)) for block in _blocks(tensor))
         if isfinite(squares):
             return sqrt(squares)
         wide = sum(float(np.square(block.astype(np.float64)).sum()) for block in _blocks(tensor))
-    return nan if count_non_finite(tensor) else sqrt(wide)
+    return nan if _count_non_finite(tensor) else sqrt(wide)
 
 
 def is_zero_delta(pair: LoraPair) -> bool:
     """Whether the factor that PEFT starts with at zero still is: lora_B, or an embedding's lora_embedding_A."""
     factor = (pair.a if pair.is_embedding else pair.b).tensor
-    return is_readable(factor) and not any(block.any() for block in _blocks(factor))
+    # Squares of very small numbers are zero too.
+    return norm(factor) == 0 and not any(block.any() for block in _blocks(factor))
 
 
 def are_transposes(tensor: StoredTensor, other: StoredTensor) -> bool:
@@ -106,8 +125,8 @@ def relative_difference(tensor: StoredTensor, reference: StoredTensor) -> float:
         return float("inf")
     difference = norm = 0.0
     for x, y in zip(_blocks(tensor), _blocks(reference), strict=True):
-        y_values = y.astype(np.float32)
-        difference += _squared(x.astype(np.float32) - y_values)
+        y_values = y.astype(np.float32, copy=False)
+        difference += _squared(x.astype(np.float32, copy=False) - y_values)
         norm += _squared(y_values)
     if difference == 0.0:
         return 0.0

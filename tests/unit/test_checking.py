@@ -1,5 +1,6 @@
 """How rules are applied: what is skipped and why, what is stamped, what is left out."""
 
+import os
 from itertools import product
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from converter.diagnostics import (
     Severity,
     ValuesCheck,
 )
+from converter.read.files import read_into
+from converter.values import rows
 from tests.rules.specimens import Specimen, head_lora, write_gguf
 
 PROBLEM = Problem("key", "is wrong", LORA)
@@ -92,3 +95,17 @@ def test_what_is_left_out_still_forbids(adapter: Adapter, base: BaseModel) -> No
     assert report.blockers("lora") == ("HD001",)
     assert {skip.code for skip in report.skipped if skip.by_choice} == {"HD001", "NM001"}
     assert len([skip for skip in report.skipped if skip.code == "NM001"]) == 1
+
+
+def test_the_rules_of_numbers_read_an_adapter_once(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_read = []
+
+    def counted(path: Path, offset: int, buffer: memoryview) -> None:
+        n_read.append(buffer.nbytes)
+        read_into(path, offset, buffer)
+
+    monkeypatch.setattr(rows, "read_into", counted)
+    for header in adapter.headers:
+        os.utime(header.path, (0, 0))  # what is kept is of files that are left alone
+    check_adapter(adapter, None, Deployment(), values=True)
+    assert sum(n_read) == sum(tensor.tensor.nbytes for tensor in adapter.tensors)

@@ -186,7 +186,7 @@ def _write_spoilt(saved: Saved, control: Control, output: Path) -> None:
 def _with_fields(adapter: Adapter, fields: Mapping[str, Any]) -> Adapter:
     assert adapter.config
     assert all(getattr(adapter.config, field) != value for field, value in fields.items())
-    return replace(adapter, config=replace(adapter.config, **fields))
+    return replace(adapter, config=adapter.config._replace(**fields))
 
 
 def _spoilt(conversion: ConversionPlan, spoil: Spoil, base: BaseModel) -> ConversionPlan:

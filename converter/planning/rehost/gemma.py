@@ -95,7 +95,7 @@ def with_metadata(
         if value is None:
             renamed.pop(key, None)
         else:
-            renamed[key] = replace(value, key=key) if isinstance(value, NewArray) else NewKeyValue(key, value)
+            renamed[key] = value._replace(key=key) if isinstance(value, NewArray) else NewKeyValue(key, value)
     return replace(file, key_values=tuple(renamed.values()))
 
 

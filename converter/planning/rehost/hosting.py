@@ -5,7 +5,7 @@ The oldest builds are those that ran a hosted model with the right logits (llama
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError
@@ -27,8 +27,7 @@ class Host:
     model: Callable[[PlannedFile, Gemma, str | None], PlannedFile]
 
 
-@dataclass(frozen=True, slots=True)
-class Hosted:
+class Hosted(NamedTuple):
     """The files of a deployment in a host, and what whoever serves them has to know."""
 
     files: tuple[PlannedFile, ...]

@@ -15,7 +15,7 @@ from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
 
-_HEAD: Final = re.compile(r"(For[A-Z]\w*|Model|LMHeadModel)$")
+_HEAD: Final = r"(For[A-Z]\w*|Model|LMHeadModel)$"
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
@@ -29,7 +29,7 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
 
 def _architecture(class_name: str) -> Architecture | None:
     """The architecture of a class such as Gemma2ForCausalLM."""
-    model_type = _HEAD.sub("", class_name).lower()
+    model_type = re.sub(_HEAD, "", class_name).lower()
     return architecture_of_model_type(model_type) or architecture_named(model_type)
 
 

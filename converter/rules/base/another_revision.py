@@ -16,14 +16,14 @@ from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
 
-_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+_COMMIT: Final = r"[0-9a-f]{40}"
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield a pinned commit that is not the snapshot's. A branch or a tag names no commit."""
     pinned = adapter.config.raw.get("revision") if adapter.config else None
     snapshot = _snapshot(base.path)
-    if isinstance(pinned, str) and _COMMIT.fullmatch(pinned) and snapshot and pinned != snapshot:
+    if isinstance(pinned, str) and re.fullmatch(_COMMIT, pinned) and snapshot and pinned != snapshot:
         yield Problem("revision", f"is {pinned}, but the base given is the snapshot {snapshot}")
 
 
@@ -31,7 +31,7 @@ def _snapshot(path: Path) -> str | None:
     """The commit in a path of the hub's cache, ``models--ORGANISATION--NAME/snapshots/COMMIT``."""
     parts = path.absolute().parts
     after = (commit for folder, commit in pairwise(parts) if folder == "snapshots")
-    return next((commit for commit in after if _COMMIT.fullmatch(commit)), None)
+    return next((commit for commit in after if re.fullmatch(_COMMIT, commit)), None)
 
 
 RULE = Rule("BM011", "another-revision", Severity.WARNING, BaseCheck(check))

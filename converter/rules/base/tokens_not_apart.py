@@ -17,9 +17,12 @@ from converter.read.tokenizer import read_tokenizer
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
-    """Yield each token that is cut off, and each that has another's text. What a GGUF has already is as it is."""
+    """Yield each token that is cut off, and each that has another's text. What a GGUF has already is as it is.
+
+    Nothing where the base's tokens aren't known: all rows are padding then, each with a text of its own.
+    """
     vocabulary = vocabulary_of(adapter, base)
-    if vocabulary is None or vocabulary.unclear:
+    if vocabulary is None or vocabulary.unclear or not base_tokens(base).texts:
         return
     changed = {change.id: change.text for change in vocabulary.changes if change.text != change.before}
     if not changed and not base.is_convertible_checkpoint:

@@ -10,20 +10,28 @@ from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
-from converter.derive.pre_tokenizers import UnknownTokenizer
-from converter.derive.tokenizer_model import tokenizer_structure
 from converter.diagnostics import WHOLE_BASE, BaseCheck, Problem, Rule, Severity
 from converter.read.files import Unreadable, exists
-from converter.read.tokenizer import read_bpe_files
 
 
 def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield why the tokenizer isn't known."""
     if base.is_convertible_checkpoint and exists(base.path / "tokenizer.json"):
-        try:
-            tokenizer_structure(read_bpe_files(base.path), base.config)
-        except (UnknownTokenizer, Unreadable) as fault:
-            yield Problem("tokenizer.json", str(fault), WHOLE_BASE)
+        fault = _fault(base)
+        if fault:
+            yield Problem("tokenizer.json", fault, WHOLE_BASE)
+
+
+def _fault(base: BaseModel) -> str | None:
+    from converter.derive.pre_tokenizers import UnknownTokenizer
+    from converter.derive.tokenizer_model import tokenizer_structure
+    from converter.read.tokenizer import read_bpe_files
+
+    try:
+        tokenizer_structure(read_bpe_files(base.path), base.config)
+    except (UnknownTokenizer, Unreadable) as fault:
+        return str(fault)
+    return None
 
 
 RULE = Rule("BM043", "unknown-tokenizer", Severity.ERROR, BaseCheck(check))

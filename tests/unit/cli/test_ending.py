@@ -27,7 +27,7 @@ BASE = TinyModel("llama")
 COMMANDS: dict[str, tuple[Any, list[str], str]] = {
     "adapter-check": (check, ["a"], "Deployment"),
     "adapter-to-gguf": (to_gguf, ["a"], "locate_adapter"),
-    "adapter-verify": (verify, ["a", "--base", "b"], "_adapter"),
+    "adapter-verify": (verify, ["a", "--base", "b"], "locate_adapter"),
     "adapter-train": (train, ["--base", "b", "--data", "d", "--output", "o"], "TrainingSettings"),
 }
 

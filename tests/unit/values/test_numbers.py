@@ -1,16 +1,28 @@
 """Questions about numbers, against plain numpy."""
 
+import os
 from pathlib import Path
+from time import time
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from gguf import GGMLQuantizationType, quants
 
+from converter.derive.adapter import LoraPair
+from converter.derive.adapter_tensors import AdapterTensor
 from converter.dtypes import SAFETENSORS_FLOATS
 from converter.read.stored import StoredTensor
 from converter.values import numbers
-from converter.values.numbers import are_transposes, count_non_finite, is_readable, relative_difference, rounding
+from converter.values.numbers import (
+    are_transposes,
+    count_non_finite,
+    is_readable,
+    is_zero_delta,
+    norm,
+    relative_difference,
+    rounding,
+)
 from converter.values.rows import FLOAT_DTYPES
 
 
@@ -52,6 +64,32 @@ def test_a_vector_is_read_too(tmp_path: Path) -> None:
     array = values(333)
     array[332] = np.inf
     assert count_non_finite(stored(tmp_path / "x", array, "F32")) == 1
+
+
+def test_a_file_that_was_written_again_is_measured_again(tmp_path: Path) -> None:
+    array = values(9, 33)
+    for age in (100, 50):  # seconds, for what is kept is of files that are left alone
+        array *= 2
+        tensor = stored(tmp_path / "x", array, "F32")
+        os.utime(tensor.path, (time() - age, time() - age))
+        assert norm(tensor) == pytest.approx(np.linalg.norm(array))
+
+
+def test_a_file_that_was_written_just_now_is_measured_each_time(tmp_path: Path) -> None:
+    """Its time may not tell a second change from the first."""
+    array, now = values(9, 33), time()
+    for _ in range(2):
+        array *= 2
+        tensor = stored(tmp_path / "x", array, "F32")
+        os.utime(tensor.path, (now, now))
+        assert norm(tensor) == pytest.approx(np.linalg.norm(array))
+
+
+def test_numbers_too_small_to_square_are_no_zero_delta(tmp_path: Path) -> None:
+    lora_b = stored(tmp_path / "b", np.full((4, 2), 1e-30), "F32")
+    a, b = AdapterTensor("a", "up", "lora_A", lora_b, "up"), AdapterTensor("b", "up", "lora_B", lora_b, "up")
+    assert norm(lora_b) == 0
+    assert not is_zero_delta(LoraPair("up", a, b, 1.0))
 
 
 def test_what_is_readable(tmp_path: Path) -> None:
