@@ -2,15 +2,22 @@
 #                      docker run --rm -v "$PWD:/work:ro" adapter-check my-adapter
 # The proof:           docker build --target verify -t adapter-verify .
 # Training, on CPU:    docker build --target train -t adapter-train .
+#
+# Everything but torch is installed by hash. The base image is named by its tag, which moves: for a build that can be
+# repeated to the byte, add the digest that `docker buildx imagetools inspect python:3.11-slim` tells,
+#     docker build --build-arg PYTHON=python:3.11-slim@sha256:... .
 
-FROM python:3.11-slim AS wheel
+ARG PYTHON=python:3.11-slim
+
+FROM ${PYTHON} AS wheel
 WORKDIR /src
 COPY . .
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
-FROM python:3.11-slim AS base
+FROM ${PYTHON} AS base
 ENV PYTHONUNBUFFERED=1
 COPY constraints.txt /
+COPY hashes /hashes
 COPY --from=wheel /wheels /wheels
 RUN useradd --uid 10001 --create-home converter
 WORKDIR /work
@@ -21,19 +28,22 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 # xllamacpp links the system's OpenMP; Debian keeps one version of it, so a pin would break the build.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
-RUN wheel=$(echo /wheels/*.whl) \
+RUN pip install --no-cache-dir --require-hashes --no-deps --requirement /hashes/verify.txt \
+    && wheel=$(echo /wheels/*.whl) \
     && pip install --no-cache-dir --constraint /constraints.txt --extra-index-url "$TORCH_INDEX" "${wheel}[verify]"
 USER 10001
 ENTRYPOINT ["adapter-verify"]
 
 FROM base AS train
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN wheel=$(echo /wheels/*.whl) \
+RUN pip install --no-cache-dir --require-hashes --no-deps --requirement /hashes/train.txt \
+    && wheel=$(echo /wheels/*.whl) \
     && pip install --no-cache-dir --constraint /constraints.txt --extra-index-url "$TORCH_INDEX" "${wheel}[train]"
 USER 10001
 ENTRYPOINT ["adapter-train"]
 
 FROM base AS gate
-RUN pip install --no-cache-dir --constraint /constraints.txt /wheels/*.whl
+RUN pip install --no-cache-dir --require-hashes --no-deps --requirement /hashes/gate.txt \
+    && pip install --no-cache-dir --no-deps /wheels/*.whl
 USER 10001
 ENTRYPOINT ["adapter-check"]

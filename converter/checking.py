@@ -6,7 +6,7 @@ from typing import Final
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
-from converter.derive.model_names import family
+from converter.derive.model_names import family, without_cache
 from converter.derive.replication import as_trained
 from converter.diagnostics import (
     AdapterCheck,
@@ -66,7 +66,7 @@ def _base_checked_by(adapter: Adapter, base: BaseModel, *, values: bool) -> Iter
         yield "the base layer saved beside the LoRA"
     if values and base.tensors and any(pair.magnitude and not pair.is_embedding for pair in adapter.pairs):
         yield "DoRA's magnitudes"
-    named = adapter.config.base_model_name_or_path if adapter.config else None
+    named = without_cache(adapter.config.base_model_name_or_path or "") if adapter.config else None
     if named and base.name and family(named) and family(base.name):
         yield "its name"
 

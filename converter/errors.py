@@ -18,6 +18,11 @@ def worst(statuses: list[Status]) -> Status:
     return max(statuses, key=_SEVERITY.__getitem__, default=NOTHING_LOOKED_AT)
 
 
+def how_to_install(extra: str) -> str:
+    """The command that installs one of pyproject.toml's extras; no index has the package."""
+    return f"run pip install '.[{extra}]' in the clone of adapter-to-gguf"
+
+
 class ConverterError(Exception):
     """Something a user can cause and mend: names the file, the key, what was found and what was wanted.
 

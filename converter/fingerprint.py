@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from converter.derive.base_model import BaseModel
+from converter.errors import ConverterError
 from converter.read.files import Unreadable, read_bytes, read_whole
 from converter.read.limits import RECORD_NBYTES
 from converter.read.stored import StoredTensor
@@ -49,11 +50,17 @@ def fingerprint(base: BaseModel) -> str | None:
 
 
 def recorded_base(directory: Path) -> RecordedBase | None:
-    """What ``base_fingerprint.json`` in an adapter's directory says; None where there is none that can be used."""
+    """What ``base_fingerprint.json`` in an adapter's directory says; None where there is none that can be used.
+
+    Raises ConverterError where the system doesn't let us read it.
+    """
+    path = directory / RECORD_NAME
     try:
-        record = json_object(read_whole(directory / RECORD_NAME, RECORD_NBYTES))
-    except (Unreadable, OSError):
+        record = json_object(read_whole(path, RECORD_NBYTES))
+    except (Unreadable, FileNotFoundError):
         return None
+    except OSError as error:
+        raise ConverterError(f"{path}: can't be read: {error.strerror or error}") from error
     found = record.get("fingerprint")
     if not isinstance(found, str) or not found.startswith(_SCHEME):
         return None

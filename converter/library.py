@@ -14,7 +14,7 @@ from converter.checking import check_adapter
 from converter.conversion import Written
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel, read_base_model
-from converter.derive.locate import locate_adapter, locate_base, read_initial_adapter
+from converter.derive.locate import locate_adapter, locate_base, located_base, read_initial_adapter
 from converter.diagnostics import Deployment, Report
 from converter.planning.conversion_plan import ConversionPlan
 from converter.writing.gguf_file import Progress
@@ -42,11 +42,11 @@ def read_adapter(path: AnyPath, *, initial: AnyPath | None = None) -> Adapter:
 
 
 def read_base(source: AnyPath | Adapter) -> BaseModel:
-    """Read a base: a Hugging Face directory, a GGUF file, or the base that an adapter names, if it is on this machine.
+    """Read a base: a Hugging Face directory, a GGUF file, or a name of the hub's cache; or the one an adapter names.
 
     Raises ConverterError, status 2, where it can't be read or isn't there.
     """
-    return locate_base(source) if isinstance(source, Adapter) else read_base_model(Path(source))
+    return locate_base(source) if isinstance(source, Adapter) else read_base_model(located_base(Path(source)))
 
 
 def check(
@@ -111,7 +111,7 @@ def verify(adapter: Adapter, base: AnyPath, deployed: "Deployed", *, prompts: An
     from converter.verification.verification import verify as prove
 
     texts = PromptFile(Path(prompts)) if prompts else None
-    return prove(adapter, Path(base), deployed, prompts=texts)
+    return prove(adapter, located_base(Path(base)), deployed, prompts=texts)
 
 
 def train(settings: "TrainingSettings", watch: "Watch | None" = None) -> "TrainingReport":
@@ -123,4 +123,4 @@ def train(settings: "TrainingSettings", watch: "Watch | None" = None) -> "Traini
     from converter.training.run import train as run
     from converter.training.watch import Unwatched
 
-    return run(settings, watch or Unwatched())
+    return run(replace(settings, base=located_base(settings.base)), watch or Unwatched())

@@ -11,15 +11,16 @@ import click
 
 from converter import __version__
 from converter.checking import check_adapter, without
-from converter.cli.command import Command
-from converter.cli.options import INITIAL_ADAPTER
+from converter.cli.command import Command, unforeseen
+from converter.cli.options import BASE, INITIAL_ADAPTER, PATH
 from converter.cli.width import report_width
 from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import find_base, read_initial_adapter
 from converter.diagnostics import Deployment, Report
 from converter.errors import COULD_NOT, NOTHING_LOOKED_AT, ConverterError
-from converter.read.checkpoint import find_adapters
+from converter.read.checkpoint import Found, find_adapters
+from converter.read.files import exists
 from converter.report.documentation import explanation, rule_named
 from converter.report.outcomes import Outcome, Unread, status_of_all
 from converter.report.printable import printable
@@ -64,15 +65,15 @@ def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) 
 
 
 @click.command(COMMAND, cls=Command, help=_HELP)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PATH)
 @click.option(
     "--base",
-    type=click.Path(path_type=Path),
+    type=BASE,
     help="Base model: a Hugging Face directory (config.json is enough) or a GGUF file.",
 )
 @click.option("--to", type=click.Choice(["lora", "model"]), help="What it is to become, as for adapter-to-gguf.")
 @click.option("--untie", is_flag=True, help="The head is to become a tensor of its own, as for adapter-to-gguf.")
-@click.option("--initial-adapter", type=click.Path(path_type=Path), help=INITIAL_ADAPTER)
+@click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
 @click.option("--values", is_flag=True, help="Read the numbers too: NaN, zero deltas, foreign base layers.")
 @click.option("--format", "style", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
 @click.option("--select", callback=_prefixes, default="", metavar="CODES", help="Apply only rules with these prefixes.")
@@ -109,7 +110,7 @@ def main(
     else:
         request = Request(model, deployment, values, _left_out(select, ignore), initial)
         outcomes = tuple(outcome for path in paths for outcome in _judged(path, request))
-        outcomes += (_judge(initial, request._replace(initial=None)),) if initial else ()
+        outcomes += (_outcome(initial, request),) if initial else ()
     _print(outcomes, style, strict=strict)
     sys.exit(status_of_all(outcomes, strict=strict))
 
@@ -130,29 +131,31 @@ def _left_out(select: tuple[str, ...], ignore: tuple[str, ...]) -> frozenset[str
 
 def _judged(path: Path, request: Request) -> Iterator[Outcome]:
     """The outcome of every adapter that a path stands for; that there is none is an outcome too."""
-    try:
-        adapters = find_adapters(path)
-    except OSError as error:
-        yield Unread(path, COULD_NOT, f"can't be read: {error.strerror or error}")
-        return
-    if not adapters:
-        why = "holds no adapter (no adapter_config.json)" if path.exists() else "no such file or directory"
+    found = find_adapters(path)
+    if found == Found():
+        why = "holds no adapter (no adapter_config.json)" if exists(path) else "no such file or directory"
         yield Unread(path, NOTHING_LOOKED_AT, why)
-    for directory in adapters:
-        try:
-            adapter = read_adapter(directory)
-        except ConverterError as error:
-            yield Unread(directory, error.status, str(error))
-        else:
-            yield _judge(replace(adapter, initial=request.initial), request)
+    for closed, why in found.closed:
+        yield Unread(closed, COULD_NOT, f"can't be read: {why}")
+    for directory in found.adapters:
+        yield _outcome(directory, request)
 
 
-def _judge(adapter: Adapter, request: Request) -> Report | Unread:
+def _outcome(given: Path | Adapter, request: Request) -> Outcome:
+    """What comes of one adapter. Whatever ends its judging, foreseen or not, the others are still judged."""
     try:
-        base = request.base or find_base(None, adapter)
-        report = check_adapter(adapter, base, request.deployment, values=request.values)
+        adapter = replace(read_adapter(given), initial=request.initial) if isinstance(given, Path) else given
+        return _report(adapter, request)
     except ConverterError as error:
-        return Unread(adapter.path, error.status, str(error))
+        status, message = error.status, str(error)
+    except Exception as error:  # noqa: BLE001  as in ending.py: what nobody foresaw ends here, for this adapter
+        status, message = COULD_NOT, unforeseen(error)
+    return Unread(given if isinstance(given, Path) else given.path, status, message)
+
+
+def _report(adapter: Adapter, request: Request) -> Report:
+    base = request.base or find_base(None, adapter)
+    report = check_adapter(adapter, base, request.deployment, values=request.values)
     return without(report, request.left_out)
 
 

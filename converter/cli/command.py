@@ -46,18 +46,24 @@ def one_clear_line(command: str) -> Iterator[None]:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _end(f"{command}: interrupted", INTERRUPTED)
-    except OSError as error:
-        _end(f"{command}: {_of_system(error)}", COULD_NOT)
-    except MemoryError:
-        _end(f"{command}: there is not enough memory for this", COULD_NOT)
     except Exception as error:  # noqa: BLE001  the outermost place: what nobody foresaw ends here
-        if os.environ.get(_TRACEBACK):
-            import traceback
+        _end(f"{command}: {unforeseen(error)}", COULD_NOT)
 
-            traceback.print_exc()
-        what = f"{type(error).__name__}: {_start(error)}: an error of ours; please report it"
-        hint = "" if os.environ.get(_TRACEBACK) else f" with what {_TRACEBACK}=1 shows"
-        _end(f"{command}: {what}{hint}", COULD_NOT)
+
+def unforeseen(error: Exception) -> str:
+    """What is said of an exception that nobody foresaw: what the system refuses, no memory, or an error of ours."""
+    match error:
+        case OSError():
+            return _of_system(error)
+        case MemoryError():
+            return "there is not enough memory for this"
+    shows = os.environ.get(_TRACEBACK)
+    if shows:
+        import traceback
+
+        traceback.print_exception(error)
+    hint = "" if shows else f" with what {_TRACEBACK}=1 shows"
+    return f"{type(error).__name__}: {_start(error)}: an error of ours; please report it{hint}"
 
 
 def _of_system(error: OSError) -> str:

@@ -3,12 +3,19 @@
 https://docs.ollama.com/modelfile
 """
 
+import shlex
 from pathlib import Path
 from typing import Final
 
 from converter.errors import ConverterError
 
 _SUFFIX: Final = ".Modelfile"
+# Ollama makes its own TEMPLATE of the chat templates that it knows (template/ in its sources), else none.
+_TEXT: Final = """\
+# ollama create NAME -f {modelfile}
+# Where `ollama show --template NAME` says {{{{ .Prompt }}}}, it doesn't know the model's chat template: add TEMPLATE.
+FROM ./{model}
+"""
 
 
 def check_modelfile(output: Path) -> None:
@@ -30,5 +37,10 @@ def write_modelfile(output: Path) -> None:
         file.write(_text(output).encode())
 
 
+def ollama_command(output: Path) -> str:
+    """The command that makes of it a model of Ollama's."""
+    return shlex.join(("ollama", "create", "NAME", "-f", str(output.with_suffix(_SUFFIX))))
+
+
 def _text(output: Path) -> str:
-    return f"FROM ./{output.name}\n"
+    return _TEXT.format(model=output.name, modelfile=output.with_suffix(_SUFFIX).name)

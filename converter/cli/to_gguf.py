@@ -11,12 +11,13 @@ import click
 
 from converter import __version__
 from converter.cli.command import Command
-from converter.cli.modelfile import check_modelfile, write_modelfile
-from converter.cli.options import INITIAL_ADAPTER
+from converter.cli.modelfile import check_modelfile, ollama_command, write_modelfile
+from converter.cli.options import BASE, INITIAL_ADAPTER, PATH
 from converter.cli.refusals import refusals_shown
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import locate_adapter, locate_base, read_initial_adapter
+from converter.derive.model_names import last_part, public_name
 from converter.diagnostics import HOSTS, Deployment
 from converter.errors import ConverterError
 from converter.planning.outtypes import OUTTYPES
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 COMMAND = "adapter-to-gguf"
 
-_PATH = click.Path(path_type=Path, readable=False)  # click's own check would end in a usage text
-
 _HELP = """Convert the PEFT adapter at PATH to GGUF that stock llama.cpp loads.
 
 Every tensor of the adapter is applied exactly, or nothing is written and the exit status is not 0: 1 the adapter can't
@@ -38,8 +37,8 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 
 
 @click.command(COMMAND, cls=Command, help=_HELP)
-@click.argument("path", type=_PATH)
-@click.option("--base", type=_PATH, help="Base model: a GGUF file or a Hugging Face directory.")
+@click.argument("path", type=PATH)
+@click.option("--base", type=BASE, help="Base model: a GGUF file or a Hugging Face directory.")
 @click.option(
     "--to",
     type=click.Choice(["lora", "model"]),
@@ -48,7 +47,7 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 @click.option(
     "--untie", is_flag=True, help="Give the model a head of its own, output.weight, apart from the embedding."
 )
-@click.option("-o", "--output", type=_PATH, help="File to write; a directory for --untie --to lora.")
+@click.option("-o", "--output", type=PATH, help="File to write; a directory for --untie --to lora.")
 @click.option(
     "--outtype",
     type=click.Choice(OUTTYPES),
@@ -63,7 +62,7 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
     "auto: gemma3; wide or grok for Gemma 2. native: none, for a patched llama.cpp.",
 )
 @click.option("--modelfile", is_flag=True, help="Write an Ollama Modelfile beside the merged model.")
-@click.option("--initial-adapter", type=_PATH, help=INITIAL_ADAPTER)
+@click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
 @click.option("--dry-run", is_flag=True, help="Print the plan and the ledger, write nothing.")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.version_option(__version__)
@@ -112,7 +111,7 @@ def _print_plan(planned: "ConversionPlan", style: str) -> None:
 
 
 def _default_output(adapter: Adapter, deployment: Deployment) -> Path:
-    name = adapter.path.resolve().name
+    name = last_part(public_name(adapter.path.resolve()))
     if deployment.kind == "untie-lora":
         return Path(f"{name}-gguf")
     return Path(f"{name}-{'lora' if deployment.to == 'lora' else 'model'}.gguf")
@@ -120,7 +119,6 @@ def _default_output(adapter: Adapter, deployment: Deployment) -> Path:
 
 def _write(planned: "ConversionPlan", output: Path, style: str, *, modelfile: bool) -> None:
     from converter.conversion import write
-    from converter.report.commands import proof_command
     from converter.report.conversion import conversion_data, written_text
 
     with _progress(planned.nbytes) as progress:
@@ -130,7 +128,18 @@ def _write(planned: "ConversionPlan", output: Path, style: str, *, modelfile: bo
     if style == "json":
         click.echo(json_line(conversion_data(planned, written)))
     else:
-        click.echo(written_text(planned, written, proof_command(planned, output)))
+        click.echo(written_text(planned, written, _following(planned, output, modelfile=modelfile)))
+
+
+def _following(planned: "ConversionPlan", output: Path, *, modelfile: bool) -> Iterator[str]:
+    """What to run next: the proof, then what serves it. --host native writes for a patched llama.cpp."""
+    from converter.report.commands import proof_command, serving_command
+
+    yield f"next: {proof_command(planned, output)}"
+    if planned.deployment.host != "native":
+        yield f"serve: {serving_command(planned, output)}"
+    if modelfile:
+        yield f"serve: {ollama_command(output)}"
 
 
 @contextmanager

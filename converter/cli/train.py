@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, Final, get_args
 
 import click
@@ -13,6 +12,7 @@ import click
 from converter import __version__
 from converter.cli.command import Command
 from converter.cli.extras import need_extra
+from converter.cli.options import BASE, PATH
 from converter.cli.refusals import refusals_shown
 from converter.cli.train_config import config_option
 from converter.cli.width import report_width
@@ -28,15 +28,14 @@ is saved. Exit status: 0 trained and saved; 1 refused, or the training diverged;
 not 0, nothing is at OUTPUT.
 """
 _EXTRA: Final = ("accelerate", "datasets", "matplotlib", "optuna", "peft", "torch", "transformers", "trl")
-_PATH = click.Path(path_type=Path)
 _TARGETS = ("lora", "model", "untie-lora", "untie-model")
 _SCHEDULES = ("cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt")
 
 # Every field of TrainingSettings: its type on the command line, and what it means.
 _OPTIONS: Final[Mapping[str, tuple[Any, str]]] = {
-    "base": (_PATH, "Base model: a Hugging Face directory or a GGUF file, with its tokenizer."),
+    "base": (BASE, "Base model: a Hugging Face directory or a GGUF file, with its tokenizer."),
     "data": (str, "A jsonl, json, csv, parquet or text file, a directory of them, or a dataset on the hub."),
-    "output": (_PATH, "Directory of the adapter to be made. With --sweep, of the sweep."),
+    "output": (PATH, "Directory of the adapter to be made. With --sweep, of the sweep."),
     "head": (
         click.Choice(HEADS),
         (
@@ -58,8 +57,8 @@ _OPTIONS: Final[Mapping[str, tuple[Any, str]]] = {
     "max_length": (click.IntRange(2), "The longest sample, in tokens; with --packing the length of a pack."),
     "overlong": (click.Choice(get_args(Overlong)), "What becomes of longer samples."),
     "packing": (bool, "Put several samples in one sequence; they don't see each other."),
-    "chat_template": (_PATH, "Jinja file, for a base without a chat template or instead of its own."),
-    "general_text": (_PATH, "Text on which forgetting is measured.  [default: a built-in one]"),
+    "chat_template": (PATH, "Jinja file, for a base without a chat template or instead of its own."),
+    "general_text": (PATH, "Text on which forgetting is measured.  [default: a built-in one]"),
     "learning_rate": (click.FloatRange(0, min_open=True), "The highest learning rate of AdamW."),
     "num_train_epochs": (click.FloatRange(0, min_open=True), "How often the data is seen."),
     "max_steps": (click.IntRange(0), "Steps in all, instead of epochs; 0: by epochs."),

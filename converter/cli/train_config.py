@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 
 from converter.cli.command import one_clear_line
+from converter.cli.options import PATH
 from converter.errors import ConverterError
 
 _NAMES: Final[Mapping[type, str]] = {
@@ -36,7 +37,7 @@ def _read_config(context: click.Context, _parameter: click.Parameter, path: Path
 config_option: Final = click.option(
     "--config",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     is_eager=True,
     expose_value=False,
     callback=_read_config,

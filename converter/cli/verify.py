@@ -13,7 +13,7 @@ import click
 from converter import __version__
 from converter.cli.command import Command
 from converter.cli.extras import need_extra
-from converter.cli.options import INITIAL_ADAPTER
+from converter.cli.options import BASE, INITIAL_ADAPTER, PATH
 from converter.derive.locate import locate_adapter, read_initial_adapter
 from converter.errors import JUDGED_BAD, ConverterError
 
@@ -30,22 +30,21 @@ Logits of real llama.cpp are compared with those of unmerged PEFT, and every ten
 3 there is no adapter at ADAPTER.
 """
 _EXTRA = ("numpy", "peft", "safetensors", "torch", "transformers", "xllamacpp")
-_PATH = click.Path(path_type=Path)
 
 
 @click.command(COMMAND, cls=Command, help=_HELP)
-@click.argument("adapter", type=_PATH)
-@click.option("--base", type=_PATH, required=True, help="What PEFT gets: a Hugging Face directory or a GGUF file.")
-@click.option("--model", type=_PATH, help="The merged GGUF to prove.")
-@click.option("--lora", type=_PATH, help="The LoRA GGUF to prove; needs --base-gguf.")
+@click.argument("adapter", type=PATH)
+@click.option("--base", type=BASE, required=True, help="What PEFT gets: a Hugging Face directory or a GGUF file.")
+@click.option("--model", type=PATH, help="The merged GGUF to prove.")
+@click.option("--lora", type=PATH, help="The LoRA GGUF to prove; needs --base-gguf.")
 @click.option(
     "--base-gguf",
-    type=_PATH,
+    type=PATH,
     help="The GGUF that a LoRA is served on, or that a merged model was made from. Default: --base, if it is a GGUF.",
 )
-@click.option("--initial-adapter", type=_PATH, help=INITIAL_ADAPTER)
-@click.option("--prompts", type=_PATH, help="Texts to compare on, one a line. Default: a built-in set.")
-@click.option("--tokens", type=_PATH, help="Token ids to compare on, one sequence a line.")
+@click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
+@click.option("--prompts", type=PATH, help="Texts to compare on, one a line. Default: a built-in set.")
+@click.option("--tokens", type=PATH, help="Token ids to compare on, one sequence a line.")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.version_option(__version__)
 def main(

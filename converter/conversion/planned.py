@@ -12,7 +12,7 @@ from converter.derive.base_model import BaseModel
 from converter.derive.config_fields import initialization
 from converter.derive.peft_methods import peft_method
 from converter.diagnostics import Deployment, Report
-from converter.errors import ConverterError
+from converter.errors import ConverterError, how_to_install
 from converter.inputs import stamps
 from converter.planning.conversion import plan_conversion
 from converter.planning.conversion_plan import ConversionPlan
@@ -73,7 +73,7 @@ def _computed(adapter: Adapter, base: BaseModel, directory: Path) -> Adapter:
     except ImportError as error:
         raise ConverterError(
             f"{adapter.path}: PEFT itself has to compute what it changes, and {error.name} is not installed; "
-            "run pip install 'adapter-to-gguf[train]'"
+            f"{how_to_install('train')}"
         ) from error
     is_lora = adapter.config is None or adapter.config.is_lora
     return (with_initial if is_lora else equivalent_adapter)(adapter, base, directory)

@@ -55,7 +55,9 @@ class LoraPair(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The delta's shape, (out, in) or (n_experts, out, in); only of a well-shaped pair."""
+        """The delta's shape, (out, in) or (n_experts, out, in); none where a factor is no matrix."""
+        if not len(self.a.tensor.shape) == len(self.b.tensor.shape) == 2:
+            return ()
         n_in, n_out = self.a.tensor.shape[1], self.b.tensor.shape[0]
         if self.n_experts > 1:
             return (self.n_experts, n_out, n_in)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from converter.architectures import Architecture, Place, architecture_named, architecture_of_model_type, numbers_in
+from converter.derive.model_names import cached_repository, public_name
 from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.errors import ConverterError
 from converter.read.base_files import GgufFiles, HuggingfaceFiles, read_base_files
@@ -41,8 +42,8 @@ class BaseModel:
 
     @property
     def label(self) -> str:
-        """How messages call the base: the last part of its path."""
-        return self.path.name or self.path.resolve().name
+        """How messages call the base: the last part of its path, or the repository that the hub's cache has there."""
+        return public_name(self.path)
 
     def shape(self, module: str) -> tuple[int, ...] | None:
         """The shape of PEFT's delta on a module's weight, or None where the base has no such module.
@@ -121,7 +122,7 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
         tied=_says_tied(config, text, architecture) and not _has_own_head(tensors),
         tensors=tensors,
         quantization=_quantization(config),
-        name=str(config.get("_name_or_path") or "") or None,
+        name=str(config.get("_name_or_path") or "") or cached_repository(files.directory),
         config={**config, **text},
     )
 

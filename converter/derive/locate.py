@@ -12,6 +12,7 @@ from typing import Final
 
 from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.base_model import BaseModel, read_base_model
+from converter.derive.model_names import COMMIT, cached_snapshot
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.read.checkpoint import find_adapters, is_adapter
 from converter.read.files import could_not_read, is_file, read_whole
@@ -19,18 +20,24 @@ from converter.read.files import could_not_read, is_file, read_whole
 _REPOSITORY: Final = r"[\w.-]+(/[\w.-]+)?"
 _REVISION: Final = r"[\w.-]+(/[\w.-]+)*"
 _MAX_REFERENCE_NBYTES: Final = 1000  # a commit and a newline
-_COMMIT: Final = r"[0-9a-f]{40}"
 
 
 def locate_adapter(path: Path) -> Adapter:
-    """Read the one adapter at or below ``path``. Raises ConverterError: status 3 where there is none, 2 at several."""
+    """Read the adapter at ``path``, whatever lies below it; else the only one below.
+
+    Raises ConverterError: status 3 where there is none, 2 at several, or where one may be that can't be looked at.
+    """
     found = find_adapters(path)
-    if not found:
+    if path in found.adapters:
+        return read_adapter(path)
+    for closed, why in found.closed:
+        raise ConverterError(f"{closed}: can't be read: {why}")
+    if not found.adapters:
         raise ConverterError(f"{path}: no adapter there (no adapter_config.json)", status=NOTHING_LOOKED_AT)
-    if len(found) > 1:
-        names = ", ".join(str(directory) for directory in found[:3])
-        raise ConverterError(f"{path}: holds {len(found)} adapters ({names}, ...); give one of them")
-    return read_adapter(found[0])
+    if len(found.adapters) > 1:
+        names = ", ".join(str(directory) for directory in found.adapters[:3])
+        raise ConverterError(f"{path}: holds {len(found.adapters)} adapters ({names}, ...); give one of them")
+    return read_adapter(found.adapters[0])
 
 
 def read_initial_adapter(directory: Path) -> Adapter:
@@ -38,7 +45,9 @@ def read_initial_adapter(directory: Path) -> Adapter:
 
     Raises ConverterError, status 2, where there is none.
     """
-    if not is_adapter(directory):
+    with could_not_read(directory):
+        is_there = is_adapter(directory)
+    if not is_there:
         raise ConverterError(f"{directory}: no adapter there; give the one that was saved before training")
     initial = read_adapter(directory)
     if initial.config is None:
@@ -65,32 +74,49 @@ def find_base(option: Path | None, adapter: Adapter) -> BaseModel | None:
     return read_base_model(path) if path else None
 
 
+def located_base(path: Path) -> Path:
+    """``path``; where nothing lies there and it is the name of a repository, what the hub's cache has of that."""
+    if os.path.lexists(path):
+        return path
+    return next(filter(_is_base, _cached(path.as_posix(), None)), path)
+
+
 def named_base(adapter: Adapter) -> Path | None:
     """Where the base that adapter_config.json names lies: as a path, or in the hub's local cache."""
     if adapter.config is None or not adapter.config.base_model_name_or_path:
         return None
     name, revision = adapter.config.base_model_name_or_path, adapter.config.raw.get("revision")
-    for path in _candidates(name, revision if isinstance(revision, str) else None, os.environ):
-        if is_file(path) or is_file(path / "config.json"):
-            return path
-    return None
+    return next(filter(_is_base, _candidates(name, revision if isinstance(revision, str) else None)), None)
 
 
-def _candidates(name: str, revision: str | None, environment: Mapping[str, str]) -> Iterator[Path]:
+def _is_base(path: Path) -> bool:
+    return is_file(path) or is_file(path / "config.json")
+
+
+def _candidates(name: str, revision: str | None) -> Iterator[Path]:
     yield Path(name)
+    snapshot = cached_snapshot(name)
+    if snapshot:  # of a cache elsewhere: another user's, another machine's, or of another directory
+        yield from _cached(*snapshot)
+    else:
+        yield from _cached(name, revision)
+
+
+def _cached(name: str, revision: str | None) -> Iterator[Path]:
     if re.fullmatch(_REPOSITORY, name) and ".." not in name:
-        yield from _snapshots(hub_cache(environment) / f"models--{name.replace('/', '--')}", revision or "main")
+        repository = hub_cache(os.environ) / f"models--{name.replace('/', '--')}"
+        yield from _snapshots(repository, revision or "main")
 
 
 def _snapshots(repository: Path, revision: str) -> Iterator[Path]:
     """The snapshot of a revision: a commit by itself, or a branch or tag by what the cache's refs say of it."""
-    if re.fullmatch(_COMMIT, revision):
+    if re.fullmatch(COMMIT, revision):
         yield repository / "snapshots" / revision
     elif re.fullmatch(_REVISION, revision) and ".." not in revision:
         reference = repository / "refs" / revision
         with could_not_read(reference):
             commit = read_whole(reference, _MAX_REFERENCE_NBYTES) if is_file(reference) else b""
-        if re.fullmatch(_COMMIT, text := commit.decode("ascii", "replace").strip()):
+        if re.fullmatch(COMMIT, text := commit.decode("ascii", "replace").strip()):
             yield repository / "snapshots" / text
 
 

@@ -6,6 +6,8 @@ from typing import Final
 
 # A repository's, org/name.
 HUB_NAME: Final = r"\w[\w.-]*/\w[\w.-]*"
+COMMIT: Final = r"[0-9a-f]{40}"
+_SNAPSHOT: Final = r"(?:^|/)models--([\w.-]+)/snapshots/([0-9a-f]{40})/?$"
 _SIZE: Final = r"(?i)(?<![\w.])(\d+(?:\.\d+)?)([mb])(?![\w.])"
 # A family's name, and the version behind it unless that is a size (2b, 270m). Derived families have names of their own.
 _FAMILY: Final = (
@@ -53,3 +55,21 @@ def cached_repository(path: Path) -> str | None:
     """The repository of a path in the hub's cache: ``models--google--gemma-2b`` is google/gemma-2b."""
     names = (part.removeprefix("models--") for part in path.absolute().parts if part.startswith("models--"))
     return next((name.replace("--", "/", 1) for name in names), None)
+
+
+def cached_snapshot(name: str) -> tuple[str, str] | None:
+    """Repository and commit, where a name is the path of a snapshot in a hub's cache, here or elsewhere."""
+    found = re.search(_SNAPSHOT, name.replace("\\", "/"))
+    return (found[1].replace("--", "/", 1), found[2]) if found else None
+
+
+def without_cache(name: str) -> str:
+    """The repository, where a name is the path of a snapshot in a hub's cache; else the name itself."""
+    snapshot = cached_snapshot(name)
+    return snapshot[0] if snapshot else name
+
+
+def public_name(path: Path) -> str:
+    """What a directory or file is called: its own name; that of the repository, where its own is a commit's."""
+    name = path.name or path.resolve().name
+    return (re.fullmatch(COMMIT, name) and cached_repository(path)) or name

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.dtypes import GgmlType
-from converter.errors import ConverterError, RuleBroken
+from converter.errors import ConverterError, RuleBroken, how_to_install
 from converter.evaluation.finite import is_finite
 from converter.values.rows import FLOAT_DTYPES, Array, dequantize
 
@@ -85,6 +85,6 @@ def _quantize(values: npt.NDArray[np.float32], ggml_type: GgmlType) -> Array:
         blocks: Array = to_blocks(values, GGMLQuantizationType[ggml_type.name])
     except NotImplementedError as error:
         raise ConverterError(
-            f"writing {ggml_type.name} needs libgguf: pip install 'adapter-to-gguf[quants]', or use --outtype q8_0"
+            f"writing {ggml_type.name} needs libgguf; {how_to_install('quants')}, or use --outtype q8_0"
         ) from error
     return blocks

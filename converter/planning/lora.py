@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from converter.derive.adapter import Adapter, LoraPair
 from converter.derive.base_model import BaseModel
-from converter.derive.model_names import HUB_NAME
+from converter.derive.model_names import HUB_NAME, without_cache
 from converter.dtypes import F16, F32, GgmlType
 from converter.errors import ConverterError
 from converter.planning.changes import Change, Changes, changes_of
@@ -176,7 +176,7 @@ def _architecture(base: BaseModel) -> str:
 
 def _base_names(adapter: Adapter) -> Iterator[NewKeyValue]:
     """The base's hub name, where the config has one; a local path says nothing to others."""
-    name = (adapter.config.base_model_name_or_path if adapter.config else None) or ""
+    name = without_cache((adapter.config.base_model_name_or_path if adapter.config else None) or "")
     if re.fullmatch(HUB_NAME, name):
         organization, _, model = name.partition("/")
         yield NewKeyValue("general.base_model.count", 1)

@@ -43,7 +43,8 @@ def read_base_files(path: Path) -> HuggingfaceFiles | GgufFiles:
             return HuggingfaceFiles(path, _config(path), tuple(map(_base_header, _safetensors_files(path))))
         if path.exists():
             return GgufFiles(path, _shards(path))
-    raise ConverterError(f"{path}: no such base; give a Hugging Face directory or a GGUF file with --base")
+    what = "give a Hugging Face directory, a GGUF file, or the name of a model in the hub's cache with --base"
+    raise ConverterError(f"{path}: no such base; {what}")
 
 
 # --- Hugging Face ---------------------------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ What counts as an adapter: a directory with ``adapter_config.json`` or an ``adap
 - ``checkpoint-*`` directories (trl, LLaMA-Factory, axolotl) are snapshots of a training run: they are passed over where
   a finished adapter lies beside or above them, and count where there is nothing else.
 - A path to a weight file or to adapter_config.json stands for its directory.
+- A directory that may not be looked into may hold an adapter: it is named, never passed over.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.read.files import Unreadable, exists, is_file, open_regular, read_whole
 from converter.read.limits import INDEX_NBYTES, SHARDS
@@ -22,47 +24,87 @@ SAFETENSORS_NAME: Final = "adapter_model.safetensors"
 INDEX_NAME: Final = "adapter_model.safetensors.index.json"
 PICKLE_NAME: Final = "adapter_model.bin"
 
-_LFS_MAGIC: Final = b"version https://git-lfs.github.com/spec/"
+LFS_MAGIC: Final = b"version https://git-lfs.github.com/spec/"
 _MAX_DEPTH: Final = 6
 
 
-def find_adapters(path: Path) -> tuple[Path, ...]:
-    """The adapter directories that ``path`` stands for, sorted; empty where there is none."""
-    if is_file(path) and path.name.startswith("adapter_"):
-        return (path.parent,)
-    if not path.is_dir():
-        return ()
-    if is_adapter(path):
-        return (path, *_without_checkpoints(_adapters_below(path, depth=1)))
-    found = tuple(_adapters_below(path, _MAX_DEPTH))
-    return tuple(sorted(_without_checkpoints(found) or found))
+class Found(NamedTuple):
+    """What a path stands for: adapters, sorted; and the directories that may not be looked into, with the reason."""
+
+    adapters: tuple[Path, ...] = ()
+    closed: tuple[tuple[Path, str], ...] = ()
+
+
+def find_adapters(path: Path) -> Found:
+    """The adapter directories that ``path`` stands for. What the system keeps from us is named, not passed over."""
+    try:
+        if is_file(path) and path.name.startswith("adapter_"):
+            return Found((path.parent,))
+        if not path.is_dir():
+            return Found()
+        if is_adapter(path):
+            below = _below(path, depth=1)
+            return Found((path, *_without_checkpoints(below.adapters)), below.closed)
+    except OSError as error:
+        return Found(closed=((path, error.strerror or str(error)),))
+    below = _below(path, _MAX_DEPTH)
+    return Found(_without_checkpoints(below.adapters) or below.adapters, below.closed)
 
 
 def is_adapter(directory: Path) -> bool:
-    """Whether ``directory`` itself holds an adapter. A broken link or a pipe counts: its name says so."""
+    """Whether ``directory`` itself holds an adapter. A broken link or a pipe counts: its name says so.
+
+    Raises OSError where we may not look.
+    """
     paths = (directory / name for name in (CONFIG_NAME, SAFETENSORS_NAME, INDEX_NAME, PICKLE_NAME))
     return any(path.is_symlink() or (exists(path) and not path.is_dir()) for path in paths)
 
 
-def _adapters_below(directory: Path, depth: int) -> Iterator[Path]:
-    if depth == 0:
-        return
-    for child in sorted(directory.iterdir()):
-        if not child.is_dir() or child.name.startswith("."):
-            continue
-        if is_adapter(child):
-            yield child
-        yield from _adapters_below(child, depth - 1)
+def _below(top: Path, depth: int) -> Found:
+    """Look level by level, into each directory once: links to a directory above would make a tree without end."""
+    adapters: list[Path] = []
+    closed: list[tuple[Path, str]] = []
+    seen, level = {_identity(top)}, [top]
+    for _ in range(depth):
+        children = [child for directory in level for child in _new_children(directory, seen, closed)]
+        level = []
+        for child in children:
+            with _may_be_closed(child, closed):
+                adapters += (child,) if is_adapter(child) else ()
+                level.append(child)
+    return Found(tuple(sorted(adapters)), tuple(closed))
 
 
-def _without_checkpoints(found: Iterator[Path] | tuple[Path, ...]) -> tuple[Path, ...]:
+def _new_children(directory: Path, seen: set[tuple[int, int]], closed: list[tuple[Path, str]]) -> Iterator[Path]:
+    with _may_be_closed(directory, closed):
+        for child in sorted(directory.iterdir()):
+            with _may_be_closed(child, closed):
+                if not child.name.startswith(".") and child.is_dir() and (identity := _identity(child)) not in seen:
+                    seen.add(identity)
+                    yield child
+
+
+@contextmanager
+def _may_be_closed(directory: Path, closed: list[tuple[Path, str]]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        closed.append((directory, error.strerror or str(error)))
+
+
+def _identity(directory: Path) -> tuple[int, int]:
+    found = directory.stat()
+    return found.st_dev, found.st_ino
+
+
+def _without_checkpoints(found: tuple[Path, ...]) -> tuple[Path, ...]:
     return tuple(path for path in found if not path.name.startswith("checkpoint-"))
 
 
 def is_lfs_pointer(path: Path) -> bool:
     """Whether a file is a Git LFS pointer instead of the file it names."""
     with open_regular(path) as file:
-        return file.read(len(_LFS_MAGIC)) == _LFS_MAGIC
+        return file.read(len(LFS_MAGIC)) == LFS_MAGIC
 
 
 def read_index(path: Path) -> dict[str, str]:

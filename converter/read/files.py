@@ -24,6 +24,8 @@ _KINDS: Final = (
     (S_ISBLK, "a device"),
 )
 
+START_NBYTES: Final = 200  # as many tell what a file is (foreign.py)
+
 
 class Unreadable(Exception):
     """A file is not what it should be, as far as reading tells; the message says why."""

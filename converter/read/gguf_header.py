@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from converter.dtypes import GGML_BY_ID, GgmlType
 from converter.errors import ConverterError
-from converter.read.files import could_not_read, open_regular, read_bytes
+from converter.read.files import START_NBYTES, could_not_read, open_regular, read_bytes
 from converter.read.limits import GGUF_HEADER_NBYTES, METADATA_ENTRIES, METADATA_STRINGS, TENSORS
 
 MAGIC: Final = b"GGUF"
@@ -145,15 +145,19 @@ def read_gguf_header(path: Path) -> GgufHeader:
     Raises ConverterError, status 2, where it can't be read, is of a kind that we don't read, malformed or truncated.
     """
     with could_not_read(path), open_regular(path) as file:
-        _refuse_foreign(path, file.read(8))
+        _refuse_others(path, file.read(START_NBYTES))
         file.seek(0)
         return _scan(_Cursor(path, file))
 
 
-def _refuse_foreign(path: Path, start: bytes) -> None:
+def _refuse_others(path: Path, start: bytes) -> None:
+    if start[:4] != MAGIC:
+        from converter.read.foreign import refuse_foreign
+
+        refuse_foreign(start)
     if start[:4] != MAGIC or len(start) < 8:
         raise ConverterError(f"{path}: not a GGUF file (begins with {start[:4]!r}, wanted {MAGIC!r})")
-    little, big = struct.unpack("<I", start[4:])[0], struct.unpack(">I", start[4:])[0]
+    little, big = struct.unpack_from("<I", start, 4)[0], struct.unpack_from(">I", start, 4)[0]
     if little & 0xFFFF == 0 and big < 0x10000:
         raise ConverterError(f"{path}: a big-endian GGUF, which is not read; convert it to little-endian first")
     if little not in (2, 3):

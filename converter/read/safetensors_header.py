@@ -9,7 +9,7 @@ from pathlib import Path
 from sys import intern
 from typing import NamedTuple, NoReturn, TypeGuard
 
-from converter.read.files import Unreadable, open_regular
+from converter.read.files import START_NBYTES, Unreadable, open_regular
 from converter.read.limits import DIMENSIONS, HEADER_NBYTES, TENSORS
 from converter.read.strict_json import parsed_json, require_characters
 
@@ -42,7 +42,9 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
     """
     with open_regular(path) as file:
         nbytes = os.fstat(file.fileno()).st_size
-        length = _header_length(file.read(8), nbytes)
+        start = file.read(START_NBYTES)
+        length = _header_length(start, nbytes)
+        file.seek(8)
         raw = file.read(length)
     pairs = _json_object(raw)
     if len(pairs) > TENSORS:
@@ -53,8 +55,15 @@ def read_safetensors_header(path: Path) -> SafetensorsHeader:
 
 def _header_length(start: bytes, nbytes: int) -> int:
     if len(start) < 8:
-        raise Unreadable(f"has {nbytes} bytes, too short for a safetensors header")
-    length: int = struct.unpack("<Q", start)[0]
+        from converter.read.foreign import refuse_foreign
+
+        refuse_foreign(start)
+        raise Unreadable(f"has {nbytes} bytes, too short for a safetensors header" if nbytes else "is empty")
+    length: int = struct.unpack_from("<Q", start)[0]
+    if length > min(HEADER_NBYTES, nbytes - 8):
+        from converter.read.foreign import refuse_foreign
+
+        refuse_foreign(start)
     if length > HEADER_NBYTES:
         raise Unreadable(f"claims a header of {length} bytes (at most {HEADER_NBYTES})")
     if 8 + length > nbytes:

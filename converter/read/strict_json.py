@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any, Final
 
-from converter.read.files import Unreadable
+from converter.read.files import START_NBYTES, Unreadable
 from converter.read.limits import JSON_VALUES
 
 _ESCAPED_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -18,7 +18,10 @@ def parsed_json(data: bytes, limit: int = JSON_VALUES, **hooks: Any) -> Any:
     try:
         return json.loads(data.decode(), **hooks)
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"is not JSON: {error}") from error
+        from converter.read.foreign import refuse_foreign
+
+        refuse_foreign(data[:START_NBYTES])
+        raise Unreadable(f"is not JSON: {error}" if data.strip() else "is empty") from error
 
 
 def json_object(data: bytes, **hooks: Any) -> dict[str, Any]:

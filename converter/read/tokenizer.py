@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from converter.errors import ConverterError
 from converter.read.files import Unreadable, exists, read_whole
 from converter.read.limits import TOKENIZER_NBYTES, TOKENS
 from converter.read.strict_json import json_object
@@ -63,7 +64,10 @@ class Tokenizer:
 
 
 def read_tokenizer(directory: Path) -> Tokenizer | None:
-    """Read the tokenizer in ``directory``; None where none of its files is there."""
+    """Read the tokenizer in ``directory``; None where none of its files is there.
+
+    Raises ConverterError where the system doesn't let us read one.
+    """
     paths = [directory / name for name in TOKENIZER_FILES if exists(directory / name)]
     # Several rules ask, and a large one takes half a second. A file that has changed is read again.
     return _read(directory, tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
@@ -101,7 +105,7 @@ def _whole(path: Path) -> bytes:
     try:
         return read_whole(path, TOKENIZER_NBYTES)
     except OSError as error:
-        raise Unreadable(f"can't be read: {error.strerror or error}") from error
+        raise ConverterError(f"{path}: can't be read: {error.strerror or error}") from error
 
 
 def _object(path: Path, content: bytes, faults: list[tuple[Path, str]]) -> Json:

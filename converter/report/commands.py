@@ -1,4 +1,4 @@
-"""The commands to run next: the conversion of each deployment, and the proof of one."""
+"""The commands to run next: the conversion of each deployment; the proof of one, and its serving."""
 
 import shlex
 from pathlib import Path
@@ -33,10 +33,21 @@ def conversion_command(adapter: str, base: str, kind: Kind) -> str:
 def proof_command(plan: "ConversionPlan", output: Path) -> str:
     """The adapter-verify command that proves what a plan wrote to ``output``."""
     start = ("adapter-verify", str(plan.adapter.path), "--base", str(plan.base.path))
+    model, lora = _served(plan, output)
+    return shlex.join((*start, "--lora", lora, "--base-gguf", model) if lora else (*start, "--model", model))
+
+
+def serving_command(plan: "ConversionPlan", output: Path) -> str:
+    """The llama-server command that serves what a plan wrote to ``output``."""
+    model, lora = _served(plan, output)
+    return shlex.join(("llama-server", "-m", model, *(("--lora", lora) if lora else ())))
+
+
+def _served(plan: "ConversionPlan", output: Path) -> tuple[str, str | None]:
+    """The model and the LoRA that llama.cpp is given."""
     if plan.deployment.to == "model":
-        return shlex.join((*start, "--model", str(output)))
+        return str(output), None
     if plan.deployment.untie:
-        base, lora = (str(output / file.name) for file in plan.files)
-        return shlex.join((*start, "--lora", lora, "--base-gguf", base))
-    gguf = str(plan.base.path) if plan.base.format == "gguf" else "BASE.gguf"
-    return shlex.join((*start, "--lora", str(output), "--base-gguf", gguf))
+        model, lora = (str(output / file.name) for file in plan.files)
+        return model, lora
+    return str(plan.base.path) if plan.base.format == "gguf" else "BASE.gguf", str(output)

@@ -1,6 +1,7 @@
 """A conversion, planned or done, as text for people and as data for machines."""
 
 from collections import Counter
+from collections.abc import Iterable
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -113,8 +114,8 @@ def _tensors_text(file: PlannedFile) -> str:
     return ", ".join(parts + ([f"{copied} copied byte for byte"] if copied else []))
 
 
-def written_text(plan: ConversionPlan, written: "tuple[Written, ...]", following: str) -> str:
-    """What was written, how the adapter went into it, and the command to run next."""
+def written_text(plan: ConversionPlan, written: "tuple[Written, ...]", following: Iterable[str]) -> str:
+    """What was written, how the adapter went into it, and the lines of ``following``: what to run next."""
     lines = [
         f"{file.path}  {size_text(file.nbytes)}  {'already there, reused' if file.reused else _tensors_text(planned)}"
         for planned, file in zip(plan.files, written, strict=True)
@@ -126,7 +127,7 @@ def written_text(plan: ConversionPlan, written: "tuple[Written, ...]", following
         least = min(kept, key=lambda delta: delta.share)
         middle = median(delta.share for delta in kept)
         lines.append(f"delta kept after rounding: {middle:.3f} median, {least.share:.3f} least ({least.tensor})")
-    return "\n".join(map(printable, [*lines, *plan.notes, f"next: {following}"]))
+    return "\n".join(map(printable, [*lines, *plan.notes, *following]))
 
 
 def conversion_data(plan: ConversionPlan, written: "tuple[Written, ...] | None") -> dict[str, object]:

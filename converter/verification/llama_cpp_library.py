@@ -12,7 +12,7 @@ from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t
 from pathlib import Path
 from typing import Any, Final
 
-from converter.errors import ConverterError
+from converter.errors import ConverterError, how_to_install
 
 XLLAMACPP_VERSION: Final = "2026.10.11549"
 LOG_WARN: Final = 3  # enum ggml_log_level: INFO 2, WARN 3, ERROR 4, CONT 5
@@ -183,12 +183,12 @@ def find_library() -> Path:
     """The extension module of the installed xllamacpp, of the pinned version, found without importing it."""
     spec = importlib.util.find_spec("xllamacpp")
     if spec is None or not spec.submodule_search_locations:
-        raise ConverterError("llama.cpp is not installed: pip install 'adapter-to-gguf[verify]'")
+        raise ConverterError(f"llama.cpp is not installed; {how_to_install('verify')}")
     _refuse_other_builds(importlib.metadata.version("xllamacpp"))
     folder = Path(spec.submodule_search_locations[0])
     found = sorted(path for path in folder.iterdir() if path.suffix in {".so", ".pyd", ".dylib"})
     if not found:
-        raise ConverterError(f"{folder}: holds no llama.cpp library: pip install 'adapter-to-gguf[verify]'")
+        raise ConverterError(f"{folder}: holds no llama.cpp library; {how_to_install('verify')}")
     return found[0]
 
 

@@ -206,3 +206,13 @@ def test_linear_modules_pass_without_a_base_and_say_so(specimen: Specimen) -> No
     assert report.passed
     assert {"HD001", "BM001", "BM040"} <= {skip.code for skip in report.skipped}
     assert {skip.reason for skip in report.skipped} == {"no base given (--base)"}
+
+
+def test_the_base_that_is_missing_is_named(specimen: Specimen) -> None:
+    specimen.base = None
+    specimen.tensors |= head_lora()
+    specimen.config["base_model_name_or_path"] = "google/gemma-2b"
+    specimen.write()
+    (finding,) = specimen.report().findings
+    assert finding.code == "HD007"
+    assert finding.message.endswith("'google/gemma-2b', which the adapter names, is not on this machine")

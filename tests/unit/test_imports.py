@@ -129,6 +129,24 @@ def test_converting_a_lora_imports_no_torch(to: str, tmp_path: Path) -> None:
     assert not modules & TORCH
 
 
+# gguf depends on requests, for gguf.utility's RemoteTensor; it imports it only in there.
+NETWORK = {
+    "aiohttp", "certifi", "fsspec", "hf_xet", "httpcore2", "httpx", "httpx2", "huggingface_hub", "http", "requests",
+    "socket", "ssl", "urllib3",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("to", ["lora", "model"])
+def test_neither_judging_nor_converting_imports_what_reaches_for_a_network(to: str, tmp_path: Path) -> None:
+    it = Specimen(tmp_path / "adapter", write_gguf(tmp_path / "base.gguf"))
+    it.write()
+    given = (str(it.directory), "--base", str(it.base), "--to", to)
+    for module, options in (("check", ("--values",)), ("to_gguf", ("-o", str(tmp_path / "out.gguf")))):
+        status, modules = run_and_list_imports(module, *given, *options)
+        assert status == 0
+        assert not modules & NETWORK
+
+
 def test_what_peft_has_to_compute_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     it = Specimen(tmp_path / "adapter", write_gguf(tmp_path / "base.gguf"))
     it.config = {"peft_type": "IA3", "target_modules": ["down_proj"], "feedforward_modules": ["down_proj"]}
@@ -140,4 +158,4 @@ def test_what_peft_has_to_compute_says_what_to_install(tmp_path: Path, monkeypat
     options = [str(it.directory), "--base", str(it.base), "--to", "model", "-o", str(tmp_path / "out.gguf")]
     result = CliRunner().invoke(to_gguf.main, options, catch_exceptions=False)
     assert result.exit_code == COULD_NOT
-    assert "peft is not installed; run pip install 'adapter-to-gguf[train]'" in result.stderr
+    assert "peft is not installed; run pip install '.[train]' in the clone" in result.stderr

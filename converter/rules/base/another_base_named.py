@@ -12,7 +12,7 @@ from typing import Final
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
-from converter.derive.model_names import cached_repository, family, is_instructed, millions
+from converter.derive.model_names import cached_repository, family, is_instructed, millions, without_cache
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
 
 _FALLBACKS: Final = ("LLaMA v1", "LLaMA v2")  # what llama.cpp's first converter called every model
@@ -40,7 +40,7 @@ _ARCHITECTURES: Final = {
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield the two names if what each of them states is clearly not the same."""
-    named = adapter.config.base_model_name_or_path if adapter.config else None
+    named = without_cache(adapter.config.base_model_name_or_path or "") if adapter.config else None
     given = cached_repository(base.path) if base.name in (None, *_FALLBACKS) else base.name
     if named and given and _differ(named, given):
         yield Problem("base_model_name_or_path", f"is {named!r}, but the base given calls itself {given!r}")

@@ -2,15 +2,21 @@
 
 Why it matters: the delta has nowhere to go. It is the adapter of another model, or of a larger one of the family.
 
-What to do: give the base that the adapter was trained on.
+What to do: give the base that the adapter was trained on. A classifier (task_type SEQ_CLS, TOKEN_CLS, QUESTION_ANS)
+can't be a GGUF of a language model: serve it with transformers and PEFT.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
 from converter.rules.lora.vision_tower_changed import is_of_tower
+
+# peft/peft_model.py (PEFT 0.21.2) saves them whole.
+_HEADS_OF_OTHERS: Final = frozenset({"classifier", "score", "qa_outputs"})
+_OTHER_TASKS: Final = frozenset({"SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"})
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
@@ -20,7 +26,16 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     changed = (tensor.module for tensor in adapter.tensors if tensor.role not in ("unknown", "shared"))
     for module in dict.fromkeys(changed):
         if not is_of_tower(module) and (base.place(module) is None or base.shape(module) is None):
-            yield Problem(module, f"is not in {base.label} ({base.model_type}, {base.dims['n_layer']} layers)")
+            yield Problem(module, _why(adapter, base, module))
+
+
+def _why(adapter: Adapter, base: BaseModel, module: str) -> str:
+    task = adapter.config.raw.get("task_type") if adapter.config else None
+    if module in _HEADS_OF_OTHERS and task in _OTHER_TASKS:
+        return (
+            f"is the head of a model that classifies (task_type {task}): a language model has none, so it has no place"
+        )
+    return f"is not in {base.label} ({base.model_type}, {base.dims['n_layer']} layers)"
 
 
 RULE = Rule("BM001", "module-not-in-base", Severity.ERROR, BaseCheck(check))

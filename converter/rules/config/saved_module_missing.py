@@ -8,9 +8,13 @@ modules_to_save.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from converter.derive.adapter import Adapter
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
+
+# PEFT adds both to the config of a classifier, which has one of them (peft/peft_model.py, PEFT 0.21.2).
+_OF_CLASSIFIERS: Final = frozenset({"classifier", "score"})
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
@@ -18,9 +22,15 @@ def check(adapter: Adapter) -> Iterator[Problem]:
     if adapter.config is None or not adapter.tensors:
         return
     paths = {tensor.path for tensor in adapter.saved_modules}
-    for name in adapter.config.modules_to_save:
-        # PEFT compares the ends of paths, without regard to dots (_set_trainable in peft/utils/other.py).
-        if not any(path.endswith(name) or f".{name}." in f".{path}" for path in paths):
+    # PEFT compares the ends of paths, without regard to dots (_set_trainable in peft/utils/other.py).
+    missing = [
+        name
+        for name in adapter.config.modules_to_save
+        if not any(path.endswith(name) or f".{name}." in f".{path}" for path in paths)
+    ]
+    has_classifier = bool(_OF_CLASSIFIERS & set(adapter.config.modules_to_save) - set(missing))
+    for name in missing:
+        if not (has_classifier and name in _OF_CLASSIFIERS):
             yield Problem("modules_to_save", f"names {name!r}, but no saved tensor belongs to it")
 
 

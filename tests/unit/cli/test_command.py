@@ -2,7 +2,9 @@
 
 import json
 import os
+import pty
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +14,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from converter.checking import check_adapter
 from converter.cli import check, to_gguf, train, verify
+from converter.derive.adapter import Adapter
 from converter.derive.locate import hub_cache
+from converter.diagnostics import Report
 from fixtures.adapters import tiny_adapter
 from fixtures.tiny import TinyModel
 
@@ -52,6 +57,29 @@ def test_an_error_of_ours_is_shown_whole_where_that_is_wanted(monkeypatch: pytes
     assert result.exit_code == 2
     assert "Traceback (most recent call last)" in result.stderr
     assert result.stderr.endswith("please report it\n")
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("at sea"), MemoryError(), OSError(5, "I/O error"), RecursionError()]
+)
+def test_what_nobody_foresaw_of_one_adapter_leaves_the_others_judged(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        shutil.copytree(tiny_adapter("plain", BASE), tmp_path / name)
+
+    def fails_at_b(adapter: Adapter, *arguments: Any, **options: Any) -> Report:
+        if adapter.path.name == "b":
+            raise error
+        return check_adapter(adapter, *arguments, **options)
+
+    monkeypatch.setattr(check, "check_adapter", fails_at_b)
+    result = CliRunner().invoke(check.main, [str(tmp_path)])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"adapter-check: {tmp_path / 'b'}: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout.count("fine for --to lora") == 2
+    assert "3 looked at: 2 fine, 1 " in result.stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -132,3 +160,27 @@ def test_without_a_home_there_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> No
     assert hub_cache({}) == Path("~/.cache/huggingface/hub")
     assert hub_cache({"HF_HOME": "~/x"}) == Path("~/x/hub")
     assert not os.path.lexists(hub_cache({}))
+
+
+# --- Colours ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("setting", "has_colours"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_no_color_is_honoured(setting: dict[str, str], has_colours: bool, tmp_path: Path) -> None:
+    """https://no-color.org: the progress bar on a terminal is all that is ever coloured."""
+    master, terminal = pty.openpty()
+    call = "from converter.cli.to_gguf import main; main()"
+    arguments = (tiny_adapter("plain", BASE), "--base", BASE.gguf, "--to", "model", "-o", tmp_path / "x.gguf")
+    environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"} | setting
+    subprocess.run(
+        [sys.executable, "-c", call, *map(str, arguments)],
+        env=environment | {"TERM": "xterm-256color"},
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+        check=True,
+    )
+    os.close(terminal)
+    shown = os.read(master, 1 << 16)
+    os.close(master)
+    assert b"writing" in shown
+    assert bool(re.search(rb"\x1b\[[\d;]*3[0-8][\d;]*m", shown)) is has_colours

@@ -60,8 +60,9 @@ def test_a_modelfile_is_not_written_over_another_file() -> None:
     assert result.exit_code == 2
     assert "x.Modelfile: is there already, and says something else" in result.stderr
     assert files() == {"x.Modelfile"}
-    Path("x.Modelfile").write_text("FROM ./x.gguf\n", encoding="utf-8")
-    assert run("--untie", "--modelfile", "-o", "x.gguf").exit_code == 0
+    Path("x.Modelfile").unlink()
+    for _ in range(2):
+        assert run("--untie", "--modelfile", "-o", "x.gguf").exit_code == 0
 
 
 @pytest.mark.usefixtures("specimen")
@@ -128,14 +129,14 @@ def test_what_was_written_is_told_with_the_next_step() -> None:
     assert lines[0].startswith("adapter-model.gguf  ")
     assert lines[1] == "adapter tensors: 14 applied"
     assert lines[2].startswith("delta kept after rounding: 1.000 median, ")
-    assert lines[-1] == "next: adapter-verify adapter --base base.gguf --model adapter-model.gguf"
+    assert lines[-2] == "next: adapter-verify adapter --base base.gguf --model adapter-model.gguf"
 
 
 @pytest.mark.usefixtures("specimen")
 def test_the_next_step_of_two_files() -> None:
     first, second = (run("--untie", "--to", "lora").stdout.splitlines() for _ in range(2))
     files = "--lora adapter-gguf/lora.gguf --base-gguf adapter-gguf/untied-base.gguf"
-    assert first[-1] == f"next: adapter-verify adapter --base base.gguf {files}"
+    assert first[-2] == f"next: adapter-verify adapter --base base.gguf {files}"
     assert "already there, reused" not in first[0]
     assert "already there, reused" in second[0]
 
@@ -143,8 +144,23 @@ def test_the_next_step_of_two_files() -> None:
 @pytest.mark.usefixtures("specimen")
 def test_a_modelfile_names_the_model_beside_it() -> None:
     Path("deep").mkdir()
-    run("--untie", "--modelfile", "-o", "deep/my model.gguf")
-    assert Path("deep/my model.Modelfile").read_text(encoding="utf-8") == "FROM ./my model.gguf\n"
+    result = run("--untie", "--modelfile", "-o", "deep/my model.gguf")
+    lines = Path("deep/my model.Modelfile").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if not line.startswith("#")] == ["FROM ./my model.gguf"]
+    assert lines[0] == "# ollama create NAME -f my model.Modelfile"
+    assert "{{ .Prompt }}" in lines[1]
+    assert result.stdout.splitlines()[-2:] == [
+        "serve: llama-server -m 'deep/my model.gguf'",
+        "serve: ollama create NAME -f 'deep/my model.Modelfile'",
+    ]
+
+
+@pytest.mark.usefixtures("specimen")
+def test_what_serves_it_is_said() -> None:
+    assert run("--untie", "--to", "lora", "-o", "x").stdout.splitlines()[-1] == (
+        "serve: llama-server -m x/untied-base.gguf --lora x/lora.gguf"
+    )
+    assert "serve: llama-server -m x.gguf\n" in run("--untie", "-o", "x.gguf").stdout
 
 
 @pytest.mark.usefixtures("specimen")

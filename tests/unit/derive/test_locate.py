@@ -3,10 +3,16 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+import converter
+from converter.cli import check, to_gguf
 from converter.derive.adapter import Adapter, read_adapter
-from converter.derive.locate import find_base, hub_cache, named_base
+from converter.derive.base_model import read_base_model
+from converter.derive.locate import find_base, hub_cache, located_base, named_base
+from converter.derive.model_names import public_name
 from converter.errors import ConverterError
+from converter.read.gguf_header import read_gguf_header
 from tests.rules.specimens import Specimen, write_gguf, write_huggingface
 
 COMMIT, OTHER = "a" * 40, "b" * 40
@@ -72,6 +78,67 @@ def test_the_option_wins(cache: Path, tmp_path: Path) -> None:
     base = find_base(gguf, adapter(tmp_path, base_model_name_or_path="google/gemma-2b"))
     assert base
     assert base.path == gguf
+
+
+# --- Names of the hub's cache -----------------------------------------------------------------------------------------
+
+
+def test_the_option_may_name_what_the_cache_has(cache: Path, tmp_path: Path) -> None:
+    assert located_base(Path("google/gemma-2b")) == cache / "snapshots" / COMMIT
+    for name in ("google/gemma-7b", "../hub", str(tmp_path / "nowhere")):
+        assert located_base(Path(name)) == Path(name)
+
+
+def test_what_lies_there_wins_over_the_cache(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "google" / "gemma-2b").mkdir(parents=True)
+    assert located_base(Path("google/gemma-2b")) == Path("google/gemma-2b")
+
+
+@pytest.mark.usefixtures("cache")
+def test_every_door_takes_a_name_of_the_cache(tmp_path: Path) -> None:
+    it = adapter(tmp_path)
+    judged = CliRunner().invoke(check.main, [str(it.path), "--base", "google/gemma-2b"])
+    assert (judged.exit_code, judged.stderr) == (0, "")
+    output = tmp_path / "x.gguf"
+    converted = CliRunner().invoke(to_gguf.main, [str(it.path), "--base", "google/gemma-2b", "-o", str(output)])
+    assert (converted.exit_code, converted.stderr, output.exists()) == (0, "", True)
+    assert converter.read_base("google/gemma-2b").label == "google/gemma-2b"
+
+
+def test_a_name_that_neither_has_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    refused = CliRunner().invoke(check.main, [str(adapter(tmp_path).path), "--base", "google/gemma-7b"])
+    assert refused.exit_code == 2
+    assert "google/gemma-7b: no such base; give a Hugging Face directory, a GGUF file, or the name of" in refused.stderr
+
+
+@pytest.mark.parametrize("before", ["", "../.cache/huggingface/hub/", "/root/.cache/huggingface/hub/", "C:\\hub\\"])
+def test_a_snapshot_of_another_cache_is_known_by_its_name(before: str, cache: Path, tmp_path: Path) -> None:
+    """Training on a snapshot's path writes that path: of another user, or relative to a directory nobody knows."""
+    for commit in (COMMIT, OTHER):
+        named = f"{before}models--google--gemma-2b/snapshots/{commit}"
+        assert named_base(adapter(tmp_path, base_model_name_or_path=named)) == cache / "snapshots" / commit
+    named = f"{before}models--google--gemma-2b/snapshots/{'c' * 40}"
+    assert named_base(adapter(tmp_path, base_model_name_or_path=named)) is None
+
+
+def test_a_commit_is_no_name(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = cache / "snapshots" / COMMIT
+    base = read_base_model(snapshot)
+    assert (base.label, base.name) == ("google/gemma-2b", "google/gemma-2b")
+    monkeypatch.chdir(snapshot)
+    assert read_base_model(Path()).label == "google/gemma-2b"
+    (tmp_path / COMMIT).mkdir()
+    assert public_name(tmp_path / COMMIT) == COMMIT
+
+
+def test_a_lora_names_the_repository_of_a_snapshot(cache: Path, tmp_path: Path) -> None:
+    it = adapter(tmp_path, base_model_name_or_path=f"x/models--google--gemma-2b/snapshots/{COMMIT}")
+    converter.convert(it, tmp_path / "x.gguf", base=cache / "snapshots" / COMMIT)
+    entries = {entry.key: entry.value for entry in read_gguf_header(tmp_path / "x.gguf").key_values}
+    assert entries["general.base_model.0.organization"] == "google"
+    assert entries["general.base_model.0.name"] == "gemma-2b"
 
 
 def test_an_option_that_can_not_be_read_is_never_replaced(cache: Path, tmp_path: Path) -> None:

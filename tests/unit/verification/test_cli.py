@@ -58,7 +58,9 @@ def test_a_missing_extra_is_named(adapter: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "torch" else find_spec(name))
     result = run(adapter, "--base", BASE.hf, "--model", BASE.gguf)
     assert result.exit_code == 2
-    assert result.stderr == "adapter-verify: torch missing: pip install 'adapter-to-gguf[verify]'\n"
+    assert (
+        result.stderr == "adapter-verify: torch missing; run pip install '.[verify]' in the clone of adapter-to-gguf\n"
+    )
 
 
 def test_a_truncated_adapter_is_its_own_fault(adapter: Path, tmp_path: Path) -> None:
