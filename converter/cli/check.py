@@ -12,9 +12,9 @@ import click
 from converter import __version__
 from converter.checking import check_adapter, without
 from converter.cli.command import Command, unforeseen
-from converter.cli.options import BASE, INITIAL_ADAPTER, PATH
+from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS
 from converter.cli.width import report_width
-from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.adapter import Adapter, read_adapter, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import find_base, read_initial_adapter
 from converter.diagnostics import Deployment, Report
@@ -44,6 +44,7 @@ class Request(NamedTuple):
     values: bool
     left_out: frozenset[str]
     initial: Adapter | None
+    rename_keys: bool
 
 
 def _explain(context: click.Context, _parameter: click.Parameter, code: str | None) -> None:
@@ -74,6 +75,7 @@ def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) 
 @click.option("--to", type=click.Choice(["lora", "model"]), help="What it is to become, as for adapter-to-gguf.")
 @click.option("--untie", is_flag=True, help="The head is to become a tensor of its own, as for adapter-to-gguf.")
 @click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
+@click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
 @click.option("--values", is_flag=True, help="Read the numbers too: NaN, zero deltas, foreign base layers.")
 @click.option("--format", "style", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
 @click.option("--select", callback=_prefixes, default="", metavar="CODES", help="Apply only rules with these prefixes.")
@@ -94,6 +96,7 @@ def main(
     to: Literal["lora", "model"] | None,
     untie: bool,
     initial_adapter: Path | None,
+    rename_keys: bool,
     values: bool,
     style: str,
     select: tuple[str, ...],
@@ -108,7 +111,7 @@ def main(
     except ConverterError as error:
         outcomes: tuple[Outcome, ...] = tuple(Unread(path, error.status, str(error)) for path in paths)
     else:
-        request = Request(model, deployment, values, _left_out(select, ignore), initial)
+        request = Request(model, deployment, values, _left_out(select, ignore), initial, rename_keys)
         outcomes = tuple(outcome for path in paths for outcome in _judged(path, request))
         outcomes += (_outcome(initial, request),) if initial else ()
     _print(outcomes, style, strict=strict)
@@ -144,13 +147,18 @@ def _judged(path: Path, request: Request) -> Iterator[Outcome]:
 def _outcome(given: Path | Adapter, request: Request) -> Outcome:
     """What comes of one adapter. Whatever ends its judging, foreseen or not, the others are still judged."""
     try:
-        adapter = replace(read_adapter(given), initial=request.initial) if isinstance(given, Path) else given
+        adapter = _asked(read_adapter(given), request) if isinstance(given, Path) else given
         return _report(adapter, request)
     except ConverterError as error:
         status, message = error.status, str(error)
-    except Exception as error:  # noqa: BLE001  as in ending.py: what nobody foresaw ends here, for this adapter
+    except Exception as error:  # noqa: BLE001  as in command.py: what nobody foresaw ends here, for this adapter
         status, message = COULD_NOT, unforeseen(error)
     return Unread(given if isinstance(given, Path) else given.path, status, message)
+
+
+def _asked(adapter: Adapter, request: Request) -> Adapter:
+    named = with_renamed_keys(adapter) if request.rename_keys else adapter
+    return replace(named, initial=request.initial)
 
 
 def _report(adapter: Adapter, request: Request) -> Report:

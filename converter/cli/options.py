@@ -24,3 +24,7 @@ BASE: Final = _Base(path_type=Path, readable=False)
 INITIAL_ADAPTER: Final = (
     "The adapter as saved before training, where that changed the base (PiSSA, OLoRA, CorDA, LoRA-GA)."
 )
+RENAME_KEYS: Final = (
+    "Read keys that PEFT doesn't load (_orig_mod, module., FSDP's wrappers, a bare AutoModel's) as those it would have "
+    "written: PEFT itself serves nothing of them."
+)

@@ -12,9 +12,9 @@ import click
 from converter import __version__
 from converter.cli.command import Command
 from converter.cli.modelfile import check_modelfile, ollama_command, write_modelfile
-from converter.cli.options import BASE, INITIAL_ADAPTER, PATH
+from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS
 from converter.cli.refusals import refusals_shown
-from converter.derive.adapter import Adapter
+from converter.derive.adapter import Adapter, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import locate_adapter, locate_base, read_initial_adapter
 from converter.derive.model_names import last_part, public_name
@@ -63,6 +63,7 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 )
 @click.option("--modelfile", is_flag=True, help="Write an Ollama Modelfile beside the merged model.")
 @click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
+@click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
 @click.option("--dry-run", is_flag=True, help="Print the plan and the ledger, write nothing.")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.version_option(__version__)
@@ -76,6 +77,7 @@ def main(
     host: str | None,
     modelfile: bool,
     initial_adapter: Path | None,
+    rename_keys: bool,
     dry_run: bool,
     style: str,
 ) -> None:
@@ -86,7 +88,9 @@ def main(
 
     if modelfile and deployment.to == "lora":
         raise ConverterError("--modelfile needs --to model: Ollama doesn't serve LoRA GGUF files")
-    adapter, model = _read(path, base, initial_adapter)
+    adapter = locate_adapter(path)
+    adapter = with_renamed_keys(adapter) if rename_keys else adapter
+    adapter, model = _beside(adapter, base, initial_adapter)
     output = output or _default_output(adapter, deployment)
     if modelfile:
         check_modelfile(output)
@@ -97,8 +101,8 @@ def main(
             _write(planned, output, style, modelfile=modelfile)
 
 
-def _read(path: Path, base: Path | None, initial: Path | None) -> tuple[Adapter, BaseModel]:
-    adapter = locate_adapter(path)
+def _beside(adapter: Adapter, base: Path | None, initial: Path | None) -> tuple[Adapter, BaseModel]:
+    """The adapter with the one that its training began with, if that is given, and its base."""
     if initial:
         adapter = replace(adapter, initial=read_initial_adapter(initial))
     return adapter, read_base_model(base) if base else locate_base(adapter)

@@ -4,16 +4,16 @@ Key layout: ``get_peft_model_state_dict`` in peft/utils/save_and_load.py (PEFT 0
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import sqrt
 from pathlib import Path
 from typing import NamedTuple
 
-from converter.derive.adapter_keys import Role
+from converter.derive.adapter_keys import Role, foreign_key
 from converter.derive.adapter_tensors import AdapterTensor, is_expert_parameter, tensors_of
 from converter.derive.module_paths import EMBEDDING, HEAD
-from converter.derive.patterns import first_match
+from converter.derive.patterns import Patterns
 from converter.read.adapter_config import AdapterConfig
 from converter.read.adapter_files import Fault, read_adapter_files
 from converter.read.safetensors_header import SafetensorsHeader
@@ -108,6 +108,16 @@ class Adapter:
         return tuple(dict.fromkeys(tensor.module for tensor in self.tensors))
 
     @cached_property
+    def patterns(self) -> Patterns | None:
+        """The patterns of the config, and what they say of modules."""
+        return Patterns(self.config) if self.config else None
+
+    @cached_property
+    def renamed(self) -> dict[str, str]:
+        """The keys that are read as others, and those."""
+        return {tensor.key: tensor.read_as for tensor in self.tensors if tensor.read_as}
+
+    @cached_property
     def by_module(self) -> dict[str, dict[Role, AdapterTensor]]:
         """The tensors of each module by role; of two with one role (rule LO003) the last."""
         result: dict[str, dict[Role, AdapterTensor]] = {}
@@ -131,10 +141,10 @@ class Adapter:
         factor = roles[a]
         n_experts, scaled = 1, 0.0
         n_rows = factor.tensor.shape[0] if factor.tensor.shape else 0
-        if self.config and n_rows:
+        if self.config and self.patterns and n_rows:
             if is_expert_parameter(factor.module):
-                n_experts = max(1, n_rows // rank_of(self.config, factor.path))
-            scaled = scaling(self.config, factor.path, n_rows // n_experts)
+                n_experts = max(1, n_rows // self.patterns.rank(factor.path))
+            scaled = scaling(self.config, self.patterns.alpha(factor.path), n_rows // n_experts)
         magnitude, b_bias = roles.get("lora_magnitude_vector"), roles.get("lora_B.bias")
         return LoraPair(factor.module, factor, roles[b], scaled, n_experts, magnitude, b_bias)
 
@@ -188,16 +198,8 @@ class Adapter:
         return len(saved) == 2 and self.config.ensure_weight_tying if named else EMBEDDING in saved
 
 
-def rank_of(config: AdapterConfig, module: str) -> int:
-    """The rank that the config gives a module: rank_pattern's first match, else r."""
-    key = first_match(config.rank_pattern, module)
-    return config.r if key is None else config.rank_pattern[key]
-
-
-def scaling(config: AdapterConfig, module: str, rank: int) -> float:
+def scaling(config: AdapterConfig, alpha: float, rank: int) -> float:
     """PEFT's factor before B @ A: alpha / r, or alpha / sqrt(r) with rsLoRA (update_layer in lora/layer.py)."""
-    key = first_match(config.alpha_pattern, module)
-    alpha = config.lora_alpha if key is None else config.alpha_pattern[key]
     return alpha / (sqrt(rank) if config.use_rslora else rank)
 
 
@@ -218,3 +220,16 @@ def read_adapter(directory: Path) -> Adapter:
     files = read_adapter_files(directory)
     tensors = tensors_of(files.headers, files.config)
     return Adapter(directory, files.config, files.headers, tensors, files.faults, files.index)
+
+
+def with_renamed_keys(adapter: Adapter) -> Adapter:
+    """The adapter with each key that PEFT doesn't load read as the one that PEFT would have given it.
+
+    That is on the user's word: PEFT itself serves nothing of such a tensor.
+    """
+
+    def name_of(key: str) -> str:
+        foreign = foreign_key(key)
+        return foreign.name if foreign and foreign.name else key
+
+    return replace(adapter, tensors=tensors_of(adapter.headers, adapter.config, name_of))

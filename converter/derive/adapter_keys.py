@@ -4,9 +4,12 @@ Key layout: ``get_peft_model_state_dict`` in peft/utils/save_and_load.py (PEFT 0
 """
 
 import re
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from converter.read.limits import KEY_LENGTH
+
+if TYPE_CHECKING:
+    from converter.derive.foreign_keys import ForeignKey
 
 Role = Literal[
     "lora_A",
@@ -50,6 +53,23 @@ _PEFT_PREFIXES: Final = re.compile(r"\A(?:base_model\.model\.)+")
 _FOREIGN_PART: Final = re.compile(
     r"(?:^|\.)(?:lora_|ia3_|hada_|lokr_|vera_|oft_|token_adapter|trainable_tokens|modules_to_save|original_module)"
 )
+
+# One of these is in every key that is told in foreign_keys.py, which other adapters don't need.
+_FOREIGN_MARKS: Final = (
+    *("_orig_mod", "_wrapped_module", "unembed_tokens", "lora_a", "lora_b", "lora_up", "lora_down", "lora_unet"),
+    *("lora_te", ".linear_", "attention.w", "feed_forward.w"),
+)
+_FOREIGN_BEGINNINGS: Final = ("module.", "thinker.", "layers.", "embed_tokens.")
+
+
+def foreign_key(key: str) -> "ForeignKey | None":
+    """What a key is, if it is none that PEFT loads into a causal language model and its origin is known."""
+    bare = key.removeprefix(_PEFT_PREFIX)
+    if not bare.startswith(_FOREIGN_BEGINNINGS) and not any(mark in key for mark in _FOREIGN_MARKS):
+        return None
+    from converter.derive.foreign_keys import foreign_key as told
+
+    return told(key)
 
 
 def bare_key(key: str) -> str:

@@ -1,9 +1,9 @@
 """The tensors of an adapter's files: each key read by itself, then beside the config and the other keys."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from converter.derive.adapter_keys import Role, bare_key, parse_key
+from converter.derive.adapter_keys import Role, bare_key, foreign_key, parse_key
 from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.derive.peft_methods import PeftMethod, peft_method
 from converter.read.adapter_config import AdapterConfig
@@ -12,7 +12,10 @@ from converter.read.stored import StoredTensor
 
 
 class AdapterTensor(NamedTuple):
-    """One tensor: its key, the module it belongs to (Hugging Face path without ``.weight``), its role."""
+    """One tensor: its key, the module it belongs to (Hugging Face path without ``.weight``), its role.
+
+    ``read_as`` is the key under which it is read, where the user said that it may be another than its own.
+    """
 
     key: str
     module: str
@@ -20,20 +23,33 @@ class AdapterTensor(NamedTuple):
     tensor: StoredTensor
     path: str  # the module's path as it was saved: what the config's patterns were written for
     copy_of: str | None = None  # of a copy: the key of the tensor that it repeats
+    read_as: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The key as it is read."""
+        return self.read_as or self.key
 
 
-def tensors_of(headers: Iterable[SafetensorsHeader], config: AdapterConfig | None) -> tuple[AdapterTensor, ...]:
-    """Every tensor of the files, in their order."""
-    tensors = tuple(_adapter_tensor(header, i) for header in headers for i in range(len(header.entries)))
+_UNKNOWN: Final[Role] = "unknown"
+
+
+def tensors_of(
+    headers: Iterable[SafetensorsHeader], config: AdapterConfig | None, name_of: Callable[[str], str] = str
+) -> tuple[AdapterTensor, ...]:
+    """Every tensor of the files, in their order, read under the name that ``name_of`` gives its key."""
+    tensors = tuple(_adapter_tensor(header, i, name_of) for header in headers for i in range(len(header.entries)))
     return _with_copies(_of_method(_with_parameters(tensors, config), config), config)
 
 
-def _adapter_tensor(header: SafetensorsHeader, index: int) -> AdapterTensor:
+def _adapter_tensor(header: SafetensorsHeader, index: int, name_of: Callable[[str], str]) -> AdapterTensor:
     info = header.entries[index]
-    path, role = parse_key(info.name)
+    name = name_of(info.name)
+    path, role = parse_key(name) if foreign_key(name) is None else (name, _UNKNOWN)
     tensor = StoredTensor(header.path, header.data_offset + info.begin, info.end - info.begin, info.shape, info.dtype)
     module = path if role == "unknown" else normal_module(path)
-    return AdapterTensor(info.name, module, role, tensor, path)
+    read_as = name if name != info.name else None
+    return AdapterTensor(info.name, module, role, tensor, path, read_as=read_as)
 
 
 # Parameters of fused experts, in the order in which transformers' modules define them and PEFT wraps them.
@@ -89,17 +105,17 @@ def _of_method(tensors: tuple[AdapterTensor, ...], config: AdapterConfig | None)
 
 
 def _unknown(tensor: AdapterTensor) -> AdapterTensor:
-    return tensor._replace(module=tensor.key, role="unknown")
+    return tensor._replace(module=tensor.name, role="unknown")
 
 
 def _tensor_of_method(tensor: AdapterTensor, method: PeftMethod) -> AdapterTensor:
-    path = method.module_of(bare_key(tensor.key).removeprefix("base_model."))
+    path = method.module_of(bare_key(tensor.name).removeprefix("base_model."))
     if path is None:
         is_plain = tensor.role in ("weight", "bias", "base_layer.weight", "base_layer.bias")
         return tensor if is_plain else _unknown(tensor)
     role: Role = "tuner" if path else "shared"
     if method.name == "LN_TUNING":
-        role = "bias" if tensor.key.endswith(".bias") else "weight"
+        role = "bias" if tensor.name.endswith(".bias") else "weight"
     elif method.name == "TRAINABLE_TOKENS":
         role = "trainable_tokens_delta"
     return tensor._replace(module=normal_module(path), path=path, role=role)
@@ -107,7 +123,7 @@ def _tensor_of_method(tensor: AdapterTensor, method: PeftMethod) -> AdapterTenso
 
 def _with_copies(tensors: tuple[AdapterTensor, ...], config: AdapterConfig | None) -> tuple[AdapterTensor, ...]:
     """Mark what PEFT saves twice: a module of modules_to_save when the vocabulary was resized, a tied head's rows."""
-    first = {(t.module, t.role): t.key for t in tensors if ".modules_to_save." not in t.key}
+    first = {(t.module, t.role): t.key for t in tensors if ".modules_to_save." not in t.name}
     one_list = config is not None and isinstance(config.trainable_token_indices, tuple)
     return tuple(_with_copy(tensor, first, one_list=one_list) for tensor in tensors)
 
@@ -116,7 +132,7 @@ def _with_copy(tensor: AdapterTensor, first: Mapping[tuple[str, Role], str], *, 
     module = tensor.module
     if tensor.role == "trainable_tokens_delta" and tensor.module == HEAD and one_list:
         module = EMBEDDING  # one list of tokens is the embedding's, and a tied head's with it
-    elif tensor.role not in ("weight", "bias") or ".modules_to_save." not in tensor.key:
+    elif tensor.role not in ("weight", "bias") or ".modules_to_save." not in tensor.name:
         return tensor
     original = first.get((module, tensor.role))
     return tensor._replace(role="copy", copy_of=original) if original else tensor

@@ -1,70 +1,270 @@
-r"""PEFT's rank_pattern and alpha_pattern: regexes out of a file from somewhere, matched in bounded time.
+r"""What the patterns of an adapter's config say of a module: its rank, its alpha, and whether PEFT gives it a delta.
 
-PEFT matches ``(.*\.)?(KEY)$`` against the module's path, first key in the file's order wins (``get_pattern_key`` in
-peft/utils/other.py). A regex with nested repetition can take exponential time: such a one is refused, not run.
+PEFT matches ``(.*\.)?(KEY)$`` against the module's path, and the first key in the file's order wins
+(``get_pattern_key`` in peft/utils/other.py); what it selects says ``check_target_module_exists`` in
+peft/tuners/tuners_utils.py (PEFT 0.21.2). All of it is matched in bounded time (regex.py).
 """
 
 import re
-import warnings
-from collections.abc import Iterable
-from functools import cache
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
-from converter.read.limits import PATTERN_LENGTH
+from converter.derive.budget import Budget, PatternError
+from converter.derive.module_paths import EMBEDDING, EMBEDDINGS, HEAD, normal_module
+from converter.read.adapter_config import AdapterConfig
 
-_MAX_REPEATS: Final = 3  # time grows with the path's length to this power, and paths are short
-_SKIP: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")  # an escape or a character class: one atom
+if TYPE_CHECKING:
+    from converter.derive.regex import Regex
 
+_ALL_LINEAR: Final = "all-linear"  # the word in place of a list; PEFT looks at it in lower case
+# EMBEDDING_LAYER_NAMES in peft/utils/constants.py. PEFT trains GPT-2's two ends as one too, saves wte in the place of
+# lm_head, and leaves out the head when it loads that: what was trained is meant.
+_ENDS: Final = ("embed_tokens", "lm_head", "wte")
+_PLAIN: Final = "[A-Za-z0-9_.-]+"
+# The fields that PEFT's methods match as they match rank_pattern.
+_BY_KEY: Final = ("rank_pattern", "alpha_pattern", "block_size_pattern", "n_frequency_pattern")
+# PEFT's own, where the config names no layers_pattern.
+_ANY_LAYERS: Final = r".*?\.[^.]*\.(?P<idx>\d+)\."
 
-def compiles(pattern: str) -> bool:
-    """Whether a regex compiles, and means the same to Python's next versions (``[[`` and ``--`` in a set may not)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            re.compile(pattern)
-    except (re.error, RecursionError, OverflowError, FutureWarning, DeprecationWarning):
-        return False
-    return True
-
-
-def is_bounded(pattern: str) -> bool:
-    """Whether a regex compiles, alone and as PEFT runs it, and repeats nothing that itself repeats."""
-    sound = len(pattern) <= PATTERN_LENGTH and compiles(pattern) and compiles(_as_peft_runs_it(pattern))
-    return sound and not _nests(_SKIP.sub("a", pattern))
+_Selects = Callable[[str], bool]
 
 
-def _as_peft_runs_it(key: str) -> str:
-    return rf"(.*\.)?({key})$"
+class Patterns:
+    """All patterns of one config, with one budget for them. ``unread`` grows while they are asked."""
+
+    def __init__(self, config: AdapterConfig) -> None:
+        self._config = config
+        self._budget = Budget()
+        self.unread: dict[tuple[str, str], str] = {}  # field and pattern, and why it is not read
+
+    def rank(self, path: str) -> int:
+        """The rank that the config gives a module."""
+        key = self._by_key["rank_pattern"].first(path)
+        return self._config.r if key is None else self._config.rank_pattern.get(key, self._config.r)
+
+    def alpha(self, path: str) -> float:
+        """The alpha that the config gives a module."""
+        key = self._by_key["alpha_pattern"].first(path)
+        return self._config.lora_alpha if key is None else self._config.alpha_pattern.get(key, self._config.lora_alpha)
+
+    def ask_all(self, paths: Iterable[str]) -> None:
+        """Ask every pattern that PEFT runs about every path; ``unread`` tells of those that could not be asked."""
+        for path in dict.fromkeys(paths):
+            self.selects(path)
+            self._is_feedforward(path)
+            for keys in self._by_key.values():
+                keys.first(path)
+
+    def selects(self, path: str) -> bool | None:
+        """Whether PEFT gives the module a delta of its own, if the model has it; None where that can't be told.
+
+        It can't where a pattern is not read, or where no module is named: PEFT has a default for some models then.
+        """
+        excluded, saved = self._excluded(path), self._saved(path)
+        if excluded or saved:
+            return False
+        if excluded is None or saved is None:
+            return None
+        return self._targeted(path)
+
+    def ties(self, path: str) -> bool:
+        """Whether it is an end that PEFT gives the delta of the other: either is named (``_check_tied_modules``)."""
+        return normal_module(path) in (EMBEDDING, HEAD) and self._ties_the_ends
+
+    @cached_property
+    def _ties_the_ends(self) -> bool:
+        targets = self._config.target_modules
+        if isinstance(targets, str):
+            named = not self.names_all_linear and any(self._names(name) for name in _ENDS)
+        else:
+            named = any(name.rpartition(".")[2] in _ENDS for name in targets or ())
+        return self._config.ensure_weight_tying and named
+
+    @property
+    def names_all_linear(self) -> bool:
+        """Whether the word all-linear stands where PEFT writes the list."""
+        targets = self._config.target_modules
+        return isinstance(targets, str) and targets.lower() == _ALL_LINEAR
+
+    def _targeted(self, path: str) -> bool | None:
+        targets = self._config.target_modules
+        if targets is None:
+            return False if self._config.target_parameters else None
+        found = self._names(path)
+        if not found or isinstance(targets, str) or path in self._targets:
+            return found
+        return self._in_layers(path)
+
+    @cached_property
+    def _by_key(self) -> Mapping[str, "_Keys"]:
+        raw = {name: self._config.raw.get(name) for name in _BY_KEY}
+        if self._config.is_lora:
+            raw |= {"rank_pattern": self._config.rank_pattern, "alpha_pattern": self._config.alpha_pattern}
+        return {name: _Keys(self, name, keys if isinstance(keys, Mapping) else ()) for name, keys in raw.items()}
+
+    @cached_property
+    def _targets(self) -> frozenset[str]:
+        return frozenset(self._config.target_modules or ())
+
+    @cached_property
+    def _names(self) -> "_Question":
+        targets = self._config.target_modules
+        if self.names_all_linear:
+            return _Question(self, "target_modules", _ALL_LINEAR, lambda: _is_linear)
+        return self._question("target_modules", targets)
+
+    @cached_property
+    def _excluded(self) -> "_Question":
+        return self._question("exclude_modules", self._config.exclude_modules)
+
+    @cached_property
+    def _is_feedforward(self) -> "_Question":
+        value = self._config.raw.get("feedforward_modules")  # IA3's
+        return self._question("feedforward_modules", value if isinstance(value, str) else ())
+
+    def _question(self, name: str, value: str | tuple[str, ...] | None) -> "_Question":
+        """PEFT matches a string as a regex for the whole path, and a list as the ends of paths."""
+        if isinstance(value, str):
+            return _Question(self, name, value, lambda: self.regex(value).fullmatches)
+        ends = frozenset(value or ())
+        return _Question(self, name, "", lambda: lambda path: _has_end(path, ends))
+
+    @cached_property
+    def _saved(self) -> "_Question":
+        r"""PEFT matches ``(^|.*\.)NAME($|\..*)`` for each of modules_to_save, and gives none of them a delta."""
+        names = self._config.modules_to_save
+
+        def read() -> _Selects:
+            patterns = [self.regex(rf"(^|.*\.){name}($|\..*)") for name in names]
+            return lambda path: any(pattern.matches(path) for pattern in patterns)
+
+        return _Question(self, "modules_to_save", ", ".join(names), read)
+
+    @cached_property
+    def _in_layers(self) -> "_Question":
+        layers, names = self._config.layers_to_transform, self._config.layers_pattern
+
+        def read() -> _Selects:
+            patterns = [_layer_pattern(name) for name in names] or [re.compile(_ANY_LAYERS)]
+            return lambda path: not layers or _layer(path, patterns) in layers
+
+        return _Question(self, "layers_pattern", ", ".join(names), read)
+
+    def regex(self, pattern: str) -> "Regex":
+        """Read a pattern, to be matched within the budget. Raises PatternError."""
+        from converter.derive.regex import regex
+
+        return regex(pattern, self._budget)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the budget is gone, which ``unread`` tells of."""
+        return self._budget.left < 0
+
+    def spend(self, steps: int) -> None:
+        """Take steps from the budget. Raises PatternError where it is empty."""
+        self._budget.spend(steps)
 
 
-def _nests(atoms: str) -> bool:
-    """Whether a group with more than one way to match is itself repeated, or too many repetitions stand in a row."""
-    ambiguous = [False]  # one per open group
-    just_closed = False
-    repeats = 0
-    for before, mark in zip(" " + atoms, atoms, strict=False):
-        if mark in "*+{":
-            if just_closed:
-                return True
-            repeats += 1
-        if mark == "(":
-            ambiguous.append(False)
-        elif mark in "*+{|" or (mark == "?" and before != "("):
-            ambiguous[-1] = True
-        just_closed = mark == ")" and len(ambiguous) > 1 and ambiguous.pop()
-        ambiguous[-1] |= just_closed
-    return repeats > _MAX_REPEATS
+class _Question:
+    """One field of the config, to be asked of a path; None is the answer where its pattern is not read."""
+
+    def __init__(self, patterns: Patterns, name: str, pattern: str, read: Callable[[], _Selects]) -> None:
+        self._patterns, self._name, self._pattern, self._read = patterns, name, pattern, read
+        self._known: dict[str, bool] = {}
+
+    @cached_property
+    def _selects(self) -> _Selects:
+        return self._read()
+
+    def __call__(self, path: str) -> bool | None:
+        if self._patterns.is_spent or (self._name, self._pattern) in self._patterns.unread:
+            return None
+        try:
+            return self._selects(path)
+        except PatternError as error:
+            self._patterns.unread[self._name, self._pattern] = str(error)
+            return None
 
 
-@cache
-def _compiled(key: str) -> re.Pattern[str] | None:
-    return re.compile(_as_peft_runs_it(key)) if is_bounded(key) else None
+class _Keys:
+    """The keys of a pattern field, which are regexes, and nearly always plain names.
+
+    Plain names are looked up: as many of them as there are modules (EVA writes such) would take their product in
+    matches. A dot in one stands for any character, so a name is found by the text with dots at its dots' places.
+    """
+
+    def __init__(self, patterns: Patterns, name: str, keys: Iterable[str]) -> None:
+        self._patterns, self._name = patterns, name
+        self._order: dict[str, int] = {}
+        self._plain: dict[tuple[int, ...], set[str]] = {}  # by length and places of dots
+        self._regexes: list[str] = []
+        for key in keys:
+            self._order[key] = len(self._order)
+            if re.fullmatch(_PLAIN, key):
+                places = (len(key), *(i for i, c in enumerate(key) if c == "."))
+                self._plain.setdefault(places, set()).add(key)
+            else:
+                self._regexes.append(key)
+        self._read: dict[str, Regex] = {}
+
+    def first(self, path: str) -> str | None:
+        """The first key that matches a path as PEFT matches it; one that is not read matches nothing."""
+        if self._patterns.is_spent:
+            return None
+        try:
+            plain = min(self._plain_matches(path), key=self._order.__getitem__, default=None)
+        except PatternError as error:
+            self._patterns.unread[self._name, ""] = str(error)
+            return None
+        before = len(self._order) if plain is None else self._order[plain]
+        matching = (key for key in self._regexes if self._order[key] < before and self._matches(key, path))
+        return next(matching, plain)
+
+    def _plain_matches(self, path: str) -> Iterable[str]:
+        for (length, *dots), keys in self._plain.items():
+            self._patterns.spend(1 + length // 30)
+            begin = len(path) - length
+            if begin < 0 or (begin and path[begin - 1] != "."):
+                continue
+            end = list(path[begin:])
+            for place in dots:
+                end[place] = "."
+            if (found := "".join(end)) in keys:
+                yield found
+
+    def _matches(self, key: str, path: str) -> bool:
+        if self._patterns.is_spent or (self._name, key) in self._patterns.unread:
+            return False
+        try:
+            if key not in self._read:
+                self._patterns.regex(key)  # PEFT runs it between brackets, where `a)(b` would be one
+                self._read[key] = self._patterns.regex(rf"(.*\.)?({key})$")
+            return self._read[key].matches(path)
+        except PatternError as error:
+            self._patterns.unread[self._name, key] = str(error)
+            return False
 
 
-def first_match(keys: Iterable[str], module: str) -> str | None:
-    """The first key that matches the module's path as PEFT matches it; keys that are not bounded match nothing."""
-    for key in keys:
-        pattern = _compiled(key)
-        if pattern and pattern.match(module):
-            return key
-    return None
+def _is_linear(path: str) -> bool:
+    """Whether all-linear stands for it: every linear module but the head (``_maybe_include_all_linear_layers``)."""
+    return normal_module(path) not in {*EMBEDDINGS, HEAD}
+
+
+def _has_end(path: str, ends: frozenset[str]) -> bool:
+    return path in ends or any(path[i + 1 :] in ends for i, c in enumerate(path) if c == ".")
+
+
+def _layer_pattern(name: str) -> re.Pattern[str]:
+    """PEFT's regex for the layer's number behind a name, which has to be one: a character for a character."""
+    from converter.derive.regex import parsed
+
+    if any(str(kind) not in {"LITERAL", "ANY", "IN"} for kind, _ in parsed(name)):
+        raise PatternError("is more than a name")
+    return re.compile(rf"(?:^|.*?\.){name}\.(?P<idx>\d+)\.")
+
+
+def _layer(path: str, patterns: Iterable[re.Pattern[str]]) -> int | None:
+    matches = (pattern.match(path) for pattern in patterns)
+    return next((int(match["idx"]) for match in matches if match), None)

@@ -76,15 +76,20 @@ def _folded(files: Iterable[PlannedFile]) -> frozenset[str]:
 
 def _tensor_line(adapter: Adapter, key: str, output: str | None, folded: bool) -> LedgerLine:  # noqa: FBT001  a fact
     if output is not None:
-        return LedgerLine("tensor", key, "folded" if folded else "applied", output)
+        return LedgerLine("tensor", key, "folded" if folded else "applied", f"{_renaming(adapter, key)}{output}")
     return _redundant(adapter, key)
+
+
+def _renaming(adapter: Adapter, key: str) -> str:
+    name = adapter.renamed.get(key)
+    return f"read as {name}: " if name else ""
 
 
 def _redundant(adapter: Adapter, key: str) -> LedgerLine:
     reason = _redundancy(adapter, next(tensor for tensor in adapter.tensors if tensor.key == key))
     if reason is None:
         raise LedgerGapError(f"{key} is in no line of the ledger; please report this")
-    return LedgerLine("tensor", key, "redundant", reason)
+    return LedgerLine("tensor", key, "redundant", f"{_renaming(adapter, key)}{reason}")
 
 
 def _redundancy(adapter: Adapter, tensor: AdapterTensor) -> str | None:

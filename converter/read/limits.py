@@ -24,4 +24,6 @@ KEY_LENGTH: Final = 300  # of a tensor's key: no longer one is a module's
 LAYERS: Final = 1_000
 METADATA_ENTRIES: Final = 20_000  # of a GGUF
 METADATA_STRINGS: Final = 5_000_000  # in the arrays of a GGUF
-PATTERN_LENGTH: Final = 1_000
+PATTERN_LENGTH: Final = 4_000
+PATTERN_WAYS: Final = 100_000  # in which one pattern can be tried over one module
+PATTERN_STEPS: Final = 500_000  # of all patterns over all modules

@@ -1,12 +1,15 @@
 """A conversion, planned or done, as text for people and as data for machines."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from statistics import median
 from typing import TYPE_CHECKING
 
+from converter.diagnostics import Report, Severity
 from converter.planning.conversion_plan import ConversionPlan, PlannedFile, PlannedTensor
 from converter.planning.plan_data import plan_data
+from converter.report.json import report_data
 from converter.report.printable import printable
 from converter.report.sizes import size_text
 from converter.sources import (
@@ -39,7 +42,7 @@ def plan_text(plan: ConversionPlan) -> str:
         lines += [
             f"  {t.name:<44} {t.type.name:<6} {_shape(t.shape):<14} {_source_text(t.source)}" for t in _changed(file)
         ]
-    return "\n".join(map(printable, [*lines, "", *_ledger_lines(plan)]))
+    return "\n".join(map(printable, [*lines, "", *_ledger_lines(plan), *judged_lines(plan.report)]))
 
 
 def _ledger_lines(plan: ConversionPlan) -> list[str]:
@@ -127,12 +130,25 @@ def written_text(plan: ConversionPlan, written: "tuple[Written, ...]", following
         least = min(kept, key=lambda delta: delta.share)
         middle = median(delta.share for delta in kept)
         lines.append(f"delta kept after rounding: {middle:.3f} median, {least.share:.3f} least ({least.tensor})")
-    return "\n".join(map(printable, [*lines, *plan.notes, *following]))
+    return "\n".join(map(printable, [*lines, *plan.notes, *judged_lines(plan.report), *following]))
+
+
+def judged_lines(report: Report | None) -> Iterator[str]:
+    """What the judgement that let the adapter pass goes past: its warnings, and the rules that could not be applied."""
+    warnings = [finding for finding in report.findings if finding.severity is Severity.WARNING] if report else []
+    for _, group in groupby(warnings, lambda finding: finding.code):
+        first, *more = group
+        others = f" (and {len(more)} more)" if more else ""
+        yield f"warning {first.code} {first.name}: {first.where}: {first.message}{others}"
+    for skip in report.skipped if report else ():
+        yield f"not checked: {skip.code} {skip.name}: {skip.reason}"
 
 
 def conversion_data(plan: ConversionPlan, written: "tuple[Written, ...] | None") -> dict[str, object]:
     """The conversion for JSON: the plan, and where it was written the files with what each tensor kept."""
     data: dict[str, object] = {"version": 1, "plan": plan_data(plan)}
+    if plan.report is not None:
+        data["judgement"] = report_data(plan.report, strict=False)
     if written is not None:
         data["files"] = [
             {

@@ -23,13 +23,14 @@ def json_report(outcomes: Sequence[Outcome], *, strict: bool = False) -> str:
             "tool": "adapter-check",
             "tool_version": __version__,
             "status": status_of_all(outcomes, strict=strict),
-            "adapters": [_report_data(outcome, strict=strict) for outcome in outcomes if isinstance(outcome, Report)],
+            "adapters": [report_data(outcome, strict=strict) for outcome in outcomes if isinstance(outcome, Report)],
             "unread": [_unread_data(outcome) for outcome in outcomes if isinstance(outcome, Unread)],
         }
     )
 
 
-def _report_data(report: Report, *, strict: bool) -> dict[str, object]:
+def report_data(report: Report, *, strict: bool) -> dict[str, object]:
+    """One adapter's report."""
     return {
         "path": str(report.path),
         "base": report.base,

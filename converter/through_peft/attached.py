@@ -90,8 +90,8 @@ def _config(adapter: Adapter, changed: Iterable[str]) -> Any:
 def _key(tensor: AdapterTensor) -> str:
     """The tensor's key as PEFT gives it on the shell, where modules have their plain paths."""
     if tensor.role == "shared":
-        return tensor.key
-    return f"base_model.model.{tensor.module}{bare_key(tensor.key).removeprefix(tensor.path)}"
+        return tensor.name
+    return f"base_model.model.{tensor.module}{bare_key(tensor.name).removeprefix(tensor.path)}"
 
 
 def read_tensor(tensor: AdapterTensor) -> torch.Tensor:

@@ -93,6 +93,7 @@ def test_the_ends_are_in_it_too(
     it.tensors |= head_lora() if ends != "embedding" else {}
     it.tensors |= embedding_lora() if ends != "head" else {}
     modules_here = {key.rsplit(".lora_", 1)[0] for key in it.tensors}
+    it.config["target_modules"] = sorted(module.removeprefix("base_model.model.") for module in modules_here)
     it.tensors |= {
         key: BASE_LAYERS[key] for key in base_layers if key.removesuffix(".base_layer.weight") in modules_here
     }

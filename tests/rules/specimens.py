@@ -70,6 +70,9 @@ def base_embedding() -> Tensor:
     return tensor(VOCAB, HIDDEN, seed=99)
 
 
+TARGETS = ["down_proj", "q_proj", "v_proj"]
+
+
 def all_linear() -> dict[str, Tensor]:
     modules = {f"{PREFIX}.model.layers.{i}.{name}": shape for i in range(N_LAYER) for name, shape in SHAPES.items()}
     return {key: value for module, shape in modules.items() for key, value in lora(module, *shape).items()}
@@ -82,9 +85,7 @@ class Specimen:
     directory: Path
     base: Path | None
     config: dict[str, object] = field(
-        default_factory=lambda: adapter_config(
-            ["down_proj", "q_proj", "v_proj"], r=RANK, base_model_name_or_path="me/tiny"
-        )
+        default_factory=lambda: adapter_config(list(TARGETS), r=RANK, base_model_name_or_path="me/tiny")
     )
     tensors: dict[str, Tensor] = field(default_factory=all_linear)
     metadata: dict[str, str] | None = field(default_factory=lambda: {"format": "pt"})
@@ -103,8 +104,13 @@ class Specimen:
         return self.directory / "adapter_model.safetensors.index.json"
 
     def write(self) -> None:
+        """Write it. Where the test says nothing of target_modules, they name what the file has, as PEFT's do."""
+        config = dict(self.config)
+        if config.get("target_modules") == TARGETS:
+            modules = {key.partition(".lora_")[0].rpartition(".")[2] for key in self.tensors if ".lora_" in key}
+            config["target_modules"] = sorted({*TARGETS, *modules})
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.config_path.write_text(json.dumps(self.config), encoding="utf-8")
+        self.config_path.write_text(json.dumps(config), encoding="utf-8")
         write_safetensors(self.weights, self.tensors, self.metadata)
 
     def write_header(self, entries: str, n_bytes: int) -> None:

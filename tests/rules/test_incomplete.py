@@ -15,9 +15,8 @@ COMPLETE: list[tuple[dict[str, object], str]] = [
     ({"exclude_modules": r".*layers\.0.*"}, "layers.0."),
     ({"target_modules": ["model.layers.1.mlp.down_proj", "q_proj", "v_proj"]}, "layers.0.mlp"),
     ({"target_modules": r".*layers\.1\..*"}, "layers.0."),
-    ({"target_modules": "all-linear"}, "v_proj"),
     ({"target_modules": ["down_proj", "fc1", "q_proj", "qkv", "v_proj", "w1"]}, "nothing"),
-    ({"target_modules": UNSLOTH_TARGETS}, "mlp"),  # never run: what it selects in one layer it selects in all
+    ({"target_modules": UNSLOTH_TARGETS}, "mlp"),  # it names no down_proj
     ({"modules_to_save": ["v_proj"]}, "v_proj.lora"),
     ({"target_modules": None, "target_parameters": ["mlp.experts.gate_up_proj"]}, "q_proj"),
 ]
@@ -35,17 +34,28 @@ def test_nothing_is_missing(fields: dict[str, object], left_out: str, specimen: 
 
 def test_a_layer_of_unsloths_pattern_is_missed(specimen: Specimen) -> None:
     specimen.config["target_modules"] = UNSLOTH_TARGETS
+    without(specimen, "mlp")
     without(specimen, "layers.0.")
     specimen.write()
     assert codes(specimen.report()) == ["LO021"]
 
 
-def test_a_pattern_that_is_not_run_can_not_be_compared(specimen: Specimen) -> None:
-    specimen.config["target_modules"] = rf"layers\.1|{UNSLOTH_TARGETS}"
+@pytest.mark.parametrize("part", ["layers.0.self_attn.v_proj", "v_proj", "layers.1."])
+@pytest.mark.parametrize("targets", [UNSLOTH_TARGETS, "all-linear", "All-Linear"])
+def test_what_a_usual_word_or_pattern_names_is_missed(targets: str, part: str, specimen: Specimen) -> None:
+    specimen.config["target_modules"] = targets
+    without(specimen, "mlp." if targets == UNSLOTH_TARGETS else "nothing")
+    without(specimen, part)
+    specimen.write()
+    assert codes(specimen.report()) == ["LO021"]
+
+
+def test_a_pattern_that_is_not_read_can_not_be_compared(specimen: Specimen) -> None:
+    specimen.config["target_modules"] = r"(.*)\1"
     specimen.write()
     report = specimen.report()
-    assert codes(report) == []
-    assert "LO021" in {skip.code for skip in report.skipped}
+    assert codes(report) == ["CF007"]
+    assert {"LO021", "CF015"} <= {skip.code for skip in report.skipped}
 
 
 @pytest.mark.parametrize(

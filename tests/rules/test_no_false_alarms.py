@@ -9,11 +9,12 @@ from tests.rules.specimens import HIDDEN, PREFIX, RANK, UP, Specimen, codes, lor
 
 UNSLOTH_TARGETS = (
     r"(?:.*?(?:language|text).*?(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense).*?(?:k_proj|v_proj|q_proj).*?)"
-    r"|(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense)\.(?:(?:k_proj|v_proj)))"
+    r"|(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense)\.(?:(?:k_proj|v_proj|q_proj)))"
 )
 HARMLESS_FIELDS: list[dict[str, object]] = [
     {"target_modules": "all-linear"},
-    {"target_modules": UNSLOTH_TARGETS},
+    {"target_modules": r".*_proj", "layers_to_transform": [0]},  # which layers counts for a list only
+    {"target_modules": ["model.layers.0.mlp.down_proj", "mlp.down_proj", "q_proj", "v_proj"]},
     {"auto_mapping": {"base_model_class": "LlamaForCausalLM", "parent_library": "transformers.models.llama"}},
     {"auto_mapping": {"base_model_class": "X", "parent_library": "transformers.models.x", "unsloth_fixed": True}},
     {"bias": "all"},  # a llama has none

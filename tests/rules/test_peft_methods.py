@@ -35,6 +35,7 @@ def test_an_unknown_key_and_an_unknown_field_are_named(loha: Specimen) -> None:
 
 
 def test_a_head_of_a_tied_base_needs_its_own_tensor(loha: Specimen) -> None:
+    loha.config["target_modules"] = ["down_proj", "lm_head"]
     loha.tensors |= {f"{HEAD}.hada_w1_a": tensor(VOCAB, RANK), f"{HEAD}.hada_w1_b": tensor(RANK, HIDDEN)}
     loha.write()
     assert codes(loha.report()) == ["CF005", "HD002"]

@@ -11,6 +11,7 @@ from converter.rules.config import (
     initialization_lost,
     initialization_without_base,
     merge_differs,
+    module_not_targeted,
     not_loaded_by_peft,
     saved_module_missing,
     unconverted_field,
@@ -35,4 +36,5 @@ RULES: Final[tuple[Rule, ...]] = (
     initialization_lost.RULE,
     initialization_without_base.RULE,
     another_initial_adapter.RULE,
+    module_not_targeted.RULE,
 )

@@ -1,31 +1,25 @@
-"""A pattern in adapter_config.json doesn't compile, or can take exponential time.
+"""A pattern in adapter_config.json is no regex, is of a kind that is not read, or takes too long.
 
-Why it matters: rank_pattern and alpha_pattern are regexes that every loader runs over every module. One that repeats
-what repeats hangs it: `([a-z_.0-9]+)+!` took 1.5 s over 24 characters, and twice that for each one more. One that
-doesn't compile leaves the scale of the deltas open.
+Why it matters: PEFT runs rank_pattern, alpha_pattern, target_modules, exclude_modules and modules_to_save as regexes
+over every module. They say how a delta is scaled and which ones are loaded, and one that can be tried in too many ways
+hangs every loader: `([a-z_.0-9]+)+!` took 1.5 s over 24 characters, and twice that for each one more.
 
-What to do: write the pattern without nested repetition, or as plain module names.
+What to do: write the pattern as plain module names, or without repetition in repetition.
 """
 
 from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter
-from converter.derive.patterns import compiles, is_bounded
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
-    """Yield each key of a pattern field that is not bounded, and a target_modules that doesn't compile."""
-    config = adapter.config
-    if config is None:
+    """Yield each pattern that can't be asked about all modules of the file."""
+    if adapter.patterns is None:
         return
-    for field, keys in (("rank_pattern", config.rank_pattern), ("alpha_pattern", config.alpha_pattern)):
-        for key in keys:
-            if not is_bounded(key):
-                yield Problem(field, f"has the key {key[:80]!r}, which is no regex of bounded time")
-    # target_modules is never run here: the tensors say which modules have a delta.
-    if isinstance(config.target_modules, str) and not compiles(config.target_modules):
-        yield Problem("target_modules", f"is {config.target_modules[:80]!r}, which is no regex")
+    adapter.patterns.ask_all(tensor.path for tensor in adapter.tensors)
+    for (field, pattern), why in adapter.patterns.unread.items():
+        yield Problem(field, f"{pattern[:80]!r} {why}" if pattern else f"all together: {why}")
 
 
 RULE = Rule("CF007", "unsafe-pattern", Severity.ERROR, AdapterCheck(check))

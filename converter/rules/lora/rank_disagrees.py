@@ -9,16 +9,16 @@ you know that alpha is right.
 
 from collections.abc import Iterator
 
-from converter.derive.adapter import Adapter, rank_of
+from converter.derive.adapter import Adapter
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each pair whose rank is not r, or rank_pattern's value for its module."""
-    if adapter.config is None:
+    if adapter.patterns is None:
         return
     for pair in adapter.pairs:
-        wanted = rank_of(adapter.config, pair.a.path)
+        wanted = adapter.patterns.rank(pair.a.path)
         if pair.is_well_shaped and pair.a.tensor.shape[0] != wanted * pair.n_experts:
             of_experts = f" for each of {pair.n_experts} experts" if pair.n_experts > 1 else ""
             yield Problem(pair.a.key, f"has rank {pair.a.tensor.shape[0]}, the config says {wanted}{of_experts}")

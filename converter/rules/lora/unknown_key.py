@@ -1,14 +1,16 @@
 """A tensor's key is of no form that PEFT writes for the adapter's method.
 
-Why it matters: it may be a part of the trained change, and a tool that passes over it serves another model.
+Why it matters: it may be a part of the trained change, and a tool that passes over it serves another model. PEFT does:
+it loads nothing of a wrapped model's keys (_orig_mod, module., FSDP's), and serves the base with a warning.
 
-What to do: save the adapter with PEFT's save_pretrained. Keys of other libraries (lora_down and lora_up, _orig_mod,
-module.) must be renamed to PEFT's first.
+What to do: save the adapter with PEFT's save_pretrained, of the model without its wrapper. Keys that differ from PEFT's
+in their names alone are read under PEFT's with --rename-keys; each is in the ledger.
 """
 
 from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter
+from converter.derive.adapter_keys import foreign_key
 from converter.derive.peft_methods import peft_method
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 
@@ -20,7 +22,15 @@ def check(adapter: Adapter) -> Iterator[Problem]:
         return
     for tensor in adapter.tensors:
         if tensor.role == "unknown":
-            yield Problem(tensor.key, f"is no key that PEFT writes for {method}")
+            yield Problem(tensor.key, _what(tensor.key) or f"is no key that PEFT writes for {method}")
+
+
+def _what(key: str) -> str:
+    foreign = foreign_key(key)
+    if foreign is None:
+        return ""
+    way = f"; --rename-keys reads it as {foreign.name}" if foreign.name else ""
+    return f"{foreign.what}: PEFT loads nothing of it{way}"
 
 
 RULE = Rule("LO004", "unknown-key", Severity.ERROR, AdapterCheck(check))

@@ -148,6 +148,63 @@ def target_modules_that_do_not_compile(it: Specimen, _: Path) -> None:
     it.write()
 
 
+@bad("CF007")
+def a_target_pattern_that_hangs(it: Specimen, _: Path) -> None:
+    it.config["target_modules"] = "([a-z_.0-9]+)(?#x)+!"
+    it.write()
+
+
+@bad("CF007")
+def excluded_by_a_pattern_that_hangs(it: Specimen, _: Path) -> None:
+    it.config["exclude_modules"] = "(?x:([a-z_.0-9]+) +!)"
+    it.write()
+
+
+@bad("CF007", "CF009")
+def saved_by_a_pattern_that_hangs(it: Specimen, _: Path) -> None:
+    it.base = None
+    it.config["modules_to_save"] = ["([a-z_.0-9]+)(?#x)+!"]
+    it.write()
+
+
+@bad("CF007")
+def a_layers_pattern_that_is_more_than_a_name(it: Specimen, _: Path) -> None:
+    it.config |= {"layers_to_transform": [0, 1], "layers_pattern": ["(l+ayers)+"]}
+    it.write()
+
+
+@bad("CF015")
+def a_module_that_is_not_targeted(it: Specimen, _: Path) -> None:
+    it.config["target_modules"] = ["q_proj", "down_proj"]
+    it.write()
+
+
+@bad("CF015", "CF005")
+def another_methods_module_that_is_not_targeted(it: Specimen, _: Path) -> None:
+    it.config = {"peft_type": "LOHA", "target_modules": ["q_proj"]}
+    it.base = None
+    it.tensors = {f"{UP}.hada_{name}": tensor(4, 4) for name in ("w1_a", "w1_b", "w2_a", "w2_b")}
+    it.write()
+
+
+@bad("CF015")
+def targets_as_one_string(it: Specimen, _: Path) -> None:
+    it.config["target_modules"] = "down_proj,q_proj,v_proj"
+    it.write()
+
+
+@bad("CF015")
+def layers_that_are_not_transformed(it: Specimen, _: Path) -> None:
+    it.config["layers_to_transform"] = [0]
+    it.write()
+
+
+@bad("CF015")
+def an_excluded_module(it: Specimen, _: Path) -> None:
+    it.config["exclude_modules"] = ["v_proj"]
+    it.write()
+
+
 @bad("CF008")
 def a_field_twice(it: Specimen, _: Path) -> None:
     it.write()

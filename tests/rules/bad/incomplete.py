@@ -65,6 +65,7 @@ def the_head_left_out(it: Specimen, bases: Path) -> None:
 @bad("LO021")
 def a_module_of_the_layer_that_was_transformed(it: Specimen, _: Path) -> None:
     it.config["layers_to_transform"] = [1]
+    without(it, "layers.0.")
     without(it, "v_proj")
     it.write()
 
@@ -73,6 +74,7 @@ def a_module_of_the_layer_that_was_transformed(it: Specimen, _: Path) -> None:
 def a_module_named_whole_beside_the_layer_that_was_transformed(it: Specimen, _: Path) -> None:
     it.config |= {"layers_to_transform": [1], "target_modules": ["model.layers.0.mlp.down_proj", "q_proj", "v_proj"]}
     without(it, "layers.0.")
+    without(it, "mlp")
     it.write()
 
 

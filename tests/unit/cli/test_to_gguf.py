@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from converter.cli.to_gguf import main
-from tests.rules.specimens import Specimen, head_lora
+from tests.rules.specimens import Specimen, head_lora, write_gguf
 from tests.unit.conversion import metadata_of, tensors_of, write_base
 
 
@@ -195,3 +195,21 @@ def test_other_ways_to_name_the_adapter(path: str) -> None:
     result = CliRunner().invoke(main, [path, "--base", "base.gguf", "--untie"], catch_exceptions=False)
     assert result.exit_code == 0
     assert files() == {"adapter-model.gguf"}
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_what_the_judgement_went_past_is_said(options: list[str], specimen: Specimen) -> None:
+    specimen.config |= {"base_model_name_or_path": "google/gemma-2-2b", "target_modules": None}
+    specimen.write()
+    base = Path("base.gguf")
+    write_gguf(base.with_name("llama.gguf"), name="Llama 3.2 1B").replace(base)
+    said = run("--untie", *options).stdout
+    assert "warning BM006 another-base-named: base_model_name_or_path: " in said
+    assert "not checked: LO021 module-missing: adapter_config.json doesn't tell which modules have a delta" in said
+
+
+def test_json_has_the_judgement(specimen: Specimen) -> None:
+    specimen.config["target_modules"] = None
+    specimen.write()
+    judgement = json.loads(run("--untie", "--dry-run", "--format", "json").stdout)["judgement"]
+    assert {"LO021", "CF015"} == {skip["code"] for skip in judgement["skipped"]}

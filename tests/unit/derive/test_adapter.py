@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from converter.derive.adapter import rank_of, read_adapter, scaling
+from converter.derive.adapter import read_adapter, scaling
 from converter.derive.adapter_keys import parse_key
+from converter.derive.patterns import Patterns
 from converter.errors import COULD_NOT, ConverterError
 from converter.read.adapter_config import AdapterConfig, read_adapter_config
 from tests.rules.specimens import (
@@ -73,17 +74,21 @@ def config(**fields: object) -> AdapterConfig:
     return AdapterConfig(Path("adapter_config.json"), {}, **fields)  # type: ignore[arg-type]  # names vary
 
 
-def test_scaling_by_alpha_pattern_rank_and_rslora() -> None:
-    patterns = config(lora_alpha=16.0, alpha_pattern={"up_proj": 8.0, r"layers\.0\..*": 4.0})
-    assert scaling(patterns, UP, 4) == 8 / 4  # the first match wins
-    assert scaling(patterns, "model.layers.0.mlp.gate_proj", 4) == 4 / 4
-    assert scaling(patterns, "model.layers.1.mlp.gate_proj", 4) == 16 / 4
-    assert scaling(config(lora_alpha=16.0, use_rslora=True), UP, 4) == 16 / 2
+def test_the_first_alpha_of_alpha_pattern_wins() -> None:
+    patterns = Patterns(config(lora_alpha=16.0, alpha_pattern={"up_proj": 8.0, r"layers\.0\..*": 4.0}))
+    assert patterns.alpha(UP) == 8
+    assert patterns.alpha("model.layers.0.mlp.gate_proj") == 4
+    assert patterns.alpha("model.layers.1.mlp.gate_proj") == 16
+
+
+def test_scaling_by_rank_and_rslora() -> None:
+    assert scaling(config(), 16, 4) == 16 / 4
+    assert scaling(config(use_rslora=True), 16, 4) == 16 / 2
 
 
 def test_a_pattern_matches_whole_parts_of_the_path_only() -> None:
-    assert rank_of(config(r=8, rank_pattern={"proj": 2}), UP) == 8
-    assert rank_of(config(r=8, rank_pattern={"up_proj": 2}), UP) == 2
+    assert Patterns(config(r=8, rank_pattern={"proj": 2})).rank(UP) == 8
+    assert Patterns(config(r=8, rank_pattern={"up_proj": 2})).rank(UP) == 2
 
 
 def test_scales_follow_the_path_as_saved(specimen: Specimen) -> None:
