@@ -72,9 +72,9 @@ def _norms(base: BaseModel) -> list[tuple[str, StoredTensor, float]]:
     norms: list[tuple[str, StoredTensor, float]] = []
     for name, stored in base.tensors.items():
         module, _, parameter = name.rpartition(".")
-        target = base.target(module) if parameter == "weight" and len(stored.shape) == 1 else None
-        if target:
-            norms.append((target.module, stored, 0.0 if base.format == "gguf" else target.add))
+        place = base.place(module) if parameter == "weight" and len(stored.shape) == 1 else None
+        if place:
+            norms.append((place.module, stored, 0.0 if base.format == "gguf" else place.add))
     return sorted(norms, key=lambda norm: norm[0])
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, assert_never
 
 from converter.read.stored import StoredTensor
-from converter.transforms import IDENTITY, Order, RowRange
+from converter.row_orders import IDENTITY, Order, RowRange
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,10 +34,10 @@ NAMES: Final = (
 RowOrder = Literal["identity", "interleave_rope", "first_half", "second_half"]
 
 
-class Target(NamedTuple):
+class Place(NamedTuple):
     """Where a Hugging Face module goes: ``tensor`` is the GGUF name without ``.weight``.
 
-    ``shape`` names the dimensions of PEFT's delta, output rows first. ``rows`` is GGUF's row order, over ``heads``
+    ``shape`` names the dimensions of PEFT's delta, output rows first. ``row_order`` is GGUF's row order, over ``heads``
     heads. ``add`` is added to the stored Hugging Face weight (Gemma's norms are kept as w - 1 there). ``transposed``
     says that Hugging Face stores the weight as (in, out), ``expert`` which slab of the tensor the module is, ``bias``
     that llama.cpp adds ``<tensor>.bias``, and ``lora`` that it honours a LoRA on the tensor. ``f32`` says that
@@ -47,7 +47,7 @@ class Target(NamedTuple):
     module: str
     tensor: str
     shape: tuple[str, ...]
-    rows: RowOrder = "identity"
+    row_order: RowOrder = "identity"
     heads: str | None = None
     add: float = 0.0
     transposed: bool = False
@@ -59,13 +59,13 @@ class Target(NamedTuple):
     @property
     def is_whole_tensor(self) -> bool:
         """Whether the module and the GGUF tensor hold the same numbers, in whatever order."""
-        return self.rows in {"identity", "interleave_rope"} and "{e}" not in self.module and self.expert is None
+        return self.row_order in {"identity", "interleave_rope"} and "{e}" not in self.module and self.expert is None
 
 
 class Architecture(NamedTuple):
     """One ``general.architecture`` of llama.cpp, and the Hugging Face models that become it.
 
-    ``modules`` are the targets of each module, with ``{i}`` for the layer and ``{e}`` for the expert.
+    ``modules`` are the places of each module, with ``{i}`` for the layer and ``{e}`` for the expert.
     ``alternates`` says that a layer's number decides between local and global attention. ``config_fields`` names the
     config's fields behind a dimension, the first one present counts, where they aren't the usual.
 
@@ -83,7 +83,7 @@ class Architecture(NamedTuple):
     tied_by_default: bool
     reads_output: bool
     alternates: bool
-    modules: Mapping[str, tuple[Target, ...]]
+    modules: Mapping[str, tuple[Place, ...]]
     config_fields: Mapping[str, Sequence[str]]
     config_defaults: Mapping[str, Any]
     metadata: Mapping[str, str]
@@ -100,26 +100,26 @@ class Architecture(NamedTuple):
         """The value of a config's field; where it says nothing, what the config class takes."""
         return config[field] if field in config else self.config_defaults.get(field)
 
-    def targets(self, module: str) -> tuple[Target, ...]:
-        """The targets of a module such as ``model.layers.3.mlp.up_proj``; none where llama.cpp has no such tensor."""
+    def places(self, module: str) -> tuple[Place, ...]:
+        """The places of a module such as ``model.layers.3.mlp.up_proj``; none where llama.cpp has no such tensor."""
         numbers = numbers_in(module)
         patterns = self.modules.get(_pattern(module), ())
-        return tuple(_numbered(target, numbers) for target in patterns)
+        return tuple(_numbered(place, numbers) for place in patterns)
 
-    def target(self, module: str) -> Target | None:
-        """The first of the module's targets, or None."""
-        return next(iter(self.targets(module)), None)
+    def place(self, module: str) -> Place | None:
+        """The first of the module's places, or None."""
+        return next(iter(self.places(module)), None)
 
-    def source(self, tensor: str) -> Target | None:
-        """The target of the one module that is the whole GGUF tensor (without ``.weight`` or ``.bias``), or None."""
+    def source(self, tensor: str) -> Place | None:
+        """The place of the one module that is the whole GGUF tensor (without ``.weight`` or ``.bias``), or None."""
         pattern = _pattern(tensor)
-        whole = (t for targets in self.modules.values() for t in targets if t.is_whole_tensor and t.tensor == pattern)
-        return next((_numbered(target, numbers_in(tensor)) for target in whole), None)
+        whole = (t for places in self.modules.values() for t in places if t.is_whole_tensor and t.tensor == pattern)
+        return next((_numbered(place, numbers_in(tensor)) for place in whole), None)
 
     @property
     def dims(self) -> frozenset[str]:
         """The dimensions that shapes of this architecture name."""
-        return frozenset(dim for targets in self.modules.values() for target in targets for dim in target.shape)
+        return frozenset(dim for places in self.modules.values() for place in places for dim in place.shape)
 
 
 _NUMBER: Final = re.compile(r"(?<=\.)(?:0|[1-9][0-9]{0,8})(?=\.)")  # no layer has a longer one
@@ -143,15 +143,15 @@ def _pattern(name: str) -> str:
 
 
 @lru_cache(maxsize=1 << 14)
-def _numbered(target: Target, numbers: tuple[int, ...]) -> Target:
-    """The target of one layer, and of one expert."""
+def _numbered(place: Place, numbers: tuple[int, ...]) -> Place:
+    """The place of one layer, and of one expert."""
     if not numbers:
-        return target
+        return place
     layer, *experts = numbers
-    module, tensor = (name.replace("{i}", str(layer)) for name in (target.module, target.tensor))
+    module, tensor = (name.replace("{i}", str(layer)) for name in (place.module, place.tensor))
     if not experts:
-        return target._replace(module=module, tensor=tensor)
-    return target._replace(module=module.replace("{e}", str(experts[0])), tensor=tensor, expert=experts[0])
+        return place._replace(module=module, tensor=tensor)
+    return place._replace(module=module.replace("{e}", str(experts[0])), tensor=tensor, expert=experts[0])
 
 
 def architecture_named(name: str) -> Architecture | None:
@@ -175,7 +175,7 @@ def _load(name: str) -> Architecture:
         data["tied_by_default"],
         data["reads_output"],
         data.get("alternates", False),
-        {module: tuple(_targets(module, rows)) for module, rows in data["modules"].items()},
+        {module: tuple(_places(module, rows)) for module, rows in data["modules"].items()},
         data.get("config_fields", {}),
         data["config_defaults"],
         data["metadata"],
@@ -190,7 +190,7 @@ def _load(name: str) -> Architecture:
     )
 
 
-def _targets(module: str, rows: dict[str, Any] | list[dict[str, Any]]) -> Iterator[Target]:
+def _places(module: str, rows: dict[str, Any] | list[dict[str, Any]]) -> Iterator[Place]:
     """One table, or a list of them for a module that several GGUF tensors share."""
     for row in rows if isinstance(rows, list) else [rows]:
-        yield Target(module, **{**row, "shape": tuple(row["shape"])})
+        yield Place(module, **{**row, "shape": tuple(row["shape"])})

@@ -11,7 +11,7 @@ import click
 
 from converter import __version__
 from converter.checking import check_adapter, without
-from converter.cli.ending import Command, unforeseen
+from converter.cli.command import Command, unforeseen
 from converter.cli.options import BASE, INITIAL_ADAPTER, PATH
 from converter.cli.width import report_width
 from converter.derive.adapter import Adapter, read_adapter

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from converter import __version__
-from converter.cli.ending import Command
+from converter.cli.command import Command
 from converter.cli.modelfile import check_modelfile, ollama_command, write_modelfile
 from converter.cli.options import BASE, INITIAL_ADAPTER, PATH
 from converter.cli.refusals import refusals_shown

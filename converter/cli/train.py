@@ -10,7 +10,7 @@ from typing import Any, Final, get_args
 import click
 
 from converter import __version__
-from converter.cli.ending import Command
+from converter.cli.command import Command
 from converter.cli.extras import need_extra
 from converter.cli.options import BASE, PATH
 from converter.cli.refusals import refusals_shown
@@ -143,14 +143,14 @@ def _train(settings: TrainingSettings) -> None:
     from converter.training.loss_curve import glyphs_for, loss_curve_text
     from converter.training.run import train
     from converter.training.saved import read_metrics
-    from converter.training.told import told_after
+    from converter.training.summary import lines_after
 
     with _resumable(settings), terminal_watch() as watch:
         report = train(settings, watch)
         if sys.stdout.isatty():
             glyphs = glyphs_for(sys.stdout.encoding)
             watch.says(loss_curve_text(read_metrics(settings.output), report_width(), glyphs=glyphs))
-        for line in told_after(report, settings):
+        for line in lines_after(report, settings):
             watch.says(printable(line))
 
 

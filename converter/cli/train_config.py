@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import click
 
-from converter.cli.ending import one_clear_line
+from converter.cli.command import one_clear_line
 from converter.cli.options import PATH
 from converter.errors import ConverterError
 

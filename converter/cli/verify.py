@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from converter import __version__
-from converter.cli.ending import Command
+from converter.cli.command import Command
 from converter.cli.extras import need_extra
 from converter.cli.options import BASE, INITIAL_ADAPTER, PATH
 from converter.derive.locate import locate_adapter, read_initial_adapter

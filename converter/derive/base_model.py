@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
-from converter.architectures import Architecture, Target, architecture_named, architecture_of_model_type, numbers_in
+from converter.architectures import Architecture, Place, architecture_named, architecture_of_model_type, numbers_in
 from converter.derive.model_names import cached_repository, public_name
 from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.errors import ConverterError
@@ -50,26 +50,26 @@ class BaseModel:
 
         (out, in) for a linear, (n_expert, out, in) for fused experts, (n,) for a norm.
         """
-        target, stored = self.target(module), self.weight(module)
+        place, stored = self.place(module), self.weight(module)
         if stored is not None:
-            transposed = target is not None and target.transposed and self.format == "huggingface"
+            transposed = place is not None and place.transposed and self.format == "huggingface"
             return stored.shape[::-1] if transposed else stored.shape
         # A checkpoint keeps experts fused or one by one, a GGUF in a way of its own: neither is looked for.
-        if target is None or (self.tensors and ".experts." not in module):
+        if place is None or (self.tensors and ".experts." not in module):
             return None
-        return tuple(self.dims[dim] for dim in target.shape)
+        return tuple(self.dims[dim] for dim in place.shape)
 
-    def targets(self, module: str) -> tuple[Target, ...]:
-        """The module's GGUF targets, none where the architecture or this base has no such module."""
+    def places(self, module: str) -> tuple[Place, ...]:
+        """The module's GGUF places, none where the architecture or this base has no such module."""
         if self.architecture is None:
             return ()
         counts = (self.dims["n_layer"], self.dims.get("n_expert", 0))
         within = all(number < count for number, count in zip(numbers_in(module), counts, strict=False))
-        return self.architecture.targets(module) if within else ()
+        return self.architecture.places(module) if within else ()
 
-    def target(self, module: str) -> Target | None:
-        """The first of the module's targets, or None."""
-        return next(iter(self.targets(module)), None)
+    def place(self, module: str) -> Place | None:
+        """The first of the module's places, or None."""
+        return next(iter(self.places(module)), None)
 
     def weight(self, module: str) -> StoredTensor | None:
         """Where the module's weight lies; a tied head's is the embedding's."""
@@ -222,10 +222,10 @@ def _gguf_tensors(
     tensors: dict[str, StoredTensor] = {}
     for name, (tensor, path) in by_name.items():
         stem, _, parameter = name.rpartition(".")
-        target = architecture.source(stem)
-        if target:
+        place = architecture.source(stem)
+        if place:
             stored = StoredTensor(path, tensor.offset, tensor.nbytes, tensor.shape, tensor.type.name)
-            tensors[f"{target.module}.{parameter}"] = stored
+            tensors[f"{place.module}.{parameter}"] = stored
     return tensors
 
 

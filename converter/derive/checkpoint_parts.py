@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from converter.architectures import Target
+from converter.architectures import Place
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import HEAD
 from converter.read.stored import StoredTensor
@@ -23,26 +23,26 @@ class Part(NamedTuple):
 
     key: str
     tensor: StoredTensor
-    target: Target
+    place: Place
 
 
 def parts_of(base: BaseModel) -> Mapping[str, tuple[Part, ...]]:
     """The parts of each GGUF tensor, by its full name, in the order of the checkpoint. A tied head has none."""
     parts: dict[str, tuple[Part, ...]] = {}
     for key, tensor in base.tensors.items():
-        for target, parameter in _targets(base, key):
-            name = f"{target.tensor}.{parameter}"
-            parts[name] = (*parts.get(name, ()), Part(key, tensor, target))
+        for place, parameter in _places(base, key):
+            name = f"{place.tensor}.{parameter}"
+            parts[name] = (*parts.get(name, ()), Part(key, tensor, place))
     return parts
 
 
-def _targets(base: BaseModel, key: str) -> Iterator[tuple[Target, str]]:
+def _places(base: BaseModel, key: str) -> Iterator[tuple[Place, str]]:
     module, parameter = _split(key)
     if module == HEAD and base.tied:
         return
-    for target in base.targets(module):
-        if parameter == "weight" or target.bias:
-            yield target, parameter
+    for place in base.places(module):
+        if parameter == "weight" or place.bias:
+            yield place, parameter
 
 
 def _split(key: str) -> tuple[str, str]:
@@ -55,7 +55,7 @@ def left_over(base: BaseModel) -> Iterator[str]:
     """The tensors of a checkpoint that its GGUF has no place for."""
     for key in base.tensors:
         is_tied_head = _split(key)[0] == HEAD and base.tied
-        if not is_tied_head and not re.fullmatch(_NEEDLESS, key) and not any(_targets(base, key)):
+        if not is_tied_head and not re.fullmatch(_NEEDLESS, key) and not any(_places(base, key)):
             yield key
 
 
@@ -64,16 +64,14 @@ def missing(base: BaseModel) -> Iterator[str]:
     parts = parts_of(base)
     for tensor in _wanted(base):
         found = parts.get(f"{tensor}.weight", ())
-        experts = {part.target.expert for part in found}
+        experts = {part.place.expert for part in found}
         if not found or (None not in experts and len(experts) < base.dims["n_expert"]):
             yield f"{tensor}.weight"
 
 
 def _wanted(base: BaseModel) -> Iterator[str]:
-    targets = (
-        (target for targets in base.architecture.modules.values() for target in targets) if base.architecture else ()
-    )
-    for pattern in dict.fromkeys(t.tensor for t in targets if t.module != HEAD or not base.tied):
+    places = (place for places in base.architecture.modules.values() for place in places) if base.architecture else ()
+    for pattern in dict.fromkeys(t.tensor for t in places if t.module != HEAD or not base.tied):
         if "{i}" in pattern:
             yield from (pattern.replace("{i}", str(i)) for i in range(base.dims["n_layer"]))
         else:
@@ -84,11 +82,11 @@ def misshaped(base: BaseModel) -> Iterator[tuple[str, tuple[int, ...], tuple[int
     """The tensors of another shape than the config says: key, shape, and the shape that is wanted."""
     for key, tensor in base.tensors.items():
         module, parameter = _split(key)
-        target = base.target(module)
-        if target is None or (module == HEAD and base.tied):
+        place = base.place(module)
+        if place is None or (module == HEAD and base.tied):
             continue
-        wanted = tuple(base.dims[dim] for dim in target.shape)
-        wanted = wanted[::-1] if target.transposed else wanted
-        wanted = wanted if parameter == "weight" else (wanted[-1] if target.transposed else wanted[0],)
+        wanted = tuple(base.dims[dim] for dim in place.shape)
+        wanted = wanted[::-1] if place.transposed else wanted
+        wanted = wanted if parameter == "weight" else (wanted[-1] if place.transposed else wanted[0],)
         if tensor.shape != wanted:
             yield key, tensor.shape, wanted

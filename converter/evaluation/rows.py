@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, assert_never
 import numpy as np
 import numpy.typing as npt
 
+from converter.row_orders import Identity, indices
 from converter.sources import (
     Filled,
     Given,
@@ -17,7 +18,6 @@ from converter.sources import (
     Zeros,
     shape_of,
 )
-from converter.transforms import Identity, indices
 from converter.values.rows import FLOAT_DTYPES, Array, n_rows, read_columns, read_rows
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from converter.dtypes import F16, F32, GGML_BY_NAME, GgmlType
 from converter.planning.conversion_plan import PlannedTensor
 from converter.planning.rope import rope_factors
 from converter.read.stored import StoredTensor
+from converter.row_orders import order_of
 from converter.sources import CopiedBytes, Rows, Stacked, StoredColumns, StoredRows, shape_of
-from converter.transforms import order_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +77,22 @@ _TYPES = {"F64": F32, "F8_E4M3": F16, "F8_E5M2": F16}
 
 def _huggingface_tensor(base: BaseModel, name: str, parts: tuple[Part, ...]) -> BaseTensor:
     matrices = tuple(_matrices(base, parts))
-    target, tensor = parts[0].target, parts[0].tensor
+    place, tensor = parts[0].place, parts[0].tensor
     shape = shape_of(matrices[0])
     is_vector = len(shape) == 1
-    shape = (len(matrices), *shape) if len(matrices) > 1 or ".experts" in target.module else shape
-    ggml_type = F32 if is_vector or target.f32 else _TYPES.get(tensor.dtype) or GGML_BY_NAME[tensor.dtype]
+    shape = (len(matrices), *shape) if len(matrices) > 1 or ".experts" in place.module else shape
+    ggml_type = F32 if is_vector or place.f32 else _TYPES.get(tensor.dtype) or GGML_BY_NAME[tensor.dtype]
     moves = matrices != (StoredRows(parts[0].key, tensor),) or ggml_type.name != tensor.dtype
     return BaseTensor(name, shape, ggml_type, matrices, None if moves else CopiedBytes(parts[0].key, tensor))
 
 
 def _matrices(base: BaseModel, parts: tuple[Part, ...]) -> Iterator[Rows]:
     """One for each expert, in their order; one alone where there are none."""
-    for part in sorted(parts, key=lambda part: part.target.expert or 0):
-        order = order_of(part.target, base.dims)
+    for part in sorted(parts, key=lambda part: part.place.expert or 0):
+        order = order_of(part.place, base.dims)
         if len(part.tensor.shape) == 3:
             yield from (StoredRows(part.key, part.tensor.slab(e), order) for e in range(part.tensor.shape[0]))
-        elif part.target.transposed and len(part.tensor.shape) > 1:
+        elif part.place.transposed and len(part.tensor.shape) > 1:
             yield StoredColumns(part.key, part.tensor)
         else:
-            yield StoredRows(part.key, part.tensor, order, add=part.target.add)
+            yield StoredRows(part.key, part.tensor, order, add=part.place.add)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from converter.architectures import Target
+from converter.architectures import Place
 from converter.derive.adapter import Adapter, LoraPair, TokenRows
 from converter.derive.adapter_tensors import AdapterTensor
 from converter.derive.base_model import BaseModel
@@ -19,7 +19,7 @@ class Change:
     delta was trained on. Of a bias, ``pairs`` count with their ``b_bias`` alone.
     """
 
-    target: Target
+    place: Place
     pairs: list[LoraPair] = field(default_factory=list)
     initial: list[LoraPair] = field(default_factory=list)
     saved: AdapterTensor | None = None
@@ -35,22 +35,22 @@ def changes_of(adapter: Adapter, base: BaseModel) -> Mapping[str, Changes]:
     """The changes of every GGUF tensor that a judged adapter touches, by the tensor's full name."""
     gathered: dict[str, dict[int | None, Change]] = {}
 
-    def change(target: Target, parameter: str) -> Change:
-        by_expert = gathered.setdefault(f"{target.tensor}.{parameter}", {})
-        return by_expert.setdefault(target.expert, Change(target))
+    def change(place: Place, parameter: str) -> Change:
+        by_expert = gathered.setdefault(f"{place.tensor}.{parameter}", {})
+        return by_expert.setdefault(place.expert, Change(place))
 
-    for pair, target in _with_targets(adapter.pairs, base):
-        change(target, "weight").pairs.append(pair)
+    for pair, place in _with_places(adapter.pairs, base):
+        change(place, "weight").pairs.append(pair)
         if pair.b_bias:
-            change(target, "bias").pairs.append(pair)
-    for pair, target in _with_targets(_initial_pairs(adapter), base):
-        change(target, "weight").initial.append(pair)
-    for tensor, target in _with_targets(adapter.saved_modules, base):
-        change(target, tensor.role).saved = tensor
-    for tensor, target in _with_targets(_base_layers(adapter, base), base):
-        change(target, tensor.role.removeprefix("base_layer.")).own_base = tensor
-    for rows, target in _with_targets(_token_rows(adapter, base), base):
-        change(target, "weight").token_rows.append(rows)
+            change(place, "bias").pairs.append(pair)
+    for pair, place in _with_places(_initial_pairs(adapter), base):
+        change(place, "weight").initial.append(pair)
+    for tensor, place in _with_places(adapter.saved_modules, base):
+        change(place, tensor.role).saved = tensor
+    for tensor, place in _with_places(_base_layers(adapter, base), base):
+        change(place, tensor.role.removeprefix("base_layer.")).own_base = tensor
+    for rows, place in _with_places(_token_rows(adapter, base), base):
+        change(place, "weight").token_rows.append(rows)
     return gathered
 
 
@@ -63,10 +63,10 @@ def _initial_pairs(adapter: Adapter) -> tuple[LoraPair, ...]:
 Part = TypeVar("Part", LoraPair, AdapterTensor, TokenRows)
 
 
-def _with_targets(parts: tuple[Part, ...], base: BaseModel) -> Iterator[tuple[Part, Target]]:
+def _with_places(parts: tuple[Part, ...], base: BaseModel) -> Iterator[tuple[Part, Place]]:
     for part in parts:
-        for target in base.targets(part.module):
-            yield part, target
+        for place in base.places(part.module):
+            yield part, place
 
 
 def _base_layers(adapter: Adapter, base: BaseModel) -> tuple[AdapterTensor, ...]:

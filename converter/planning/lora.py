@@ -15,6 +15,7 @@ from converter.planning.changes import Change, Changes, changes_of
 from converter.planning.conversion_plan import NewKeyValue, PlannedFile, PlannedTensor
 from converter.planning.outtypes import factor_type
 from converter.read.stored import StoredTensor
+from converter.row_orders import order_of
 from converter.sources import (
     JoinedColumns,
     JoinedRows,
@@ -26,7 +27,6 @@ from converter.sources import (
     shape_of,
     stored_in,
 )
-from converter.transforms import order_of
 
 
 def plan_lora(adapter: Adapter, base: BaseModel, outtype: str | None, name: str = "") -> PlannedFile:
@@ -100,7 +100,7 @@ class _Factors(NamedTuple):
             yield PlannedTensor(f"{name}.{factor}", shape, self._type(parts), Stacked(parts))
 
     def _matrices(self, change: Change) -> tuple[Rows, Rows]:
-        order = order_of(change.target, self.base.dims)
+        order = order_of(change.place, self.base.dims)
         a: list[Rows] = []
         b: list[Rows] = []
         for pair, scale in self._scaled(change):
@@ -124,7 +124,7 @@ class _Factors(NamedTuple):
     def _stacked(self, change: Change) -> tuple[tuple[Rows, ...], tuple[Rows, ...]]:
         """The factors of all experts, which one pair holds together."""
         ((pair, scale),) = self._scaled(change)
-        order, n = order_of(change.target, self.base.dims), pair.n_experts
+        order, n = order_of(change.place, self.base.dims), pair.n_experts
         a, b = pair.a.tensor.slabs(n), pair.b
         return (
             tuple(StoredRows(pair.a.key, a.slab(e)) for e in range(n)),

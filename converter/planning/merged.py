@@ -19,6 +19,7 @@ from converter.planning.conversion_plan import PlannedFile, PlannedTensor
 from converter.planning.metadata import alignment_of, base_key_values
 from converter.planning.outtypes import merged_type
 from converter.planning.vocabulary import with_vocabulary
+from converter.row_orders import IDENTITY, Order, order_of
 from converter.sources import (
     Delta,
     Magnitude,
@@ -31,7 +32,6 @@ from converter.sources import (
     StoredRows,
     Zeros,
 )
-from converter.transforms import IDENTITY, Order, order_of
 
 
 def plan_merged(adapter: Adapter, base: BaseModel, outtype: str | None, *, untie: bool) -> PlannedFile:
@@ -84,7 +84,7 @@ class _Merging:
 
     def _new_bias(self, name: str, changes: Changes) -> PlannedTensor:
         (change,) = changes.values()
-        shape = ((self.base.shape(change.target.module) or (0,))[0],)
+        shape = ((self.base.shape(change.place.module) or (0,))[0],)
         return PlannedTensor(name, shape, F32, self._merged(change, Zeros(shape), "bias"))
 
     def _source(self, changes: Changes, base: BaseTensor) -> Source:
@@ -92,7 +92,7 @@ class _Merging:
             return Stacked(tuple(self._expert(changes.get(e), rows) for e, rows in enumerate(base.matrices)))
         change = changes[None]
         if len(base.shape) == 3:
-            order = order_of(change.target, self.base.dims)
+            order = order_of(change.place, self.base.dims)
             deltas = (tuple(expert_delta(pair, order, e) for pair in change.pairs) for e in range(len(base.matrices)))
             return Stacked(tuple(map(Merged, base.matrices, deltas)))
         return self._merged(change, base.matrices[0], base.name.rpartition(".")[2])
@@ -101,7 +101,7 @@ class _Merging:
         return self._merged(change, base, "weight") if change else base
 
     def _merged(self, change: Change, base: Rows, parameter: str) -> Merged | Rows:
-        order = order_of(change.target, self.base.dims)
+        order = order_of(change.place, self.base.dims)
         own = change.saved or change.own_base
         if own:
             # The tensor the delta was trained on: the same numbers as the base's, or else the better authority.
@@ -114,20 +114,20 @@ class _Merging:
 
 def _head_of_tied(adapter: Adapter, base: BaseModel, embedding: Changes | None) -> dict[str, Changes]:
     """What a tied base's head without tensors of its own is: a saved pair's one, or as a resized embedding began."""
-    target = base.target(HEAD)
-    if not embedding or not target:
+    place = base.place(HEAD)
+    if not embedding or not place:
         return {}
     if adapter.is_saved_pair:
         return {"output.weight": embedding}
     began = embedding[None].own_base
     is_resized = began is not None and began.tensor.shape != base.shape(HEAD)
-    return {"output.weight": {None: Change(target, own_base=began)}} if is_resized else {}
+    return {"output.weight": {None: Change(place, own_base=began)}} if is_resized else {}
 
 
 def _huggingface_rows(own: AdapterTensor, change: Change, order: Order) -> Rows:
-    if change.target.transposed and len(own.tensor.shape) > 1:
+    if change.place.transposed and len(own.tensor.shape) > 1:
         return StoredColumns(own.key, own.tensor)
-    return StoredRows(own.key, own.tensor, order, add=change.target.add)
+    return StoredRows(own.key, own.tensor, order, add=change.place.add)
 
 
 def _deltas(change: Change, order: Order, parameter: str) -> Iterator[Delta]:

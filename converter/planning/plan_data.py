@@ -12,6 +12,7 @@ from converter.planning.conversion_plan import (
     PlannedFile,
     PlannedKeyValue,
 )
+from converter.row_orders import Identity, InterleaveRope, Order, RowRange
 from converter.sources import (
     CopiedBytes,
     Delta,
@@ -31,7 +32,6 @@ from converter.sources import (
     WideEmbedding,
     Zeros,
 )
-from converter.transforms import Identity, InterleaveRope, Order, RowRange
 
 
 def plan_digest(plan: ConversionPlan) -> str:

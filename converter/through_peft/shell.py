@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from converter.architectures import Target
+from converter.architectures import Place
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDINGS, HEAD
 from converter.read.stored import StoredTensor
-from converter.transforms import indices, order_of
+from converter.row_orders import indices, order_of
 from converter.values.rows import read_rows
 
 
@@ -29,17 +29,17 @@ def matrices_of(base: BaseModel) -> tuple[str, ...]:
 
 
 def _is_matrix(base: BaseModel, module: str) -> bool:
-    target, weight = base.target(module), base.weight(module)
-    return target is not None and target.is_whole_tensor and weight is not None and len(weight.shape) == 2
+    place, weight = base.place(module), base.weight(module)
+    return place is not None and place.is_whole_tensor and weight is not None and len(weight.shape) == 2
 
 
 def shell_of(base: BaseModel, modules: Iterator[str], own: Mapping[str, StoredTensor]) -> nn.Module:
     """Build the modules, in float32. ``own`` are parameters (``lm_head.weight``) that the adapter brings itself."""
     root = nn.Module()
     for module in modules:
-        target = base.target(module)
-        if target is not None:
-            _place(root, module, _layer(base, target, module, own))
+        place = base.place(module)
+        if place is not None:
+            _place(root, module, _layer(base, place, module, own))
     return root
 
 
@@ -52,29 +52,29 @@ def _place(root: nn.Module, path: str, layer: nn.Module) -> None:
     root.add_module(name, layer)
 
 
-def _layer(base: BaseModel, target: Target, module: str, own: Mapping[str, StoredTensor]) -> nn.Module:
-    weight = _parameter(base, target, base.weight(module), own.get(f"{module}.weight"))
-    bias = _parameter(base, target, base.tensors.get(f"{module}.bias"), own.get(f"{module}.bias"))
+def _layer(base: BaseModel, place: Place, module: str, own: Mapping[str, StoredTensor]) -> nn.Module:
+    weight = _parameter(base, place, base.weight(module), own.get(f"{module}.weight"))
+    bias = _parameter(base, place, base.tensors.get(f"{module}.bias"), own.get(f"{module}.bias"))
     if weight is None:
         raise KeyError(module)
-    layer = _empty(target, weight.shape[0], weight.shape[1], has_bias=bias is not None)
-    layer.register_parameter("weight", nn.Parameter(weight.T.contiguous() if target.transposed else weight))
+    layer = _empty(place, weight.shape[0], weight.shape[1], has_bias=bias is not None)
+    layer.register_parameter("weight", nn.Parameter(weight.T.contiguous() if place.transposed else weight))
     if bias is not None:
         layer.register_parameter("bias", nn.Parameter(bias.flatten()))
     return layer
 
 
-def _empty(target: Target, n_out: int, n_in: int, *, has_bias: bool) -> nn.Module:
+def _empty(place: Place, n_out: int, n_in: int, *, has_bias: bool) -> nn.Module:
     conv1d: Any = Conv1D  # without types
     with torch.device("meta"):
-        if target.module in EMBEDDINGS:
+        if place.module in EMBEDDINGS:
             return nn.Embedding(n_out, n_in)
-        layer: nn.Module = conv1d(n_out, n_in) if target.transposed else nn.Linear(n_in, n_out, bias=has_bias)
+        layer: nn.Module = conv1d(n_out, n_in) if place.transposed else nn.Linear(n_in, n_out, bias=has_bias)
     return layer
 
 
 def _parameter(
-    base: BaseModel, target: Target, stored: StoredTensor | None, own: StoredTensor | None
+    base: BaseModel, place: Place, stored: StoredTensor | None, own: StoredTensor | None
 ) -> torch.Tensor | None:
     """The numbers as a matrix (out, in), its rows in Hugging Face's order: a GGUF's are put back into it."""
     tensor = own or stored
@@ -84,7 +84,7 @@ def _parameter(
     values = read_rows(tensor, 0, n_rows).astype(np.float32)
     if own is None and base.format == "gguf":
         ordered = np.empty_like(values)
-        ordered[indices(order_of(target, base.dims), n_rows)] = values
+        ordered[indices(order_of(place, base.dims), n_rows)] = values
         return torch.from_numpy(ordered)
-    is_transposed = target.transposed and len(tensor.shape) == 2
+    is_transposed = place.transposed and len(tensor.shape) == 2
     return torch.from_numpy(np.ascontiguousarray(values.T if is_transposed else values))

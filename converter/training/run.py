@@ -49,9 +49,9 @@ from converter.training.saved import (
     write_record,
 )
 from converter.training.settings import TrainingSettings, check_settings, working_directory
+from converter.training.summary import lines_before
 from converter.training.tokenised import Tokenised, tokenised
 from converter.training.tokenizer import load_tokenizer
-from converter.training.told import told_before
 from converter.training.trainer import AdapterTrainer, Metrics, trainer_config
 from converter.training.watch import Stopped, Watch
 from converter.transformers_base import load_base, load_config, quiet
@@ -109,7 +109,7 @@ def train(settings: TrainingSettings, watch: Watch, base: Measured | None = None
     refuse_taken(settings.output)
     with clear_failures(settings):
         prepared = _prepare(settings)
-        for line in told_before(settings, prepared.base, prepared.planned, prepared.data):
+        for line in lines_before(settings, prepared.base, prepared.planned, prepared.data):
             watch.says(printable(line))
         with _working(settings) as directory:
             return _Run(settings, prepared, directory, watch).train(began, base)

@@ -8,7 +8,7 @@ import numpy as np
 
 from converter.derive.adapter import LoraPair
 from converter.derive.base_model import BaseModel
-from converter.transforms import indices, order_of
+from converter.row_orders import indices, order_of
 from converter.values.numbers import is_readable
 from converter.values.rows import read_rows
 
@@ -17,14 +17,14 @@ _N_ROWS = 1024
 
 def off_from_base(name: str, pair: LoraPair, base: BaseModel) -> float | None:
     """||B^T W - wanted|| / ||wanted||: 0 for the base's own factors, 1 and more for others. None where it can't say."""
-    target, weight = base.target(pair.module), base.weight(pair.module)
-    is_stored_as_it_is = base.format == "gguf" or not (target and target.transposed)
-    if target is None or weight is None or pair.is_embedding or not target.is_whole_tensor or not is_stored_as_it_is:
+    place, weight = base.place(pair.module), base.weight(pair.module)
+    is_stored_as_it_is = base.format == "gguf" or not (place and place.transposed)
+    if place is None or weight is None or pair.is_embedding or not place.is_whole_tensor or not is_stored_as_it_is:
         return None
     if not (name.startswith("pissa") or name == "olora") or weight.shape != pair.shape or not _are_readable(pair):
         return None
     a, b = (read_rows(factor.tensor, 0, factor.tensor.shape[0]).astype(np.float64) for factor in (pair.a, pair.b))
-    rows = b[indices(order_of(target, base.dims), len(b))] if base.format == "gguf" else b
+    rows = b[indices(order_of(place, base.dims), len(b))] if base.format == "gguf" else b
     found = np.zeros_like(a)
     for begin in range(0, len(rows), _N_ROWS):
         block = rows[begin : begin + _N_ROWS]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from converter.derive.adapter import LoraPair
 from converter.derive.base_model import BaseModel
-from converter.transforms import indices, order_of
+from converter.row_orders import indices, order_of
 from converter.values.numbers import is_readable
 from converter.values.rows import read_columns, read_rows
 
@@ -35,9 +35,9 @@ def _correlation(pair: LoraPair, base: BaseModel) -> Iterator[float]:
     norms, magnitudes = _norms(pair, base), _magnitudes(pair)
     if norms is None or magnitudes is None or len(magnitudes) < len(norms):
         return
-    target = base.target(pair.module)
-    if base.format == "gguf" and target:
-        magnitudes = magnitudes[indices(order_of(target, base.dims), len(magnitudes))]
+    place = base.place(pair.module)
+    if base.format == "gguf" and place:
+        magnitudes = magnitudes[indices(order_of(place, base.dims), len(magnitudes))]
     magnitudes = magnitudes[: len(norms)]
     usable = (norms > 0) & (magnitudes > 0) & np.isfinite(magnitudes)
     x, y = np.log(magnitudes[usable]), np.log(norms[usable])
@@ -54,11 +54,11 @@ def _magnitudes(pair: LoraPair) -> Vector | None:
 
 def _norms(pair: LoraPair, base: BaseModel) -> Vector | None:
     """The norms of the first rows of a module's weight, in the base's order."""
-    stored, target = base.weight(pair.module), base.target(pair.module)
-    if stored is None or target is None or len(stored.shape) != 2 or pair.shape != base.shape(pair.module):
+    stored, place = base.weight(pair.module), base.place(pair.module)
+    if stored is None or place is None or len(stored.shape) != 2 or pair.shape != base.shape(pair.module):
         return None
     n_rows = min(_N_ROWS, pair.shape[0])
-    transposed = base.format == "huggingface" and target.transposed
+    transposed = base.format == "huggingface" and place.transposed
     rows: npt.NDArray[Any] = read_columns(stored, 0, n_rows) if transposed else read_rows(stored, 0, n_rows)
     norms: Vector = np.linalg.norm(rows.astype(np.float64), axis=1)
     return norms

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from converter.architectures import Target
+from converter.architectures import Place
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDING
 from converter.errors import ConverterError
@@ -67,25 +67,25 @@ def _check(
     parameter: str, stored: Mapping[str, Weights], alpha: float, base: BaseModel, reference: Reference
 ) -> Iterator[TensorCheck]:
     module, _, kind = parameter.rpartition(".")
-    targets = base.targets(module)
-    if not targets:
+    places = base.places(module)
+    if not places:
         raise ConverterError(f"{base.path}: {base.model_type} has no tensor for PEFT's {parameter}")
-    for target in targets:
-        tensor = f"{target.tensor}.{kind}"
+    for place in places:
+        tensor = f"{place.tensor}.{kind}"
         a, b = stored.get(f"{tensor}.lora_a"), stored.get(f"{tensor}.lora_b")
         if module not in reference.pairs or kind == "bias":
             yield TensorCheck(tensor, "nothing", fault=f"has no LoRA: {parameter} changes in a way that none can carry")
         elif a is None or b is None:
             yield TensorCheck(tensor, "nothing", fault=f"lacks a factor of the delta of {parameter}, or both")
         else:
-            yield _compare(tensor, target, _Product(target, a, b, alpha), base, reference)
+            yield _compare(tensor, place, _Product(place, a, b, alpha), base, reference)
 
 
 @dataclass(frozen=True, slots=True)
 class _Product:
     """scale * B @ A as llama.cpp multiplies it; of experts one below the other (build_lora_mm_id)."""
 
-    target: Target
+    place: Place
     a: Weights
     b: Weights
     alpha: float
@@ -93,20 +93,20 @@ class _Product:
     @property
     def left(self) -> Weights:
         """The factor whose rows are the product's: an embedding is looked up in A."""
-        return self.a if self.target.module == EMBEDDING else self.b
+        return self.a if self.place.module == EMBEDDING else self.b
 
     @property
     def shape(self) -> tuple[int, ...] | None:
         """The product's shape; None where the factors have none."""
         a, b = self.a.tensor.shape, self.b.tensor.shape
-        if self.target.module == EMBEDDING:
+        if self.place.module == EMBEDDING:
             return (a[0], b[0]) if len(a) == len(b) == 2 and a[1] == b[1] else None
         fits_together = len(a) == len(b) > 1 and a[:-2] == b[:-2] and a[-2] == b[-1]
         return (*b[:-1], a[-1]) if fits_together else None
 
     def values(self, rows: slice) -> np.ndarray:
         """Some rows of it, in float64."""
-        if self.target.module == EMBEDDING:
+        if self.place.module == EMBEDDING:
             return np.asarray(self.scale * self.a.values(rows) @ self.b.values(slice(0, self.b.n_rows)).T)
         rank, n_out = self.a.tensor.shape[-2], self.b.tensor.shape[-2]
         left, expert = self.b.values(rows), np.arange(rows.start, rows.stop) // n_out
@@ -126,15 +126,15 @@ class _Product:
         return coarser_type(self.a, self.b)
 
 
-def _compare(tensor: str, target: Target, product: _Product, base: BaseModel, reference: Reference) -> TensorCheck:
-    shape, wanted_shape = product.shape, reference.shape(f"{target.module}.weight")
-    if shape is None or not fits(shape, wanted_shape, target, reference.n_rows_needed):
+def _compare(tensor: str, place: Place, product: _Product, base: BaseModel, reference: Reference) -> TensorCheck:
+    shape, wanted_shape = product.shape, reference.shape(f"{place.module}.weight")
+    if shape is None or not fits(shape, wanted_shape, place, reference.n_rows_needed):
         factors = f"factors of shape {product.a.tensor.shape} and {product.b.tensor.shape}"
         return TensorCheck(tensor, "nothing", fault=f"has {factors}, PEFT's delta has {wanted_shape}")
     error2 = norm2 = held = 0.0
     for rows in product.left.blocks():
         found = product.values(rows)
-        wanted = reference.delta(target.module, rows_of_huggingface(target, base.dims, shape, rows))
+        wanted = reference.delta(place.module, rows_of_huggingface(place, base.dims, shape, rows))
         error2 += float(((found - wanted) ** 2).sum())
         norm2 += float((wanted**2).sum())
         held += float((found * wanted).sum())

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from converter.architectures import Target
+from converter.architectures import Place
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDING, HEAD
 from converter.errors import ConverterError
@@ -84,7 +84,7 @@ class _Wanted:
 
     parameter: str
     tensor: str
-    target: Target
+    place: Place
 
 
 def prove_model(deployed: BaseModel, base: BaseModel | None, reference: Reference, progress: Progress) -> TensorProof:
@@ -115,15 +115,15 @@ def _as_replicated(original: Mapping[str, Weights], layers: Sequence[int]) -> Ma
 def _wanted(deployed: BaseModel, stored: Mapping[str, Weights], reference: Reference) -> Iterator[_Wanted]:
     for parameter in reference.names:
         module, _, kind = parameter.rpartition(".")
-        targets = deployed.targets(module)
-        if not targets:
+        places = deployed.places(module)
+        if not places:
             raise ConverterError(f"{deployed.path}: {deployed.model_type} has no tensor for PEFT's {parameter}")
-        for target in targets:
-            tensor = f"{target.tensor}.{kind}"
+        for place in places:
+            tensor = f"{place.tensor}.{kind}"
             # Without a head of its own the file serves the embedding as head, right or wrong.
             if module == HEAD and tensor not in stored:
                 tensor = "token_embd.weight"
-            yield _Wanted(parameter, tensor, target)
+            yield _Wanted(parameter, tensor, place)
 
 
 def _check(
@@ -142,7 +142,7 @@ def _check(
     if not touched and not has_bound(type_name):
         return TensorCheck(want.tensor, "nothing", type_name)
     found, wanted = weights.tensor.shape, reference.shape(want.parameter)
-    if not fits(found, wanted, want.target, reference.n_rows_needed):
+    if not fits(found, wanted, want.place, reference.n_rows_needed):
         fault = f"has shape {found}, PEFT's {want.parameter} {wanted}"
         return TensorCheck(want.tensor, "nothing", type_name, touched, fault=fault)
     return _compare_numbers(want, weights, reference, dims)
@@ -150,7 +150,7 @@ def _check(
 
 def _before(want: _Wanted, original: Mapping[str, Weights]) -> Weights | None:
     # An untied head that the adapter leaves alone is a copy of the embedding it was tied to.
-    tied = original.get("token_embd.weight") if want.target.module == HEAD else None
+    tied = original.get("token_embd.weight") if want.place.module == HEAD else None
     return original.get(want.tensor, tied)
 
 
@@ -160,25 +160,25 @@ def _compare_bytes(want: _Wanted, weights: Weights, before: Weights) -> TensorCh
     return TensorCheck(want.tensor, "bytes", weights.tensor.type.name, fault=None if same else fault)
 
 
-def fits(found: tuple[int, ...], wanted: tuple[int, ...], target: Target, n_rows_needed: int) -> bool:
+def fits(found: tuple[int, ...], wanted: tuple[int, ...], place: Place, n_rows_needed: int) -> bool:
     """Whether a GGUF's shape can serve PEFT's.
 
     llama.cpp's conversion of Gemma 3 trims rows beyond the tokenizer, and keeps gate and up of fused experts apart.
     """
-    if target.rows in _HALVES:
+    if place.row_order in _HALVES:
         wanted = (*wanted[:-2], wanted[-2] // 2, wanted[-1])
     is_shorter = found[1:] == wanted[1:] and n_rows_needed <= found[0] < wanted[0]
-    return found == wanted or (target.module in {HEAD, EMBEDDING} and is_shorter)
+    return found == wanted or (place.module in {HEAD, EMBEDDING} and is_shorter)
 
 
 def _compare_numbers(want: _Wanted, weights: Weights, reference: Reference, dims: Mapping[str, int]) -> TensorCheck:
     type_name, worst, held, norm2 = weights.tensor.type.name, 0.0, 0.0, 0.0
     for rows in weights.blocks():
-        source = rows_of_huggingface(want.target, dims, weights.tensor.shape, rows)
-        stored = weights.values(rows) - want.target.add
+        source = rows_of_huggingface(want.place, dims, weights.tensor.shape, rows)
+        stored = weights.values(rows) - want.place.add
         served, base = reference.weight(want.parameter, source), reference.base_weight(want.parameter, source)
         if has_bound(type_name):
-            bound = rounding_bound(served + want.target.add, type_name)
+            bound = rounding_bound(served + want.place.add, type_name)
             worst = float(np.maximum(worst, (np.abs(stored - served) / bound).max()))  # keeps NaN
         held += float(((stored - base) * (served - base)).sum())
         norm2 += float(((served - base) ** 2).sum())
@@ -196,18 +196,18 @@ def _fault(parameter: str, type_name: str, error: float | None, kept: float | No
     return None
 
 
-def rows_of_huggingface(target: Target, dims: Mapping[str, int], shape: Sequence[int], rows: slice) -> Rows:
+def rows_of_huggingface(place: Place, dims: Mapping[str, int], shape: Sequence[int], rows: slice) -> Rows:
     """The rows of the Hugging Face weight that the GGUF's tensor of this ``shape`` keeps as ``rows``.
 
     An opinion of its own on llama.cpp's order: one that conversion shared would prove its own mistake.
     """
-    if target.rows == "identity":
+    if place.row_order == "identity":
         return rows
     row = np.arange(rows.start, rows.stop)
-    if target.rows in _HALVES:  # of each expert's rows
+    if place.row_order in _HALVES:  # of each expert's rows
         expert, within = row // shape[-2], row % shape[-2]
-        return np.asarray((2 * expert + _HALVES.index(target.rows)) * shape[-2] + within)
-    per_head = shape[0] // dims[str(target.heads)]
+        return np.asarray((2 * expert + _HALVES.index(place.row_order)) * shape[-2] + within)
+    per_head = shape[0] // dims[str(place.heads)]
     head, within = row // per_head, row % per_head
     # llama.cpp rotates neighbours, transformers the halves of a head: even rows are the first half, odd the second.
     return np.asarray(head * per_head + within // 2 + (within % 2) * (per_head // 2))

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.transforms import InterleaveRope, indices
+from converter.row_orders import InterleaveRope, indices
 
 SIZES = st.integers(1, 6)
 

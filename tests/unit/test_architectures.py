@@ -16,28 +16,32 @@ def _architecture(name: str) -> Architecture:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_tensor_comes_from_at_most_one_whole_module(name: str) -> None:
     architecture = _architecture(name)
-    for targets in architecture.modules.values():
-        for target in targets:
-            source = architecture.source(target.tensor.replace("{i}", "7"))
-            assert (source is None) == (target.tensor in {"blk.{i}.ffn_gate_exps", "blk.{i}.ffn_up_exps"})
+    for places in architecture.modules.values():
+        for place in places:
+            source = architecture.source(place.tensor.replace("{i}", "7"))
+            assert (source is None) == (place.tensor in {"blk.{i}.ffn_gate_exps", "blk.{i}.ffn_up_exps"})
             if source:
-                assert source.tensor == target.tensor.replace("{i}", "7")
-                assert architecture.target(source.module) == source
+                assert source.tensor == place.tensor.replace("{i}", "7")
+                assert architecture.place(source.module) == source
 
 
 def test_gate_and_up_of_fused_experts_are_halves_of_one_parameter() -> None:
-    targets = _architecture("qwen3moe").targets(f"{EXPERTS}.gate_up_proj")
-    assert [(target.tensor, target.rows, target.expert) for target in targets] == [
+    places = _architecture("qwen3moe").places(f"{EXPERTS}.gate_up_proj")
+    assert [(place.tensor, place.row_order, place.expert) for place in places] == [
         ("blk.3.ffn_gate_exps", "first_half", None),
         ("blk.3.ffn_up_exps", "second_half", None),
     ]
 
 
 def test_an_expert_of_its_own_is_a_slab() -> None:
-    target = _architecture("qwen3moe").target(f"{EXPERTS}.12.down_proj")
-    assert target
-    assert (target.module, target.tensor, target.expert) == (f"{EXPERTS}.12.down_proj", "blk.3.ffn_down_exps", 12)
-    assert not target.is_whole_tensor
+    place = _architecture("qwen3moe").place(f"{EXPERTS}.12.down_proj")
+    assert place
+    assert (place.module, place.tensor, place.expert) == (
+        f"{EXPERTS}.12.down_proj",
+        "blk.3.ffn_down_exps",
+        12,
+    )
+    assert not place.is_whole_tensor
 
 
 @pytest.mark.parametrize(
@@ -52,11 +56,11 @@ def test_an_expert_of_its_own_is_a_slab() -> None:
     ],
 )
 def test_a_module_that_is_none(module: str) -> None:
-    assert not _architecture("qwen3moe").targets(module)
-    assert _architecture("qwen3moe").target(module) is None
+    assert not _architecture("qwen3moe").places(module)
+    assert _architecture("qwen3moe").place(module) is None
 
 
 def test_gpt2_stores_its_linear_layers_transposed() -> None:
     architecture = _architecture("gpt2")
-    transposed = {module for module, (target, *_) in architecture.modules.items() if target.transposed}
+    transposed = {module for module, (place, *_) in architecture.modules.items() if place.transposed}
     assert {module.rpartition(".")[2] for module in transposed} == {"c_attn", "c_proj", "c_fc"}

@@ -12,8 +12,8 @@ from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Deployment, Kind
 from converter.planning.conversion_plan import ConversionPlan, PlannedTensor
+from converter.row_orders import IDENTITY
 from converter.sources import CopiedBytes, Delta, Merged, Stacked, StoredRows, Zeros
-from converter.transforms import IDENTITY
 from converter.verification.llama_cpp import LlamaCpp
 from fixtures.variations import VARIATIONS
 from tests.variations.cells import LARGEST_RATIO, Saved, deployed, ratio, tensor_proof

@@ -25,7 +25,7 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         return
     changed = (tensor.module for tensor in adapter.tensors if tensor.role not in ("unknown", "shared"))
     for module in dict.fromkeys(changed):
-        if not is_of_tower(module) and (base.target(module) is None or base.shape(module) is None):
+        if not is_of_tower(module) and (base.place(module) is None or base.shape(module) is None):
             yield Problem(module, _why(adapter, base, module))
 
 

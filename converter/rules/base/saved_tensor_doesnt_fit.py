@@ -28,12 +28,12 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
 
 
 def _wanted(tensor: AdapterTensor, base: BaseModel) -> tuple[int, ...] | None:
-    shape, target = base.shape(tensor.module), base.target(tensor.module)
-    if shape is None or target is None:
+    shape, place = base.shape(tensor.module), base.place(tensor.module)
+    if shape is None or place is None:
         return None
     if tensor.role.endswith("bias"):
         return shape[:1]
-    return shape[::-1] if target.transposed else shape
+    return shape[::-1] if place.transposed else shape
 
 
 def _fits(tensor: AdapterTensor, wanted: tuple[int, ...]) -> bool:

@@ -25,9 +25,9 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     name = initialization(adapter.config)
     if name is None:
         return
-    targets = [base.target(pair.module) for pair in adapter.pairs]
+    places = [base.place(pair.module) for pair in adapter.pairs]
     # olora_init decomposes the weight as it is stored, while lora_B and lora_A are of its transpose.
-    if name == "olora" and any(target and target.transposed for target in targets):
+    if name == "olora" and any(place and place.transposed for place in places):
         yield Problem("init_lora_weights", "is olora, which PEFT gets wrong on transposed weights (Conv1D)")
     elif not adapter.initial:
         obstacle = _obstacle(name, adapter, base)

@@ -17,9 +17,9 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield each GGUF tensor whose experts' ranks differ."""
     ranks: dict[str, set[int]] = {}
     for pair in adapter.pairs:
-        for target in base.targets(pair.module):
-            if target.expert is not None:
-                ranks.setdefault(target.tensor, set()).add(pair.rank)
+        for place in base.places(pair.module):
+            if place.expert is not None:
+                ranks.setdefault(place.tensor, set()).add(pair.rank)
     for tensor, found in ranks.items():
         if len(found) > 1:
             yield Problem(tensor, f"has experts of the ranks {sorted(found)}, wanted one rank", LORA)

@@ -15,9 +15,9 @@ from converter.diagnostics import LORA, BaseCheck, Problem, Rule, Severity
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield each pair on such a module; vectors belong to lora-on-vector."""
     for pair in adapter.pairs:
-        target = base.target(pair.module)
-        if target and not target.lora and len(target.shape) > 1:
-            yield Problem(pair.module, f"takes no LoRA in llama.cpp's {base.model_type} ({target.tensor}.weight)", LORA)
+        place = base.place(pair.module)
+        if place and not place.lora and len(place.shape) > 1:
+            yield Problem(pair.module, f"takes no LoRA in llama.cpp's {base.model_type} ({place.tensor}.weight)", LORA)
 
 
 RULE = Rule("GG005", "lora-not-read", Severity.ERROR, BaseCheck(check))

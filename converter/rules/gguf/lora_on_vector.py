@@ -16,9 +16,9 @@ from converter.diagnostics import BaseCheck, Problem, Rule, Severity
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield each pair on a module whose weight is no matrix."""
     for pair in adapter.pairs:
-        target = base.target(pair.module)
-        if target and len(target.shape) == 1:
-            yield Problem(pair.module, f"is a vector ({target.tensor}.weight), which takes no LoRA")
+        place = base.place(pair.module)
+        if place and len(place.shape) == 1:
+            yield Problem(pair.module, f"is a vector ({place.tensor}.weight), which takes no LoRA")
 
 
 RULE = Rule("GG002", "lora-on-vector", Severity.ERROR, BaseCheck(check))

@@ -115,7 +115,7 @@ def test_experts_of_a_gguf(tmp_path: Path) -> None:
     assert base.shape("model.layers.0.mlp.experts.2.gate_proj") == (6, 8)
     assert base.shape("model.layers.0.mlp.experts.3.gate_proj") is None
     assert base.shape("model.layers.1.mlp.experts.down_proj") is None
-    assert [t.tensor for t in base.targets("model.layers.0.mlp.gate")] == ["blk.0.ffn_gate_inp"]
+    assert [t.tensor for t in base.places("model.layers.0.mlp.gate")] == ["blk.0.ffn_gate_inp"]
 
 
 def _write_experts(path: Path) -> Path:

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from converter.architectures import RowOrder, Target
+from converter.architectures import Place, RowOrder
 from converter.derive.module_paths import HEAD
 from converter.verification.tensors import TensorCheck, TensorProof, _fault, fits, rows_of_huggingface
 from fixtures.tiny_gguf import _interleave
 
-Q_PROJ = Target("model.layers.0.self_attn.q_proj", "blk.0.attn_q", ("q", "hidden"), "interleave_rope", "n_head")
-O_PROJ = Target("model.layers.0.self_attn.o_proj", "blk.0.attn_output", ("hidden", "q"))
-LM_HEAD = Target(HEAD, "output", ("vocab", "hidden"))
+Q_PROJ = Place("model.layers.0.self_attn.q_proj", "blk.0.attn_q", ("q", "hidden"), "interleave_rope", "n_head")
+O_PROJ = Place("model.layers.0.self_attn.o_proj", "blk.0.attn_output", ("hidden", "q"))
+LM_HEAD = Place(HEAD, "output", ("vocab", "hidden"))
 
 
 @pytest.mark.parametrize("rows", [slice(0, 96), slice(7, 50), slice(95, 96)])
@@ -29,11 +29,11 @@ def test_other_rows_stay_where_they_are() -> None:
 def test_halves_of_fused_experts_are_those_the_fixtures_write(half: RowOrder, rows: slice) -> None:
     fused = np.arange(3 * 16 * 2).reshape(3, 16, 2)  # gate and up of three experts, eight rows each
     halves = dict(zip(("first_half", "second_half"), np.split(fused, 2, axis=1), strict=True))
-    target = Target("model.layers.0.mlp.experts.gate_up_proj", "blk.0.ffn_up_exps", ("e", "gu", "h"), half)
-    source = rows_of_huggingface(target, {}, (3, 8, 2), rows)
+    place = Place("model.layers.0.mlp.experts.gate_up_proj", "blk.0.ffn_up_exps", ("e", "gu", "h"), half)
+    source = rows_of_huggingface(place, {}, (3, 8, 2), rows)
     assert np.array_equal(fused.reshape(-1, 2)[source], halves[half].reshape(-1, 2)[rows])
-    assert fits((3, 8, 2), (3, 16, 2), target, 0)
-    assert not fits((3, 16, 2), (3, 16, 2), target, 0)
+    assert fits((3, 8, 2), (3, 16, 2), place, 0)
+    assert not fits((3, 16, 2), (3, 16, 2), place, 0)
 
 
 def test_only_a_vocabulary_may_be_trimmed_and_only_to_its_tokens() -> None:

@@ -17,6 +17,7 @@ from converter.errors import COULD_NOT, ConverterError
 from converter.evaluation.encode import decode
 from converter.planning.conversion_plan import PlannedTensor
 from converter.read.stored import StoredTensor
+from converter.row_orders import InterleaveRope
 from converter.sources import (
     CopiedBytes,
     Delta,
@@ -38,7 +39,6 @@ from converter.sources import (
     WideEmbedding,
     Zeros,
 )
-from converter.transforms import InterleaveRope
 from converter.writing.blocks import DeltaKept, blocks
 
 N_ROWS, N_COLUMNS, RANK = 48, 64, 5

@@ -6,7 +6,7 @@ Rows of B @ A are gathered by gathering rows of B alone: one order serves weight
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from converter.architectures import Target
+from converter.architectures import Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,13 +42,13 @@ Order = Identity | InterleaveRope | RowRange
 IDENTITY: Final = Identity()
 
 
-def order_of(target: Target, dims: "Mapping[str, int]") -> Order:
+def order_of(place: Place, dims: "Mapping[str, int]") -> Order:
     """The order in which GGUF keeps the output rows of a module."""
-    if target.rows == "interleave_rope" and target.heads:
-        return InterleaveRope(dims[target.heads])
-    if target.rows in {"first_half", "second_half"}:
-        half = dims[target.shape[-2]] // 2
-        return RowRange(half if target.rows == "second_half" else 0, half)
+    if place.row_order == "interleave_rope" and place.heads:
+        return InterleaveRope(dims[place.heads])
+    if place.row_order in {"first_half", "second_half"}:
+        half = dims[place.shape[-2]] // 2
+        return RowRange(half if place.row_order == "second_half" else 0, half)
     return IDENTITY
 
 

@@ -28,7 +28,7 @@ _USES: Final[Mapping[Use, str]] = {
 }
 
 
-def told_before(settings: TrainingSettings, base: BaseModel, planned: Planned, data: Data) -> Iterator[str]:
+def lines_before(settings: TrainingSettings, base: BaseModel, planned: Planned, data: Data) -> Iterator[str]:
     """The base, the data, the LoRA, the head with its cost, and what can be deployed."""
     tie = "its head tied to its embedding" if base.tied else "its head apart from its embedding"
     yield f"base   {base.label}: {base.model_type}, {tie}"
@@ -59,7 +59,7 @@ def deployable_words(deployable: Deployable) -> str:
     return "yes" if deployable.nbytes is None else f"yes, {size_text(deployable.nbytes)}"
 
 
-def told_after(report: TrainingReport, settings: TrainingSettings) -> Iterator[str]:
+def lines_after(report: TrainingReport, settings: TrainingSettings) -> Iterator[str]:
     """The losses, what it cost of general knowledge, the gate's verdict, and the command that comes next."""
     if report.eval_loss is not None and report.eval_loss_of_base is not None:
         yield f"eval loss  {report.eval_loss_of_base:.4f} -> {report.eval_loss:.4f} after {report.steps} steps"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from converter.architectures import architecture_named
-from converter.transforms import IDENTITY, InterleaveRope, Order, RowRange, indices, order_of
+from converter.row_orders import IDENTITY, InterleaveRope, Order, RowRange, indices, order_of
 
 DIMS = {"n_head": 4, "n_head_kv": 2, "moe_gate_up": 10}
 HEADS = [(1, 2), (1, 24), (2, 6), (4, 16), (3, 128)]
@@ -41,7 +41,7 @@ def test_rotating_neighbours_in_gguf_order_is_rotating_halves_in_transformers(n_
 def test_gate_and_up_are_the_two_halves_of_their_rows() -> None:
     architecture = architecture_named("qwen3moe")
     assert architecture
-    gate, up = architecture.targets("model.layers.0.mlp.experts.gate_up_proj")
+    gate, up = architecture.places("model.layers.0.mlp.experts.gate_up_proj")
     assert indices(order_of(gate, DIMS), 10).tolist() == [0, 1, 2, 3, 4]
     assert indices(order_of(up, DIMS), 10).tolist() == [5, 6, 7, 8, 9]
 
@@ -84,6 +84,6 @@ def _angles(n: int) -> np.ndarray:
 def test_which_modules_are_reordered(architecture: str, module: str, expected: Order) -> None:
     found = architecture_named(architecture)
     assert found
-    target = found.target(f"model.layers.5.{module}")
-    assert target
-    assert order_of(target, DIMS) == expected
+    place = found.place(f"model.layers.5.{module}")
+    assert place
+    assert order_of(place, DIMS) == expected
