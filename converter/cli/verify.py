@@ -13,7 +13,8 @@ import click
 from converter import __version__
 from converter.cli.command import Command
 from converter.cli.extras import need_extra
-from converter.cli.options import BASE, INITIAL_ADAPTER, PATH
+from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS
+from converter.derive.adapter import with_renamed_keys
 from converter.derive.locate import locate_adapter, read_initial_adapter
 from converter.errors import JUDGED_BAD, ConverterError
 
@@ -43,6 +44,7 @@ _EXTRA = ("numpy", "peft", "safetensors", "torch", "transformers", "xllamacpp")
     help="The GGUF that a LoRA is served on, or that a merged model was made from. Default: --base, if it is a GGUF.",
 )
 @click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
+@click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
 @click.option("--prompts", type=PATH, help="Texts to compare on, one a line. Default: a built-in set.")
 @click.option("--tokens", type=PATH, help="Token ids to compare on, one sequence a line.")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -54,6 +56,7 @@ def main(
     lora: Path | None,
     base_gguf: Path | None,
     initial_adapter: Path | None,
+    rename_keys: bool,
     prompts: Path | None,
     tokens: Path | None,
     style: str,
@@ -61,6 +64,8 @@ def main(
     if prompts and tokens:
         raise ConverterError("give --prompts or --tokens, not both")
     found = locate_adapter(adapter)
+    if rename_keys:
+        found = with_renamed_keys(found)
     if initial_adapter:
         found = replace(found, initial=read_initial_adapter(initial_adapter))
     need_extra("verify", *_EXTRA)

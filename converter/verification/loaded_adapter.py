@@ -159,8 +159,8 @@ def _load(model: Any, prepared: PreparedBase, adapter: Adapter) -> Saved:
 
 def _key(model: Any, prepared: PreparedBase, tensor: AdapterTensor) -> str:
     """The key under which PEFT saves such a tensor of this model, whatever wrapped the model that it was saved from."""
-    bare = bare_key(tensor.key)
-    path, role = parse_key(tensor.key)
+    bare = bare_key(tensor.name)
+    path, role = parse_key(tensor.name)
     if bare.startswith("base_model."):  # what all modules of another method share lies beside the model
         return bare
     if role in {"weight", "bias"}:
@@ -190,12 +190,12 @@ def _check_loaded(model: Any, prepared: PreparedBase, saved: Saved) -> None:
     for tensor, values in saved.items():
         # Of a tied head's rows, which are the embedding's, PEFT only knows the loaded key.
         loaded = found.get(keys[tensor], found.get(f"{keys[tensor]}.{NAME}"))
-        if loaded is None and _OF_EXPERT.match(bare_key(tensor.key)):
+        if loaded is None and _OF_EXPERT.match(bare_key(tensor.name)):
             loaded = _factor_of_expert(model, prepared, tensor)
         if loaded is None or not _are_equal(loaded, values):
             state = "has no place in" if loaded is None else "was overwritten in"
             raise ConverterError(f"{tensor.tensor.path}: {tensor.key} {state} PEFT's model of this base")
-    joined = any(_OF_EXPERT.match(bare_key(tensor.key)) for tensor in saved)
+    joined = any(_OF_EXPERT.match(bare_key(tensor.name)) for tensor in saved)
     lacking = sorted(key for key in of_adapter.keys() - set(keys.values()) if not key.endswith(".bias"))
     if lacking and not joined:
         raise ConverterError(f"PEFT's model of this adapter has {lacking[0]}, which the file lacks")
@@ -208,7 +208,7 @@ def _are_equal(loaded: torch.Tensor, values: torch.Tensor) -> bool:
 
 def _factor_of_expert(model: Any, prepared: PreparedBase, tensor: AdapterTensor) -> torch.Tensor | None:
     """One expert's factor out of the joint one: gate and up have half of the ranks each, and B is 0 beside its own."""
-    match = _OF_EXPERT.match(bare_key(tensor.key))
+    match = _OF_EXPERT.match(bare_key(tensor.name))
     layer: Any = _submodule(model, prepared.path(match["experts"])) if match else None
     if not match or not isinstance(layer, LoraLayer):
         return None
