@@ -74,7 +74,7 @@ sweep-demo: .venv/smollm2
 	$(BIN)/python -m examples.sweep_demo
 
 test: check .venv/smollm2 .venv/gemma3 .venv/llama-cpp-python
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "llama or model"
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m "llama or model"
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
