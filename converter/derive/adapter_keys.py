@@ -4,6 +4,7 @@ Key layout: ``get_peft_model_state_dict`` in peft/utils/save_and_load.py (PEFT 0
 """
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Final, Literal
 
 from converter.read.limits import KEY_LENGTH
@@ -62,10 +63,17 @@ _FOREIGN_MARKS: Final = (
 _FOREIGN_BEGINNINGS: Final = ("module.", "thinker.", "layers.", "embed_tokens.")
 
 
+@cache
+def _foreign_marks() -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, _FOREIGN_MARKS)))
+
+
 def foreign_key(key: str) -> "ForeignKey | None":
     """What a key is, if it is none that PEFT loads into a causal language model and its origin is known."""
     bare = key.removeprefix(_PEFT_PREFIX)
-    if not bare.startswith(_FOREIGN_BEGINNINGS) and not any(mark in key for mark in _FOREIGN_MARKS):
+    if len(key) > KEY_LENGTH:
+        return None
+    if not bare.startswith(_FOREIGN_BEGINNINGS) and not _foreign_marks().search(key):
         return None
     from converter.derive.foreign_keys import foreign_key as told
 

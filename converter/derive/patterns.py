@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from converter.derive.budget import Budget, PatternError
 from converter.derive.module_paths import EMBEDDING, EMBEDDINGS, HEAD, normal_module
 from converter.read.adapter_config import AdapterConfig
+from converter.read.limits import KEY_LENGTH
 
 if TYPE_CHECKING:
     from converter.derive.regex import Regex
@@ -50,11 +51,19 @@ class Patterns:
 
     def ask_all(self, paths: Iterable[str]) -> None:
         """Ask every pattern that PEFT runs about every path; ``unread`` tells of those that could not be asked."""
-        for path in dict.fromkeys(paths):
-            self.selects(path)
+        for path in dict.fromkeys(path for path in paths if len(path) <= KEY_LENGTH):  # a longer one is no module's
+            if self._selects_by_patterns:
+                self.selects(path)
             self._is_feedforward(path)
             for keys in self._by_key.values():
                 keys.first(path)
+
+    @property
+    def _selects_by_patterns(self) -> bool:
+        """Whether a regex has a say in which modules are trained: lists of names can always be asked."""
+        config = self._config
+        named = isinstance(config.target_modules, str) or isinstance(config.exclude_modules, str)
+        return named or bool(config.modules_to_save or config.layers_pattern)
 
     def selects(self, path: str) -> bool | None:
         """Whether PEFT gives the module a delta of its own, if the model has it; None where that can't be told.
@@ -127,8 +136,7 @@ class Patterns:
         """PEFT matches a string as a regex for the whole path, and a list as the ends of paths."""
         if isinstance(value, str):
             return _Question(self, name, value, lambda: self.regex(value).fullmatches)
-        ends = frozenset(value or ())
-        return _Question(self, name, "", lambda: lambda path: _has_end(path, ends))
+        return _Question(self, name, "", lambda: _ends_with(value or ()))
 
     @cached_property
     def _saved(self) -> "_Question":
@@ -211,7 +219,7 @@ class _Keys:
 
     def first(self, path: str) -> str | None:
         """The first key that matches a path as PEFT matches it; one that is not read matches nothing."""
-        if self._patterns.is_spent:
+        if not self._order or self._patterns.is_spent:
             return None
         try:
             plain = min(self._plain_matches(path), key=self._order.__getitem__, default=None)
@@ -252,8 +260,12 @@ def _is_linear(path: str) -> bool:
     return normal_module(path) not in {*EMBEDDINGS, HEAD}
 
 
-def _has_end(path: str, ends: frozenset[str]) -> bool:
-    return path in ends or any(path[i + 1 :] in ends for i, c in enumerate(path) if c == ".")
+def _ends_with(names: Iterable[str]) -> _Selects:
+    """What asks whether a path is one of the names or ends in one: the few of a list, or the thousands of a file."""
+    ends, dotted = frozenset(names), tuple(f".{name}" for name in names)
+    if len(ends) < 32:
+        return lambda path: path in ends or path.endswith(dotted)
+    return lambda path: path in ends or any(path[i + 1 :] in ends for i, c in enumerate(path) if c == ".")
 
 
 def _layer_pattern(name: str) -> re.Pattern[str]:

@@ -96,7 +96,7 @@ HOSTILE: dict[str, tuple[str, Callable[[Specimen], None]]] = {
     "header of objects": ("ST006", header(b'{"a":[' + b'{"a":0},' * 450_000 + b"0]}")),
     "header too long": ("ST002", header(b'{"a":"' + b"x" * 25_000_000 + b'"}')),
     "header nested": ("ST002", header(b"[" * 900_000)),
-    "too many tensors": ("ST002", header("{" + ",".join(f'"{i}":{{}}' for i in range(100_001)) + "}")),
+    "too many tensors": ("ST002", header("{" + ",".join(f'"{i}":{{}}' for i in range(80_001)) + "}")),
     "a key of prefixes": ("LO004", header(f'{{"{"base_model.model." * 300_000}q.hada_w1_a":{{{ENTRY}}}}}')),
     "100,000 dimensions": ("ST006", header(shaped(*[1 << 62] * 100_000))),
     "nine dimensions": ("ST006", header(shaped(*[1] * 9))),
@@ -155,19 +155,19 @@ def test_a_hostile_adapter_is_judged_within_two_seconds(name: str, tmp_path: Pat
 
 
 def test_the_largest_adapter_is_judged_within_the_memory(tmp_path: Path) -> None:
-    """50,000 pairs, as many as the limits allow."""
+    """40,000 pairs, as many as the limits allow."""
     entries = {
         f"base_model.model.model.layers.{i % 48}.mlp.experts.{i // 48}.up_proj.lora_{ab}.weight": {
             "dtype": "BF16", "shape": [1, 1], "data_offsets": [4 * i + 2 * (ab == "B"), 4 * i + 2 * (ab == "B") + 2],
         }
-        for i in range(50_000)
+        for i in range(40_000)
         for ab in "AB"
     }  # fmt: skip
     it = Specimen(tmp_path / "adapter", base=None)
     it.config |= {"r": 1, "target_modules": ["up_proj"]}
     it.write()
     raw = json.dumps(entries, separators=(",", ":")).encode()
-    it.weights.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(200_000))
+    it.weights.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(160_000))
     command = [sys.executable, "-m", "converter.cli.check", str(it.directory), "--format", "json"]
     ran = subprocess.run(
         [sys.executable, "-c", PROBE, *command], capture_output=True, text=True, timeout=60, check=True
