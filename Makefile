@@ -73,8 +73,10 @@ train-demo: .venv/smollm2
 sweep-demo: .venv/smollm2
 	$(BIN)/python -m examples.sweep_demo
 
+# Tests of real models one after the other: two at once took 10 GB.
 test: check .venv/smollm2 .venv/gemma3 .venv/llama-cpp-python
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder -m "llama or model"
+	$(BIN)/pytest -m model
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "llama and not model"
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
