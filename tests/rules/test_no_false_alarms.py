@@ -61,10 +61,7 @@ def test_a_pattern_written_for_the_wrapped_model(specimen: Specimen) -> None:
 @pytest.mark.parametrize(
     "rename",
     [
-        lambda key: key.removeprefix(f"{PREFIX}."),
-        lambda key: f"{PREFIX}.{key}",
         lambda key: key.replace("lora_A.weight", "lora_A.default.weight"),
-        lambda key: key.replace("lora_B.weight", "lora_B.my_adapter.weight"),
         lambda key: key.replace("base_model.model.", "base_model.model.language_model."),
         lambda key: key.replace("base_model.model.model.", "base_model.model.model.language_model."),
     ],

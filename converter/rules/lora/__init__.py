@@ -10,6 +10,7 @@ from converter.rules.lora import (
     factors_of_another_kind,
     invocation_tokens,
     layer_gap,
+    layers_uneven,
     lora_bias_as_lora,
     misshaped_factor,
     misshaped_part,
@@ -47,4 +48,5 @@ RULES: Final[tuple[Rule, ...]] = (
     vision_tower_changed.RULE,
     module_missing.RULE,
     layer_gap.RULE,
+    layers_uneven.RULE,
 )
