@@ -4,6 +4,10 @@ pissa_init and olora_init in peft/tuners/lora/layer.py: with the base's weight W
 for U the directions of B's columns, and OLoRA's A is B^T @ W, for B's columns are orthonormal.
 """
 
+from collections.abc import Sequence
+from math import prod
+from statistics import median
+
 import numpy as np
 
 from converter.derive.adapter import LoraPair
@@ -13,6 +17,17 @@ from converter.values.numbers import is_readable
 from converter.values.rows import read_rows
 
 _N_ROWS = 1024
+_N_MODULES = 8  # spread over the model
+
+
+def off_from_parts(pairs: Sequence[LoraPair], base: BaseModel) -> float | None:
+    """The median of ``off_from_base`` over some of the smallest modules, as if PiSSA's; None where none can say."""
+    usual = [pair for pair in pairs if pair.is_well_shaped and not pair.is_embedding]
+    smallest = min((prod(pair.shape) for pair in usual), default=0)
+    of_one_size = [pair for pair in usual if prod(pair.shape) == smallest]
+    sample = of_one_size[:: max(1, len(of_one_size) // _N_MODULES)]
+    found = [off for pair in sample if (off := off_from_base("pissa", pair, base)) is not None]
+    return median(found) if found else None
 
 
 def off_from_base(name: str, pair: LoraPair, base: BaseModel) -> float | None:

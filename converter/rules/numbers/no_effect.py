@@ -1,7 +1,7 @@
 """Every delta of the adapter is zero.
 
 Why it matters: the model that is served is the base. PEFT starts with one factor at zero, so this adapter was saved
-before a step of training reached it, or its parameters were never trained.
+before a step of training reached it, or its parameters were never trained. Where the other factor is zero it was lost.
 
 What to do: check that training ran, and that the trained adapter was saved; save under FSDP or ZeRO-3 with the
 parameters gathered.

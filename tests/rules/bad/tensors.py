@@ -4,7 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from converter.derive.base_model import read_base_model
+from converter.values.rows import read_rows
 from fixtures.generated import Tensor
+from tests.rules.bad.checkpoints import write_checkpoint
 from tests.rules.bad.registry import bad
 from tests.rules.specimens import (
     EMBEDDING,
@@ -141,6 +144,62 @@ def an_infinity_in_f16(it: Specimen, _: Path) -> None:
 @bad("NM002")
 def never_trained(it: Specimen, _: Path) -> None:
     it.tensors = {key: zeros(*value[1]) if "lora_B" in key else value for key, value in it.tensors.items()}
+    it.write()
+
+
+@bad("NM002")
+def every_lora_a_lost(it: Specimen, _: Path) -> None:
+    it.tensors = {key: zeros(*value[1]) if "lora_A" in key else value for key, value in it.tensors.items()}
+    it.write()
+
+
+@bad("NM003")
+def one_lora_a_lost(it: Specimen, _: Path) -> None:
+    it.tensors[f"{UP}.lora_A.weight"] = zeros(RANK, FFN)
+    it.write()
+
+
+def lose_rows(it: Specimen, begin: float, end: float) -> None:
+    """Make the rows of each lora_B from one share of them to another zero."""
+    for key, (dtype, shape, data) in it.tensors.items():
+        if "lora_B" in key:
+            values = np.frombuffer(data, "<f4").reshape(shape).copy()
+            values[int(begin * shape[0]) : int(end * shape[0])] = 0
+            it.tensors[key] = (dtype, shape, values.tobytes())
+
+
+@bad("NM005")
+def only_the_first_shard_of_each(it: Specimen, _: Path) -> None:
+    lose_rows(it, 1 / 8, 1)
+    it.write()
+
+
+@bad("NM005")
+def only_the_last_half_of_each(it: Specimen, _: Path) -> None:
+    lose_rows(it, 0, 1 / 2)
+    it.write()
+
+
+@bad("NM005", "NM003")  # a module never reached says nothing of the others
+def only_a_shard_of_those_that_were_trained(it: Specimen, _: Path) -> None:
+    lose_rows(it, 1 / 4, 1)
+    it.tensors[f"{UP}.lora_B.weight"] = zeros(HIDDEN, RANK)
+    it.write()
+
+
+@bad("NM006")
+def factors_that_are_the_bases_own(it: Specimen, _: Path) -> None:
+    """As PiSSA begins: B the largest left directions of each weight, A what they cut out of it, over the scaling."""
+    it.base = write_checkpoint(it.directory.with_name("base"))
+    base = read_base_model(it.base)
+    for key in [key for key in it.tensors if "lora_A" in key]:
+        stored = base.weight(key.removeprefix(f"{PREFIX}.").removesuffix(".lora_A.weight"))
+        assert stored is not None
+        weight = read_rows(stored, 0, stored.shape[0]).astype(np.float64)
+        directions = np.linalg.svd(weight)[0][:, :RANK]
+        a = directions.T @ weight * RANK / 32
+        it.tensors[key] = ("F32", a.shape, a.astype("<f4").tobytes())
+        it.tensors[key.replace("lora_A", "lora_B")] = ("F32", directions.shape, directions.astype("<f4").tobytes())
     it.write()
 
 
