@@ -62,6 +62,11 @@ def is_expert_parameter(module: str) -> bool:
     return module.endswith(_EXPERT_ENDS)
 
 
+def is_parameters(factor: AdapterTensor) -> bool:
+    """Whether a factor is of a LoRA on a module's weight (target_parameters), not on the module."""
+    return factor.path.endswith(".weight")
+
+
 def _with_parameters(tensors: tuple[AdapterTensor, ...], config: AdapterConfig | None) -> tuple[AdapterTensor, ...]:
     """Give the factors of fused experts the path of their parameter.
 

@@ -7,6 +7,7 @@ from converter.rules.lora import (
     announced_part_missing,
     copy_differs,
     dora_as_lora,
+    experts_turned_round,
     factors_of_another_kind,
     invocation_tokens,
     layer_gap,
@@ -49,4 +50,5 @@ RULES: Final[tuple[Rule, ...]] = (
     module_missing.RULE,
     layer_gap.RULE,
     layers_uneven.RULE,
+    experts_turned_round.RULE,
 )

@@ -27,6 +27,8 @@ from tests.rules.specimens import (
     zeros,
 )
 
+MOE = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": True}
+
 
 @bad("LO001")
 def no_lora_b(it: Specimen, _: Path) -> None:
@@ -126,6 +128,12 @@ def linear_factors_of_the_embedding(it: Specimen, bases: Path) -> None:
     it.base = bases / "untied.gguf"
     it.tensors |= lora(EMBEDDING, VOCAB, HIDDEN)
     it.write()
+
+
+@bad("LO010")
+def a_lora_on_the_embeddings_parameter(it: Specimen, bases: Path) -> None:
+    it.config["target_parameters"] = ["embed_tokens.weight"]
+    linear_factors_of_the_embedding(it, bases)
 
 
 @bad("NM001")
@@ -283,6 +291,34 @@ def a_copy_that_differs(it: Specimen, _: Path) -> None:
     it.write()
 
 
+def give_experts(it: Specimen, n_out: int, n_in: int, **fields: object) -> None:
+    """Make it a LoRA on all experts' gate_up_proj, lora_A with n_in columns and lora_B with n_out rows."""
+    it.base = None
+    it.config |= {"target_modules": [], "target_parameters": ["mlp.experts.gate_up_proj"], **fields}
+    experts = [f"{PREFIX}.model.layers.{i}.mlp.experts" for i in range(N_LAYER)]
+    n = MOE["num_experts"]
+    it.tensors = {}
+    for module in experts:
+        it.tensors[f"{module}.lora_A.weight"] = tensor(n * RANK, n_in)
+        it.tensors[f"{module}.lora_B.weight"] = tensor(n_out, RANK * n)
+    it.write()
+
+
+@bad("LO024")
+def experts_of_a_peft_that_turned_them(it: Specimen, _: Path) -> None:
+    give_experts(it, HIDDEN, 2 * MOE["moe_intermediate_size"], peft_version="0.18.1")
+
+
+@bad("LO024")
+def experts_that_fit_either_way(it: Specimen, _: Path) -> None:
+    give_experts(it, HIDDEN, HIDDEN, peft_version="0.19.0")
+
+
+@bad("LO024")
+def experts_of_a_peft_that_is_not_told(it: Specimen, _: Path) -> None:
+    give_experts(it, 2 * MOE["moe_intermediate_size"], HIDDEN, peft_version=None)
+
+
 @bad("GG004", "LO007")
 def a_bias_that_gemma_has_not(it: Specimen, bases: Path) -> None:
     it.base = bases / "gemma.gguf"
@@ -306,8 +342,7 @@ def positions_of_gpt2(it: Specimen, bases: Path) -> None:
 
 @bad("GG006", "BM040", "BM042")
 def experts_of_two_ranks(it: Specimen, bases: Path) -> None:
-    sizes = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": True}
-    it.base = write_huggingface(bases / "qwen3moe", model_type="qwen3_moe", **sizes)
+    it.base = write_huggingface(bases / "qwen3moe", model_type="qwen3_moe", **MOE)
     it.config |= {"target_modules": ["up_proj"], "rank_pattern": {"experts.2.up_proj": RANK + 1}}
     experts = [f"{PREFIX}.model.layers.{i}.mlp.experts.{e}.up_proj" for i in range(N_LAYER) for e in range(3)]
     it.tensors = {}
