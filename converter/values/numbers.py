@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
-from math import isfinite, nan, sqrt
+from math import isfinite, nan, prod, sqrt
 from time import time_ns
 from typing import Any, Final
 
@@ -93,9 +93,20 @@ def _norm(tensor: StoredTensor) -> float:
     return nan if _count_non_finite(tensor) else sqrt(wide)
 
 
+# Root mean square of a delta that no forward pass shows: float32 has 7 digits, float64 16, and weights are near 0.01.
+_SMALLEST_SHOWN: Final = 1e-16
+
+
 def is_zero_delta(pair: LoraPair) -> bool:
-    """Whether one of the factors is all zero: the one that PEFT starts with so, or one that was lost."""
-    return _is_zero(pair.b.tensor) or _is_zero(pair.a.tensor)
+    """Whether one of the factors is all zero (PEFT starts with it so, or it was lost), or their product as good as.
+
+    A scaling that is 0 was meant to be.
+    """
+    if _is_zero(pair.b.tensor) or _is_zero(pair.a.tensor):
+        return True
+    a, b = norm(pair.a.tensor), norm(pair.b.tensor)
+    is_measured = a > 0 and b > 0 and pair.scaling != 0
+    return is_measured and abs(pair.scaling) * a * b < _SMALLEST_SHOWN * sqrt(max(1, prod(pair.shape)))
 
 
 def _is_zero(tensor: StoredTensor) -> bool:

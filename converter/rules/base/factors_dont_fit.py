@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from converter.derive.adapter import Adapter
 from converter.derive.adapter_tensors import is_expert_parameter
 from converter.derive.base_model import BaseModel
-from converter.derive.expert_layout import is_todays_layout
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
 from converter.rules.ends import ENDS
 
@@ -31,6 +30,8 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
 
 
 def _is_todays(adapter: Adapter) -> bool:
+    from converter.derive.expert_layout import is_todays_layout
+
     return adapter.config is not None and bool(is_todays_layout(adapter.config))
 
 

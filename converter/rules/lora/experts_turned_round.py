@@ -14,7 +14,6 @@ from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter
 from converter.derive.adapter_tensors import is_expert_parameter
-from converter.derive.expert_layout import is_todays_layout
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 
 
@@ -23,6 +22,8 @@ def check(adapter: Adapter) -> Iterator[Problem]:
     experts = [pair for pair in adapter.pairs if is_expert_parameter(pair.module)]
     if not experts or adapter.config is None:
         return
+    from converter.derive.expert_layout import is_todays_layout
+
     is_todays = is_todays_layout(adapter.config)
     stated = adapter.config.raw.get("peft_version")
     if is_todays is None:

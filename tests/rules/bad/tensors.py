@@ -161,6 +161,12 @@ def every_lora_a_lost(it: Specimen, _: Path) -> None:
     it.write()
 
 
+@bad("NM002")
+def an_alpha_that_no_float_shows(it: Specimen, _: Path) -> None:
+    it.config["lora_alpha"] = 1e-25
+    it.write()
+
+
 @bad("NM003")
 def one_lora_a_lost(it: Specimen, _: Path) -> None:
     it.tensors[f"{UP}.lora_A.weight"] = zeros(RANK, FFN)
