@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from converter.read.files import Unreadable, exists, is_file, open_regular, read_whole
+from converter.read.files import LFS_MAGIC, Unreadable, exists, is_file, open_regular, read_whole
 from converter.read.limits import INDEX_NBYTES, SHARDS
 from converter.read.strict_json import parsed_json
 
@@ -25,7 +25,6 @@ SAFETENSORS_NAME: Final = "adapter_model.safetensors"
 INDEX_NAME: Final = "adapter_model.safetensors.index.json"
 PICKLE_NAME: Final = "adapter_model.bin"
 
-LFS_MAGIC: Final = b"version https://git-lfs.github.com/spec/"
 _MAX_DEPTH: Final = 6
 _WEIGHTS: Final = (".bin", ".safetensors", ".pt", ".pth", ".ckpt", ".npz")
 
