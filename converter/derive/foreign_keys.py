@@ -11,9 +11,8 @@ torch/distributed/fsdp/_common_utils.py, torch/distributed/algorithms/_checkpoin
 import re
 from typing import Final, NamedTuple
 
-from converter.derive.adapter_keys import bare_key
-
 _PREFIX: Final = "base_model.model."
+_PREFIXES: Final = rf"\A(?:{re.escape(_PREFIX)})+"
 # What wraps modules anywhere in a path, and what wraps the whole model.
 _ANYWHERE: Final = {
     "_orig_mod": "torch.compile's wrapper",
@@ -64,7 +63,7 @@ def foreign_key(key: str) -> ForeignKey | None:
         if pattern.search(key):
             return ForeignKey(f"is {name}, not PEFT's: {way}")
     wrappers, name = _unwrapped(key)
-    bare, told = bare_key(name), []
+    bare, told = re.sub(_PREFIXES, "", name), []
     if wrappers:
         told.append(f"lies in {', '.join(wrappers)}")
     if _BARE.match(bare):

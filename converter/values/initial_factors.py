@@ -5,13 +5,15 @@ for U the directions of B's columns, and OLoRA's A is B^T @ W, for B's columns a
 """
 
 from collections.abc import Sequence
-from math import prod
+from math import isfinite, prod
 from statistics import median
 
 import numpy as np
+import numpy.typing as npt
 
 from converter.derive.adapter import LoraPair
 from converter.derive.base_model import BaseModel
+from converter.read.stored import StoredTensor
 from converter.row_orders import indices, order_of
 from converter.values.numbers import is_readable
 from converter.values.rows import read_rows
@@ -33,20 +35,25 @@ def off_from_parts(pairs: Sequence[LoraPair], base: BaseModel) -> float | None:
 def off_from_base(name: str, pair: LoraPair, base: BaseModel) -> float | None:
     """||B^T W - wanted|| / ||wanted||: 0 for the base's own factors, 1 and more for others. None where it can't say."""
     place, weight = base.place(pair.module), base.weight(pair.module)
-    is_stored_as_it_is = base.format == "gguf" or not (place and place.transposed)
+    is_gguf = base.format == "gguf"
+    is_stored_as_it_is = is_gguf or not (place and place.transposed)
     if place is None or weight is None or pair.is_embedding or not place.is_whole_tensor or not is_stored_as_it_is:
         return None
     if not (name.startswith("pissa") or name == "olora") or weight.shape != pair.shape or not _are_readable(pair):
         return None
+    with np.errstate(over="ignore", invalid="ignore"):  # huge factors are another rule's
+        return _off(name, pair, weight, indices(order_of(place, base.dims), pair.shape[0]) if is_gguf else slice(None))
+
+
+def _off(name: str, pair: LoraPair, weight: StoredTensor, order: npt.NDArray[np.intp] | slice) -> float | None:
     a, b = (read_rows(factor.tensor, 0, factor.tensor.shape[0]).astype(np.float64) for factor in (pair.a, pair.b))
-    rows = b[indices(order_of(place, base.dims), len(b))] if base.format == "gguf" else b
-    found = np.zeros_like(a)
+    rows, found = b[order], np.zeros_like(a)
     for begin in range(0, len(rows), _N_ROWS):
         block = rows[begin : begin + _N_ROWS]
         found += block.T @ read_rows(weight, begin, begin + len(block)).astype(np.float64)
     wanted = (b.T @ b) @ a * (1.0 if name == "olora" else pair.scaling)
-    norm = float(np.linalg.norm(wanted))
-    return float(np.linalg.norm(found - wanted)) / norm if norm > 0 else None
+    norm, off = float(np.linalg.norm(wanted)), float(np.linalg.norm(found - wanted))
+    return off / norm if norm > 0 and isfinite(off) else None
 
 
 def _are_readable(pair: LoraPair) -> bool:

@@ -24,7 +24,7 @@ def check(adapter: Adapter) -> Iterator[Problem]:
 
     factors_only = not adapter.saved_modules and not adapter.token_rows and not _has_parts(adapter)
     if adapter.pairs and factors_only and all(is_zero_delta(pair) for pair in adapter.pairs):
-        yield Problem(str(adapter.path), f"all {len(adapter.pairs)} deltas are zero")
+        yield Problem(str(adapter.path), f"all {len(adapter.pairs)} deltas are zero, or too small to show")
 
 
 def _has_parts(adapter: Adapter) -> bool:
