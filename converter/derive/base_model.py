@@ -9,6 +9,7 @@ from converter.architectures import Architecture, Place, architecture_named, arc
 from converter.derive.model_names import cached_repository, public_name
 from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.errors import ConverterError
+from converter.orders import Orders
 from converter.read.base_files import GgufFiles, HuggingfaceFiles, read_base_files
 from converter.read.limits import LAYERS
 from converter.read.safetensors_header import SafetensorsHeader
@@ -23,8 +24,9 @@ class BaseModel:
     """The model an adapter belongs to.
 
     ``tensors`` maps Hugging Face names (``model.layers.0.mlp.up_proj.weight``) to where they lie; a GGUF's rows are in
-    GGUF's order. Empty for a directory with only config.json. ``dims`` are the sizes of shapes and orders. ``config``
-    is that of a Hugging Face directory, with the fields of its text model.
+    GGUF's order. Empty for a directory with only config.json. ``dims`` are the sizes of shapes and orders,
+    ``layer_dims`` those of each layer where layers differ. ``config`` is that of a Hugging Face directory, with the
+    fields of its text model.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class BaseModel:
     quantization: str | None = None
     name: str | None = None
     config: Mapping[str, object] = field(default_factory=dict)
+    layer_dims: tuple[Mapping[str, int], ...] = ()
     original: "BaseModel | None" = None  # the base as it lies there, where an adapter replicated its layers
 
     @property
@@ -57,7 +60,8 @@ class BaseModel:
         # A checkpoint keeps experts fused or one by one, a GGUF in a way of its own: neither is looked for.
         if place is None or (self.tensors and ".experts." not in module):
             return None
-        return tuple(self.dims[dim] for dim in place.shape)
+        dims = self.dims_of(module)
+        return tuple(dims[dim] for dim in place.shape)
 
     def places(self, module: str) -> tuple[Place, ...]:
         """The module's GGUF places, none where the architecture or this base has no such module."""
@@ -66,6 +70,15 @@ class BaseModel:
         counts = (self.dims["n_layer"], self.dims.get("n_expert", 0))
         within = all(number < count for number, count in zip(numbers_in(module), counts, strict=False))
         return self.architecture.places(module) if within else ()
+
+    def dims_of(self, module: str) -> Mapping[str, int]:
+        """The dimensions in a module's layer, or in the whole model where its layers are alike."""
+        numbers = numbers_in(module)
+        return self.layer_dims[numbers[0]] if self.layer_dims and numbers else self.dims
+
+    def orders(self, place: Place) -> Orders:
+        """GGUF's orders of a place's rows and columns."""
+        return place.orders(self.dims_of(place.module)) if place.rows or place.columns else Orders()
 
     def place(self, module: str) -> Place | None:
         """The first of the module's places, or None."""
@@ -129,7 +142,7 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
 
 def _says_tied(config: Mapping[str, object], text: Mapping[str, object], architecture: Architecture | None) -> bool:
     stated = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
-    return bool(architecture and architecture.tied_by_default) if stated is None else bool(stated)
+    return bool(architecture and architecture.config.tied_by_default) if stated is None else bool(stated)
 
 
 def _has_own_head(tensors: Mapping[str, StoredTensor]) -> bool:
@@ -163,10 +176,10 @@ _CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 
 def _config_dims(directory: Path, config: Mapping[str, object], architecture: Architecture) -> Mapping[str, int]:
     def number(dim: str, otherwise: int | None = None) -> int:
-        names = architecture.config_fields.get(dim, _CONFIG_FIELDS[dim])
+        names = architecture.config.dims.get(dim, _CONFIG_FIELDS[dim])
         field = next((name for name in names if config.get(name) is not None), names[0])
         value = config.get(field)
-        value = architecture.config_defaults.get(names[0], otherwise) if value is None else value
+        value = architecture.config.defaults.get(names[0], otherwise) if value is None else value
         if type(value) is not int or not 1 <= value <= _most(dim):
             wanted = f"wanted a whole number from 1 to {_most(dim)}"
             raise ConverterError(f"{directory / 'config.json'}: {field} is {value!r}, {wanted}")

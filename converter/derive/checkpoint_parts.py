@@ -85,7 +85,8 @@ def misshaped(base: BaseModel) -> Iterator[tuple[str, tuple[int, ...], tuple[int
         place = base.place(module)
         if place is None or (module == HEAD and base.tied):
             continue
-        wanted = tuple(base.dims[dim] for dim in place.shape)
+        dims = base.dims_of(module)
+        wanted = tuple(dims[dim] for dim in place.shape)
         wanted = wanted[::-1] if place.transposed else wanted
         wanted = wanted if parameter == "weight" else (wanted[-1] if place.transposed else wanted[0],)
         if tensor.shape != wanted:

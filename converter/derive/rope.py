@@ -31,7 +31,7 @@ class Rope(NamedTuple):
 def rope_of(base: BaseModel) -> Rope | None:
     """The rotary embedding of a Hugging Face base; None where its architecture has none."""
     architecture, config = base.architecture, base.config
-    if architecture is None or "rope_theta" not in architecture.config_defaults:
+    if architecture is None or "rope_theta" not in architecture.config.defaults:
         return None
     whole = _mapping(config.get("rope_parameters")) or _mapping(config.get("rope_scaling"))
     everywhere = _mapping(whole.get("full_attention")) or {k: v for k, v in whole.items() if not isinstance(v, dict)}

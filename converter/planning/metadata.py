@@ -71,11 +71,11 @@ def _settings(base: BaseModel) -> Iterator[NewKeyValue]:
     if architecture is None:
         return
     for dim, key in GGUF_KEYS.items():
-        if dim in base.dims and key not in architecture.metadata:
+        if dim in base.dims and key not in architecture.metadata.required:
             yield NewKeyValue(f"{architecture.name}.{key}", base.dims[dim])
     yield NewKeyValue(f"{architecture.name}.attention.value_length", base.dims["head_dim"])
     yield NewKeyValue(f"{architecture.name}.vocab_size", base.dims["vocab"])
-    for key, field in (*architecture.metadata.items(), *architecture.optional_metadata.items()):
+    for key, field in (*architecture.metadata.required.items(), *architecture.metadata.optional.items()):
         value = architecture.setting(base.config, field)
         if isinstance(value, int | float):
             number = float(value) if key.endswith(_FLOATS) else int(value)

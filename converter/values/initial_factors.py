@@ -8,8 +8,9 @@ import numpy as np
 
 from converter.derive.adapter import LoraPair
 from converter.derive.base_model import BaseModel
-from converter.row_orders import indices, order_of
+from converter.orders import Orders
 from converter.values.numbers import is_readable
+from converter.values.orders import indices
 from converter.values.rows import read_rows
 
 _N_ROWS = 1024
@@ -24,7 +25,8 @@ def off_from_base(name: str, pair: LoraPair, base: BaseModel) -> float | None:
     if not (name.startswith("pissa") or name == "olora") or weight.shape != pair.shape or not _are_readable(pair):
         return None
     a, b = (read_rows(factor.tensor, 0, factor.tensor.shape[0]).astype(np.float64) for factor in (pair.a, pair.b))
-    rows = b[indices(order_of(place, base.dims), len(b))] if base.format == "gguf" else b
+    orders = base.orders(place) if base.format == "gguf" else Orders()
+    rows, a = b[indices(orders.rows, len(b))], a[:, indices(orders.columns, a.shape[1])]
     found = np.zeros_like(a)
     for begin in range(0, len(rows), _N_ROWS):
         block = rows[begin : begin + _N_ROWS]

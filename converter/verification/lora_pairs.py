@@ -18,8 +18,9 @@ from converter.derive.module_paths import EMBEDDING
 from converter.errors import ConverterError
 from converter.read.gguf_header import GgufArray, GgufHeader, read_gguf_header, read_scalars
 from converter.verification.gguf_weights import Weights, weights_in
+from converter.verification.orders import columns_of_huggingface, rows_of_huggingface
 from converter.verification.reference import Reference
-from converter.verification.tensors import Progress, TensorCheck, TensorProof, fits, rows_of_huggingface
+from converter.verification.tensors import Progress, TensorCheck, TensorProof, fits
 
 # Relative error of the whole delta: some units in the last place of the factors' type, since B @ A cancels in part.
 DELTA_TOLERANCE: Final[Mapping[str, float]] = {"F32": 1e-6, "F16": 4e-3, "BF16": 3e-2, "Q8_0": 3e-2}
@@ -128,13 +129,15 @@ class _Product:
 
 def _compare(tensor: str, place: Place, product: _Product, base: BaseModel, reference: Reference) -> TensorCheck:
     shape, wanted_shape = product.shape, reference.shape(f"{place.module}.weight")
-    if shape is None or not fits(shape, wanted_shape, place, reference.n_rows_needed):
+    dims = base.dims_of(place.module)
+    if shape is None or not fits(shape, wanted_shape, place, dims, reference.n_rows_needed):
         factors = f"factors of shape {product.a.tensor.shape} and {product.b.tensor.shape}"
         return TensorCheck(tensor, "nothing", fault=f"has {factors}, PEFT's delta has {wanted_shape}")
     error2 = norm2 = held = 0.0
     for rows in product.left.blocks():
         found = product.values(rows)
-        wanted = reference.delta(place.module, rows_of_huggingface(place, base.dims, shape, rows))
+        wanted = reference.delta(place.module, rows_of_huggingface(place, dims, shape, rows))
+        wanted = wanted[:, columns_of_huggingface(place, dims)]
         error2 += float(((found - wanted) ** 2).sum())
         norm2 += float((wanted**2).sum())
         held += float((found * wanted).sum())

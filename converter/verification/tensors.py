@@ -16,7 +16,7 @@ from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDING, HEAD
 from converter.errors import ConverterError
 from converter.verification.gguf_weights import Weights, weights_of
-from converter.verification.peft_layers import Rows
+from converter.verification.orders import Dims, columns_of_huggingface, n_rows_in_gguf, rows_of_huggingface
 from converter.verification.reference import Reference
 from converter.verification.rounding import has_bound, rounding_bound
 
@@ -29,9 +29,6 @@ KEPT_AT_MOST: Final = 1.5
 
 # Made by conversion from the config's rope scaling; transformers keeps them in no parameter.
 _WITHOUT_PARAMETER: Final = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
-
-
-_HALVES: Final = ("first_half", "second_half")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +91,7 @@ def prove_model(deployed: BaseModel, base: BaseModel | None, reference: Referenc
     checks: list[TensorCheck] = []
     for done, want in enumerate(wanted):
         progress(done, len(wanted))
-        checks.append(_check(want, stored, original, reference, deployed.dims))
+        checks.append(_check(want, stored, original, reference, deployed.dims_of(want.place.module)))
     known = {want.tensor for want in wanted}
     checks += [_check_other(name, stored, original) for name in {**stored, **original} if name not in known]
     return TensorProof(tuple(checks))
@@ -131,7 +128,7 @@ def _check(
     stored: Mapping[str, Weights],
     original: Mapping[str, Weights],
     reference: Reference,
-    dims: Mapping[str, int],
+    dims: Dims,
 ) -> TensorCheck:
     if want.tensor not in stored:
         return TensorCheck(want.tensor, "nothing", fault=f"is missing; it serves {want.parameter}")
@@ -142,7 +139,7 @@ def _check(
     if not touched and not has_bound(type_name):
         return TensorCheck(want.tensor, "nothing", type_name)
     found, wanted = weights.tensor.shape, reference.shape(want.parameter)
-    if not fits(found, wanted, want.place, reference.n_rows_needed):
+    if not fits(found, wanted, want.place, dims, reference.n_rows_needed):
         fault = f"has shape {found}, PEFT's {want.parameter} {wanted}"
         return TensorCheck(want.tensor, "nothing", type_name, touched, fault=fault)
     return _compare_numbers(want, weights, reference, dims)
@@ -160,23 +157,27 @@ def _compare_bytes(want: _Wanted, weights: Weights, before: Weights) -> TensorCh
     return TensorCheck(want.tensor, "bytes", weights.tensor.type.name, fault=None if same else fault)
 
 
-def fits(found: tuple[int, ...], wanted: tuple[int, ...], place: Place, n_rows_needed: int) -> bool:
+def fits(found: tuple[int, ...], wanted: tuple[int, ...], place: Place, dims: Dims, n_rows_needed: int) -> bool:
     """Whether a GGUF's shape can serve PEFT's.
 
-    llama.cpp's conversion of Gemma 3 trims rows beyond the tokenizer, and keeps gate and up of fused experts apart.
+    llama.cpp's conversion of Gemma 3 trims rows beyond the tokenizer, and takes some tensors apart: gate and up of
+    fused experts.
     """
-    if place.row_order in _HALVES:
-        wanted = (*wanted[:-2], wanted[-2] // 2, wanted[-1])
+    if place.rows and len(wanted) > 1:
+        wanted = (*wanted[:-2], n_rows_in_gguf(place, dims), wanted[-1])
     is_shorter = found[1:] == wanted[1:] and n_rows_needed <= found[0] < wanted[0]
     return found == wanted or (place.module in {HEAD, EMBEDDING} and is_shorter)
 
 
-def _compare_numbers(want: _Wanted, weights: Weights, reference: Reference, dims: Mapping[str, int]) -> TensorCheck:
+def _compare_numbers(want: _Wanted, weights: Weights, reference: Reference, dims: Dims) -> TensorCheck:
     type_name, worst, held, norm2 = weights.tensor.type.name, 0.0, 0.0, 0.0
+    columns = columns_of_huggingface(want.place, dims)
     for rows in weights.blocks():
         source = rows_of_huggingface(want.place, dims, weights.tensor.shape, rows)
         stored = weights.values(rows) - want.place.add
         served, base = reference.weight(want.parameter, source), reference.base_weight(want.parameter, source)
+        if served.ndim > 1:
+            served, base = served[:, columns], base[:, columns]
         if has_bound(type_name):
             bound = rounding_bound(served + want.place.add, type_name)
             worst = float(np.maximum(worst, (np.abs(stored - served) / bound).max()))  # keeps NaN
@@ -194,23 +195,6 @@ def _fault(parameter: str, type_name: str, error: float | None, kept: float | No
     if kept is not None and not KEPT_AT_LEAST <= kept <= KEPT_AT_MOST:
         return f"holds {kept:.3g} of the delta of {parameter} in {type_name}, wanted 1"
     return None
-
-
-def rows_of_huggingface(place: Place, dims: Mapping[str, int], shape: Sequence[int], rows: slice) -> Rows:
-    """The rows of the Hugging Face weight that the GGUF's tensor of this ``shape`` keeps as ``rows``.
-
-    An opinion of its own on llama.cpp's order: one that conversion shared would prove its own mistake.
-    """
-    if place.row_order == "identity":
-        return rows
-    row = np.arange(rows.start, rows.stop)
-    if place.row_order in _HALVES:  # of each expert's rows
-        expert, within = row // shape[-2], row % shape[-2]
-        return np.asarray((2 * expert + _HALVES.index(place.row_order)) * shape[-2] + within)
-    per_head = shape[0] // dims[str(place.heads)]
-    head, within = row // per_head, row % per_head
-    # llama.cpp rotates neighbours, transformers the halves of a head: even rows are the first half, odd the second.
-    return np.asarray(head * per_head + within // 2 + (within % 2) * (per_head // 2))
 
 
 def _check_other(name: str, stored: Mapping[str, Weights], original: Mapping[str, Weights]) -> TensorCheck:

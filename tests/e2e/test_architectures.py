@@ -46,7 +46,7 @@ def test_a_lora_is_honoured_where_its_architecture_says_so(name: str, llama_cpp:
     base = _base(architecture)
     before, tensors = llama_cpp.logits(base, SEQUENCES)[0], _tensors(base)
     flags = _flags(architecture, "lora")
-    if not architecture.reads_output:
+    if not architecture.graph.reads_output:
         # Whatever the graph does with them: the two ends are one tensor, and rules of their own refuse these LoRAs.
         flags = {stem: flag for stem, flag in flags.items() if stem not in {"token_embd", "output"}}
     honoured = {}
@@ -69,7 +69,7 @@ def _architecture(name: str) -> Architecture:
 
 
 def _base(architecture: Architecture) -> Path:
-    return TinyModel(architecture.name, tied=not architecture.reads_output).gguf
+    return TinyModel(architecture.name, tied=not architecture.graph.reads_output).gguf
 
 
 def _flags(architecture: Architecture, flag: str) -> dict[str, bool]:

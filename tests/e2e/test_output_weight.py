@@ -21,7 +21,7 @@ def test_an_architecture_says_what_its_loader_does(name: str, llama_cpp: LlamaCp
     assert outcome == expected
     architecture = architecture_named(name)
     assert architecture
-    assert architecture.reads_output == (outcome != "refused")
+    assert architecture.graph.reads_output == (outcome != "refused")
 
 
 def test_the_document_is_what_is_measured() -> None:

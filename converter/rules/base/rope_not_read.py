@@ -46,12 +46,12 @@ def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
 
 
 def _fault(rope: Rope, architecture: Architecture) -> str | None:
-    if rope.partial != 1.0 and not architecture.partial_rope:
+    if rope.partial != 1.0 and not architecture.graph.partial_rope:
         return f"rotates {rope.partial:g} of each head, wanted all of it"
     if rope.local_type != "default":
         return f"has the rope type {rope.local_type!r} in windowed layers, wanted default"
-    if rope.type not in ("default", *architecture.rope):
-        has = ", ".join(("default", *architecture.rope))
+    if rope.type not in ("default", *architecture.graph.rope):
+        has = ", ".join(("default", *architecture.graph.rope))
         return f"has the rope type {rope.type!r}; llama.cpp's {architecture.name} has {has}"
     return _field_fault(rope) if rope.type != "default" else None
 

@@ -15,7 +15,7 @@ import pytest
 from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from converter.architectures import NAMES, Architecture, architecture_named
+from converter.architectures import MODEL_TYPES, NAMES, Architecture, architecture_named
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.planning.rope import rope_factors, rope_key_values
@@ -50,8 +50,8 @@ FIELDS: Mapping[str, list[dict[str, Any]]] = {
         for attention in ({}, {"attention_factor": 1.4})
     ],
 }
-ROTATING = [a for a in map(architecture_named, NAMES) if a and "rope_theta" in a.config_defaults]
-CASES = [(a, kind, fields) for a in ROTATING for kind in ("default", *a.rope) for fields in FIELDS[kind]]
+ROTATING = [a for a in map(architecture_named, NAMES) if a and "rope_theta" in a.config.defaults]
+CASES = [(a, kind, fields) for a in ROTATING for kind in ("default", *a.graph.rope) for fields in FIELDS[kind]]
 
 
 @pytest.mark.parametrize(("architecture", "kind", "fields"), CASES, ids=[f"{a.name}-{kind}" for a, kind, _ in CASES])
@@ -70,7 +70,8 @@ def test_frequencies_are_those_of_transformers(
 def with_rope(tmp_path: Path, architecture: Architecture, rope: Mapping[str, object]) -> BaseModel:
     whole = {"partial_rotary_factor": 1.0, "rope_parameters": dict(rope), "max_position_embeddings": N_CONTEXT}
     names = {"n_embd": HIDDEN, "n_head": N_HEAD, "n_layer": 1}
-    read = read_base_model(write_huggingface(tmp_path / "base", model_type=architecture.model_types[0], **names))
+    model_type = next(name for name, found in MODEL_TYPES.items() if found == architecture.name)
+    read = read_base_model(write_huggingface(tmp_path / "base", model_type=model_type, **names))
     return replace(read, config={**read.config, **whole})
 
 
@@ -123,7 +124,7 @@ def test_windowed_layers_have_a_base_of_their_own(tmp_path: Path) -> None:
         assert keys["gemma3.rope.freq_base_swa"] == 3e4
 
 
-@pytest.mark.parametrize("architecture", [a for a in ROTATING if a.partial_rope], ids=lambda a: a.name)
+@pytest.mark.parametrize("architecture", [a for a in ROTATING if a.graph.partial_rope], ids=lambda a: a.name)
 def test_a_part_of_each_head_may_be_left_alone(architecture: Architecture, tmp_path: Path) -> None:
     base = with_rope(tmp_path, architecture, {"rope_theta": THETA, "partial_rotary_factor": 0.25})
     keys = {entry.key: entry.value for entry in rope_key_values(base)}
