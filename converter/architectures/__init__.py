@@ -9,15 +9,15 @@ end-to-end case in real llama.cpp.
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from converter.orders import IDENTITY, Orders, axes_of, is_part, order
 
-# Which architecture of llama.cpp a Hugging Face config's ``model_type`` becomes. Of a multimodal model its own type
-# counts before that of its text_config, as in llama.cpp's converter.
+# The table of a Hugging Face config's ``model_type``. Of a multimodal model its own type counts before that of its
+# text_config, as in llama.cpp's converter.
 MODEL_TYPES: Final[Mapping[str, str]] = {
     "cohere": "command-r",
     "cohere2": "cohere2",
@@ -27,9 +27,14 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "gemma3_text": "gemma3",
     "gpt2": "gpt2",
     "granite": "granite",
+    "internlm3": "internlm3",
+    "iquestcoder": "iquestcoder",
     "llama": "llama",
-    "mistral": "llama",
+    "ministral3": "ministral3",
+    "mistral": "mistral",
+    "mistral3": "mistral3",
     "olmo2": "olmo2",
+    "olmo3": "olmo3",
     "phi3": "phi3",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
@@ -38,7 +43,24 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "stablelm": "stablelm",
     "starcoder2": "starcoder2",
 }
-NAMES: Final = tuple(sorted({*MODEL_TYPES.values()}))
+
+
+class Variant(NamedTuple):
+    """A table of models that llama.cpp serves by the graph ``of`` another one; GGUFs of it have the ``key``."""
+
+    of: str
+    key: str | None = None
+
+
+VARIANTS: Final[Mapping[str, Variant]] = {
+    "internlm3": Variant("llama"),
+    "iquestcoder": Variant("llama"),
+    "ministral3": Variant("mistral3"),
+    "mistral": Variant("llama"),
+    "olmo3": Variant("olmo2", "attention.sliding_window"),
+}
+TABLES: Final = tuple(sorted({*MODEL_TYPES.values()}))
+NAMES: Final = tuple(table for table in TABLES if table not in VARIANTS)  # of general.architecture
 
 
 class Place(NamedTuple):
@@ -49,6 +71,7 @@ class Place(NamedTuple):
     there). ``transposed`` says that Hugging Face stores the weight as (in, out), ``expert`` which slab of the tensor
     the module is, ``bias`` that llama.cpp adds ``<tensor>.bias``, and ``lora`` that it honours a LoRA on the tensor,
     which it never does on a vector. ``f32`` says that llama.cpp's converter never makes the matrix smaller than F32.
+    Where ``only`` names traits, the module is in layers that have one of them; in those with one of ``never`` it isn't.
     """
 
     module: str
@@ -62,12 +85,20 @@ class Place(NamedTuple):
     expert: int | None = None
     lora: bool = True
     f32: bool = False
+    only: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
 
     def orders(self, dims: Mapping[str, int]) -> Orders:
         """GGUF's orders of output rows and input columns, by the dimensions of the module's layer."""
         rows = order(self.rows, dims[self.shape[-2:][0]], dims) if self.rows else IDENTITY
         columns = order(self.columns, dims[self.shape[-1]], dims) if self.columns else IDENTITY
         return Orders(rows, columns)
+
+    def is_in(self, traits: Container[str]) -> bool:
+        """Whether a layer of these traits has the module."""
+        return (not self.only or any(trait in traits for trait in self.only)) and not any(
+            trait in traits for trait in self.never
+        )
 
     @property
     def is_whole_tensor(self) -> bool:
@@ -110,11 +141,30 @@ class Graph(NamedTuple):
     scale_by_width_at: int | None = None
 
 
+class Layers(NamedTuple):
+    """How layers differ, as what the config says of each: its traits (converter/derive/layers.py).
+
+    ``kinds`` is the cycle of kinds where the config lists none. ``traits`` are the other ones that the table speaks of.
+    ``dims`` names, by trait, the config's fields behind a dimension.
+    """
+
+    kinds: Sequence[str] = ()
+    traits: Sequence[str] = ()
+    dims: Mapping[str, Mapping[str, Sequence[str]]] = {}
+
+
 class Metadata(NamedTuple):
-    """The config's field behind a GGUF key (without ``NAME.``); ``optional`` where the config may have none."""
+    """The config's field behind a GGUF key (without ``NAME.``); ``optional`` where the config may have none.
+
+    ``rope`` names fields of its rope_parameters. ``by_layer``: whether each layer has a trait. ``constant``: a value
+    that no field says.
+    """
 
     required: Mapping[str, str]
     optional: Mapping[str, str] = {}
+    rope: Mapping[str, str] = {}
+    by_layer: Mapping[str, str] = {}
+    constant: Mapping[str, Any] = {}
 
 
 class Architecture(NamedTuple):
@@ -128,6 +178,7 @@ class Architecture(NamedTuple):
     graph: Graph
     config: Config
     metadata: Metadata
+    layers: Layers = Layers()
 
     def setting(self, config: Mapping[str, object], field: str) -> Any:
         """The value of a config's field; where it says nothing, what the config class takes."""
@@ -189,26 +240,38 @@ def _numbered(place: Place, numbers: tuple[int, ...]) -> Place:
     return place._replace(module=module.replace("{e}", str(experts[0])), tensor=tensor, expert=experts[0])
 
 
-def architecture_named(name: str) -> Architecture | None:
-    """The architecture with this ``general.architecture``, or None where it is not supported."""
-    return _load(name) if name in NAMES else None
+def architecture_named(name: str, keys: Container[str] = ()) -> Architecture | None:
+    """The architecture with this ``general.architecture``, of a GGUF that has these ``keys``; None: not supported."""
+    if name not in NAMES:
+        return None
+    variants = (table for table, (of, key) in VARIANTS.items() if of == name and key and f"{name}.{key}" in keys)
+    return _load(next(variants, name))
 
 
-def architecture_of_model_type(model_type: str) -> Architecture | None:
-    """The architecture of a Hugging Face config's ``model_type``, or None where it is not supported."""
-    name = MODEL_TYPES.get(model_type)
-    return _load(name) if name else None
+def architecture_of_model_type(model_type: str, text_type: str | None = None) -> Architecture | None:
+    """The architecture of a config's ``model_type``, and of its text_config's where it has one; None: not supported."""
+    table, text_table = MODEL_TYPES.get(model_type), MODEL_TYPES.get(text_type or "")
+    if table and text_table and architecture_of_table(table) != architecture_of_table(text_table):
+        text_table = None
+    found = text_table or table
+    return _load(found) if found else None
+
+
+def architecture_of_table(table: str) -> str:
+    """The ``general.architecture`` of a table's models."""
+    return VARIANTS[table].of if table in VARIANTS else table
 
 
 @cache
-def _load(name: str) -> Architecture:
-    data = _table(name)
+def _load(table: str) -> Architecture:
+    data = _table(table)
     return Architecture(
-        name,
+        architecture_of_table(table),
         {module: tuple(_places(module, rows)) for module, rows in data["modules"].items()},
         Graph(**data["graph"]),
         Config(**data["config"]),
         Metadata(**data["metadata"]),
+        Layers(**data.get("layers", {})),
     )
 
 
@@ -239,5 +302,5 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
 def _places(module: str, rows: dict[str, Any] | list[dict[str, Any]]) -> Iterator[Place]:
     """One table, or a list of them for a module that several GGUF tensors share."""
     for row in rows if isinstance(rows, list) else [rows]:
-        shape = tuple(row["shape"])
-        yield Place(module, **{"lora": len(shape) > 1, **row, "shape": shape})
+        lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
+        yield Place(module, **{"lora": len(row["shape"]) > 1, **row, **lists})

@@ -25,6 +25,9 @@ def rope_key_values(base: BaseModel) -> Iterator[NewKeyValue]:
         yield NewKeyValue(f"{name}.freq_base_swa", rope.local_theta)
     for key, value in _scaling(base, rope):
         yield NewKeyValue(f"{name}.scaling.{key}", value)
+    for key, field in base.architecture.metadata.rope.items():
+        if field in rope.fields:
+            yield NewKeyValue(f"{base.architecture.name}.{key}", rope.number(field, 0.0))
 
 
 def n_rotated(base: BaseModel, rope: Rope) -> int:

@@ -30,11 +30,15 @@ _NEEDED: Final[Mapping[str, frozenset[str]]] = {
     "llama3": _FIELDS["llama3"],
     "longrope": frozenset({"long_factor", "short_factor"}),
 }
-_OF_EVERY_TYPE: Final = frozenset({"type", "rope_type", "rope_theta", "partial_rotary_factor"})
+# max_position_embeddings is the config's own, repeated.
+_OF_EVERY_TYPE: Final = frozenset(
+    {"type", "rope_type", "rope_theta", "partial_rotary_factor", "max_position_embeddings"}
+)
 
 
-# What llama.cpp's graphs take for granted: they don't read the keys that its converter writes.
-_YARN_BETAS: Final[Mapping[str, float]] = {"beta_fast": 32.0, "beta_slow": 1.0}
+# What llama.cpp's graphs take for granted: they don't read the keys that its converter writes, or there are none. An
+# mscale counts beside mscale_all_dim only (llama_context's yarn_attn_factor).
+_FIXED: Final[Mapping[str, float]] = {"beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0}
 
 
 def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
@@ -53,14 +57,16 @@ def _fault(rope: Rope, architecture: Architecture) -> str | None:
     if rope.type not in ("default", *architecture.graph.rope):
         has = ", ".join(("default", *architecture.graph.rope))
         return f"has the rope type {rope.type!r}; llama.cpp's {architecture.name} has {has}"
-    return _field_fault(rope) if rope.type != "default" else None
+    return _field_fault(rope, {*architecture.metadata.rope.values()}) if rope.type != "default" else None
 
 
-def _field_fault(rope: Rope) -> str | None:
-    for name, wanted in _YARN_BETAS.items():
+def _field_fault(rope: Rope, read: set[str]) -> str | None:
+    """``read`` are fields that the architecture has keys of its own for."""
+    for name, wanted in _FIXED.items():
         if rope.number(name, wanted) != wanted:
             return f"has {name} {rope.fields[name]}, wanted {wanted:g}"
-    odd = sorted({*rope.fields} - _FIELDS[rope.type] - _OF_EVERY_TYPE)
+    mscale = {"mscale"} if "mscale_all_dim" in read & {*rope.fields} else set()
+    odd = sorted({*rope.fields} - _FIELDS[rope.type] - _OF_EVERY_TYPE - read - mscale)
     lacking = sorted(name for name in _NEEDED[rope.type] if rope.fields.get(name) is None)
     if not odd and not lacking:
         return None
