@@ -77,7 +77,7 @@ _TYPES = {"F64": F32, "F8_E4M3": F16, "F8_E5M2": F16}
 
 
 def _huggingface_tensor(base: BaseModel, name: str, parts: tuple[Part, ...]) -> BaseTensor:
-    matrices = tuple(_matrices(base, parts))
+    matrices = tuple(_matrices(base, parts, name.rpartition(".")[2]))
     place, tensor = parts[0].place, parts[0].tensor
     shape = shape_of(matrices[0])
     is_vector = len(shape) == 1
@@ -87,16 +87,19 @@ def _huggingface_tensor(base: BaseModel, name: str, parts: tuple[Part, ...]) -> 
     return BaseTensor(name, shape, ggml_type, matrices, None if moves else CopiedBytes(parts[0].key, tensor))
 
 
-def _matrices(base: BaseModel, parts: tuple[Part, ...]) -> Iterator[Rows]:
+def _matrices(base: BaseModel, parts: tuple[Part, ...], parameter: str) -> Iterator[Rows]:
     """One for each expert, in their order; one alone where there are none."""
     for part in sorted(parts, key=lambda part: part.place.expert or 0):
         slabs = part.tensor.shape[0] if len(part.tensor.shape) == 3 else 0
         tensors = [part.tensor.slab(e) for e in range(slabs)] if slabs else [part.tensor]
-        yield from (huggingface_rows(part.key, tensor, part.place, base.orders(part.place)) for tensor in tensors)
+        orders = base.orders(part.place)
+        yield from (huggingface_rows(part.key, tensor, part.place, orders, parameter) for tensor in tensors)
 
 
-def huggingface_rows(key: str, tensor: StoredTensor, place: Place, orders: Orders) -> Rows:
-    """A matrix or vector as transformers stores it, as GGUF has it."""
+def huggingface_rows(key: str, tensor: StoredTensor, place: Place, orders: Orders, parameter: str) -> Rows:
+    """A ``parameter`` (weight or bias) as transformers stores it, as GGUF has it."""
+    if parameter == "bias":
+        return StoredRows(key, tensor, orders.rows)
     if len(tensor.shape) == 1:
         return StoredRows(key, tensor, orders.rows, add=place.add)
     if place.transposed:

@@ -104,7 +104,7 @@ class _Merging:
         own = change.saved or change.own_base
         if own:
             # The tensor the delta was trained on: the same numbers as the base's, or else the better authority.
-            base = huggingface_rows(own.key, own.tensor, change.place, orders)
+            base = huggingface_rows(own.key, own.tensor, change.place, orders, parameter)
         deltas = tuple(_deltas(change, orders, parameter))
         magnitude = _magnitude(change, orders) if parameter == "weight" else None
         replaced = tuple(ReplacedRows(StoredRows(r.tensor.key, r.tensor.tensor), r.indices) for r in change.token_rows)

@@ -172,14 +172,15 @@ def fits(found: tuple[int, ...], wanted: tuple[int, ...], place: Place, dims: Di
 def _compare_numbers(want: _Wanted, weights: Weights, reference: Reference, dims: Dims) -> TensorCheck:
     type_name, worst, held, norm2 = weights.tensor.type.name, 0.0, 0.0, 0.0
     columns = columns_of_huggingface(want.place, dims)
+    add = 0.0 if want.parameter.endswith(".bias") else want.place.add
     for rows in weights.blocks():
         source = rows_of_huggingface(want.place, dims, weights.tensor.shape, rows)
-        stored = weights.values(rows) - want.place.add
+        stored = weights.values(rows) - add
         served, base = reference.weight(want.parameter, source), reference.base_weight(want.parameter, source)
         if served.ndim > 1:
             served, base = served[:, columns], base[:, columns]
         if has_bound(type_name):
-            bound = rounding_bound(served + want.place.add, type_name)
+            bound = rounding_bound(served + add, type_name)
             worst = float(np.maximum(worst, (np.abs(stored - served) / bound).max()))  # keeps NaN
         held += float(((stored - base) * (served - base)).sum())
         norm2 += float(((served - base) ** 2).sum())

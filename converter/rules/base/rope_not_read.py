@@ -20,6 +20,9 @@ _FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "linear": frozenset({"factor", "original_max_position_embeddings"}),
     "yarn": frozenset({"factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow"}),
     "llama3": frozenset({"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}),
+    "dynamic": frozenset(
+        {"alpha", "factor", "mscale_all_dim", "original_max_position_embeddings", "beta_fast", "beta_slow", "mscale"}
+    ),
     "longrope": frozenset(
         {"factor", "long_factor", "short_factor", "attention_factor", "original_max_position_embeddings"}
     ),
@@ -28,6 +31,7 @@ _NEEDED: Final[Mapping[str, frozenset[str]]] = {
     "linear": frozenset({"factor"}),
     "yarn": frozenset({"factor"}),
     "llama3": _FIELDS["llama3"],
+    "dynamic": frozenset({"alpha"}),
     "longrope": frozenset({"long_factor", "short_factor"}),
 }
 # max_position_embeddings is the config's own, repeated.
@@ -36,9 +40,8 @@ _OF_EVERY_TYPE: Final = frozenset(
 )
 
 
-# What llama.cpp's graphs take for granted: they don't read the keys that its converter writes, or there are none. An
-# mscale counts beside mscale_all_dim only (llama_context's yarn_attn_factor).
-_FIXED: Final[Mapping[str, float]] = {"beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0}
+# What llama.cpp's graphs take for granted: they don't read the keys that its converter writes.
+_YARN_BETAS: Final[Mapping[str, float]] = {"beta_fast": 32.0, "beta_slow": 1.0}
 
 
 def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
@@ -62,10 +65,12 @@ def _fault(rope: Rope, architecture: Architecture) -> str | None:
 
 def _field_fault(rope: Rope, read: set[str]) -> str | None:
     """``read`` are fields that the architecture has keys of its own for."""
-    for name, wanted in _FIXED.items():
+    for name, wanted in _YARN_BETAS.items():
         if rope.number(name, wanted) != wanted:
             return f"has {name} {rope.fields[name]}, wanted {wanted:g}"
-    mscale = {"mscale"} if "mscale_all_dim" in read & {*rope.fields} else set()
+    # An mscale counts beside mscale_all_dim only, and llama.cpp takes it for 1 (yarn_attn_factor in llama-context.cpp).
+    is_one = rope.number("mscale", 1.0) == 1.0 and "mscale_all_dim" in read & {*rope.fields}
+    mscale = {"mscale"} if is_one else set()
     odd = sorted({*rope.fields} - _FIELDS[rope.type] - _OF_EVERY_TYPE - read - mscale)
     lacking = sorted(name for name in _NEEDED[rope.type] if rope.fields.get(name) is None)
     if not odd and not lacking:

@@ -101,7 +101,11 @@ def _experts(name: str, value: object, base: BaseModel) -> Iterator[Setting]:
 
 def _of_rope(rope: Rope, base: BaseModel) -> Iterator[Setting]:
     positive = {"rope_theta": rope.theta, "factor": rope.fields.get("factor")}
-    positive |= {"attention_factor": rope.fields.get("attention_factor"), "rope_local_base_freq": rope.local_theta}
+    positive |= {
+        "alpha": rope.fields.get("alpha"),
+        "attention_factor": rope.fields.get("attention_factor"),
+        "rope_local_base_freq": rope.local_theta,
+    }
     for name, value in positive.items():
         if value is not None and not _is_positive(value):
             yield name, value, _POSITIVE[1]

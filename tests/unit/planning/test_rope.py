@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from transformers import AutoConfig
+from transformers import AutoConfig, HunYuanDenseV1Config
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.hunyuan_v1_dense.modeling_hunyuan_v1_dense import HunYuanDenseV1RotaryEmbedding
 
 from converter.architectures import MODEL_TYPES, NAMES, Architecture, architecture_named
 from converter.derive.adapter import Adapter
@@ -40,6 +41,7 @@ FIELDS: Mapping[str, list[dict[str, Any]]] = {
             "original_max_position_embeddings": N_ORIGINAL,
         }
     ],
+    "dynamic": [{"alpha": 50.0, "factor": 1.0}],
     "longrope": [
         {
             "long_factor": [1.5 + i for i in range(HEAD_DIM // 2)],
@@ -77,6 +79,12 @@ def with_rope(tmp_path: Path, architecture: Architecture, rope: Mapping[str, obj
 
 def of_transformers(rope: Mapping[str, Any]) -> tuple[npt.NDArray[np.float64], float]:
     """The frequencies and the factor of cosines and sines, beyond the original context."""
+    if rope["rope_type"] == "default":
+        return THETA ** (-np.arange(0, HEAD_DIM, 2) / HEAD_DIM), 1.0
+    if rope["rope_type"] == "dynamic":  # with an alpha it is HunYuan's
+        own = HunYuanDenseV1Config(rope_parameters=dict(rope), head_dim=HEAD_DIM)
+        inverse, attention = HunYuanDenseV1RotaryEmbedding.compute_ntk_alpha_rope_parameters(own)
+        return inverse.double().numpy(), attention
     config = AutoConfig.for_model(
         "llama",  # the formulas are one for all; only its config takes every type
         hidden_size=HEAD_DIM * N_HEAD,
@@ -86,8 +94,6 @@ def of_transformers(rope: Mapping[str, Any]) -> tuple[npt.NDArray[np.float64], f
         if rope["rope_type"] != "default"
         else rope,
     )
-    if rope["rope_type"] == "default":
-        return THETA ** (-np.arange(0, HEAD_DIM, 2) / HEAD_DIM), 1.0
     inverse, attention = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, "cpu", N_CONTEXT)
     return inverse.double().numpy(), attention
 
