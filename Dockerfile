@@ -3,11 +3,11 @@
 # The proof:           docker build --target verify -t adapter-verify .
 # Training, on CPU:    docker build --target train -t adapter-train .
 #
-# Everything but torch is installed by hash. The base image is named by its tag, which moves: for a build that can be
-# repeated to the byte, add the digest that `docker buildx imagetools inspect python:3.11-slim` tells,
-#     docker build --build-arg PYTHON=python:3.11-slim@sha256:... .
+# Everything but torch is installed by hash. The base image is named by the digest of its multi-platform index, as Docker
+# Hub stated it for this tag in September and October 2026; `docker buildx imagetools inspect python:3.11-slim-bookworm`
+# tells the newest.
 
-ARG PYTHON=python:3.11-slim
+ARG PYTHON=python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 FROM ${PYTHON} AS wheel
 WORKDIR /src

@@ -98,7 +98,9 @@ def _run(command: str, *arguments: object) -> None:
     done, peak = run_measured(program, os.environ)
     seconds = time.perf_counter() - start
     print(done.stdout, done.stderr, sep="", end="")
-    print(f"{command}: {seconds:.0f} s, peak {peak.total / 1e9:.1f} GB, of it anonymous {peak.anonymous / 1e9:.1f} GB")
+    print(
+        f"{command}: {seconds:.0f} s, peak {peak.total / 1e6:,.0f} MB, of it anonymous {peak.anonymous / 1e6:,.0f} MB"
+    )
     if done.returncode:
         sys.exit(done.returncode)
 

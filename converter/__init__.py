@@ -7,6 +7,8 @@ without numpy and torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from converter.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from converter.conversion import Refused, Written
     from converter.derive.adapter import Adapter
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
     from converter.planning.conversion_plan import ConversionPlan
     from converter.training.settings import TrainingSettings
     from converter.verification.verification import DeployedLora, DeployedModel, Verification
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Adapter",

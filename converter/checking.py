@@ -60,11 +60,16 @@ def check_adapter(
 
 def _base_checked_by(adapter: Adapter, base: BaseModel, *, values: bool) -> Iterator[str]:
     """What the adapter brings to tell its base from others of the same shapes; where it doesn't agree, rules say so."""
-    if base.tensors and recorded_base(adapter.path):
+    if base.tensors and not base.quantization and recorded_base(adapter.path):
         yield RECORD_NAME
     if values and base.tensors and adapter.base_layers:
         yield "the base layer saved beside the LoRA"
-    if values and base.tensors and any(pair.magnitude and not pair.is_embedding for pair in adapter.pairs):
+    if (
+        values
+        and base.tensors
+        and not base.quantization
+        and any(pair.magnitude and not pair.is_embedding for pair in adapter.pairs)
+    ):
         yield "DoRA's magnitudes"
     named = without_cache(adapter.config.base_model_name_or_path or "") if adapter.config else None
     if named and base.name and family(named) and family(base.name):

@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 
 import click
 
-from converter import __version__
 from converter.checking import check_adapter, without
 from converter.cli.command import Command, unforeseen
 from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS
@@ -26,6 +25,7 @@ from converter.report.outcomes import Outcome, Unread, status_of_all
 from converter.report.printable import printable
 from converter.report.text import text_report, text_summary
 from converter.rules import RULES
+from converter.version import __version__
 
 COMMAND = "adapter-check"
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from converter import __version__
 from converter.cli.command import Command
 from converter.cli.modelfile import check_modelfile, ollama_command, write_modelfile
 from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS
@@ -22,6 +21,7 @@ from converter.diagnostics import HOSTS, Deployment
 from converter.errors import ConverterError
 from converter.planning.outtypes import OUTTYPES
 from converter.report.printable import json_line
+from converter.version import __version__
 
 if TYPE_CHECKING:
     from converter.planning.conversion_plan import ConversionPlan

@@ -9,7 +9,6 @@ from typing import Any, Final, get_args
 
 import click
 
-from converter import __version__
 from converter.cli.command import Command
 from converter.cli.extras import need_extra
 from converter.cli.options import BASE, PATH
@@ -18,6 +17,7 @@ from converter.cli.train_config import config_option
 from converter.cli.width import report_width
 from converter.report.printable import printable
 from converter.training.settings import HEADS, Bias, Dtype, Loss, Overlong, TrainingSettings, working_directory
+from converter.version import __version__
 
 COMMAND = "adapter-train"
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converter import __version__
 from converter.cli.command import Command
 from converter.cli.extras import need_extra
 from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS
 from converter.derive.adapter import with_renamed_keys
 from converter.derive.locate import locate_adapter, read_initial_adapter
 from converter.errors import JUDGED_BAD, ConverterError
+from converter.version import __version__
 
 if TYPE_CHECKING:
     from converter.verification.prompts import Prompts

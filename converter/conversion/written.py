@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from converter import __version__
 from converter.conversion.refused import refusals, unjudged
 from converter.derive.base_model import BaseModel
 from converter.digests import ADAPTER_KEY, MERGED_KEY, adapter_digest, base_digest, merged_adapters
@@ -16,6 +15,7 @@ from converter.inputs import input_files, refuse_changed
 from converter.planning.conversion_plan import ConversionPlan, NewKeyValue, PlannedFile
 from converter.planning.plan_data import plan_digest
 from converter.read.gguf_header import read_gguf_header
+from converter.version import __version__
 from converter.writing.blocks import DeltaKept
 from converter.writing.gguf_file import Progress, gguf_nbytes, write_gguf
 from converter.writing.one_blas_thread import one_blas_thread

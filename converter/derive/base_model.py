@@ -1,9 +1,9 @@
 """A base model as data, whichever kind of files it lies in: architecture, tie state, module shapes, its tensors."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from converter.architectures import Architecture, Place, architecture_named, architecture_of_model_type, numbers_in
 from converter.derive.dimensions import config_dims, config_layer_dims
@@ -25,9 +25,10 @@ class BaseModel:
     """The model an adapter belongs to.
 
     ``tensors`` maps Hugging Face names (``model.layers.0.mlp.up_proj.weight``) to where they lie; a GGUF's rows are in
-    GGUF's order. Empty for a directory with only config.json. ``dims`` are the sizes of shapes and orders,
-    ``layer_dims`` those of each layer where layers differ. ``config`` is that of a Hugging Face directory, with the
-    fields of its text model, and ``layer_traits`` are what it says of each layer.
+    GGUF's order. Empty for a directory with only config.json; where ``quantization`` names a quantiser of PyTorch's,
+    only what it left alone is there. ``dims`` are the sizes of shapes and orders, ``layer_dims`` those of each layer
+    where layers differ. ``config`` is that of a Hugging Face directory, with the fields of its text model, and
+    ``layer_traits`` are what it says of each layer.
     """
 
     path: Path
@@ -60,7 +61,8 @@ class BaseModel:
             transposed = place is not None and place.transposed and self.format == "huggingface"
             return stored.shape[::-1] if transposed else stored.shape
         # A checkpoint keeps experts fused or one by one, a GGUF in a way of its own: neither is looked for.
-        if place is None or (self.tensors and ".experts." not in module):
+        says_all = self.tensors and not self.quantization
+        if place is None or (says_all and ".experts." not in module):
             return None
         dims = self.dims_of(module)
         return tuple(dims[dim] for dim in place.shape)
@@ -132,7 +134,9 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
     text = text if isinstance(text, dict) else config
     whole_type, text_type = str(config.get("model_type", "")), str(text.get("model_type", ""))
     architecture = architecture_of_model_type(whole_type, text_type)
+    quantization = _quantization(config)
     tensors = _safetensors_tensors(files.headers)
+    tensors = dict(_left_alone(tensors)) if quantization else tensors
     dims = config_dims(files.directory, text, architecture) if architecture else {}
     traits = layer_traits(architecture, text, dims["n_layer"]) if architecture else ()
     return BaseModel(
@@ -145,7 +149,7 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
         layer_traits=traits,
         tied=_says_tied(config, text, architecture) and not _has_own_head(tensors),
         tensors=tensors,
-        quantization=_quantization(config),
+        quantization=quantization,
         name=str(config.get("_name_or_path") or "") or cached_repository(files.directory),
         config={**config, **text},
     )
@@ -169,6 +173,16 @@ def _has_own_head(tensors: Mapping[str, StoredTensor]) -> bool:
 def _quantization(config: Mapping[str, object]) -> str | None:
     settings = config.get("quantization_config")
     return str(settings.get("quant_method", "unknown")) if isinstance(settings, dict) else None
+
+
+def _left_alone(tensors: Mapping[str, StoredTensor]) -> Iterator[tuple[str, StoredTensor]]:
+    """What a quantiser didn't pack: whole numbers, FP8 and its scales are no weights by themselves."""
+    for name, stored in tensors.items():
+        if stored.dtype in _PLAIN and name.endswith((".weight", ".bias")):
+            yield name, stored
+
+
+_PLAIN: Final = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 def _safetensors_tensors(headers: Iterable[SafetensorsHeader]) -> Mapping[str, StoredTensor]:

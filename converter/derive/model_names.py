@@ -16,6 +16,10 @@ _FAMILY: Final = (
     r"(?:[-_ ]?v?(\d{1,2}(?:\.\d)?)(?![\d.]*[bmkx]))?"
 )
 _INSTRUCTED: Final = r"(?i)(?<![a-z])(instruct|it|chat)(?![a-z])"
+# What quantisers of PyTorch's put behind a model's name: -bnb-4bit, -unsloth-bnb-4bit, -GPTQ-Int4, -AWQ, -FP8-Dynamic.
+_QUANTISED: Final = (
+    r"(?i)[-_.](?:(?:unsloth[-_])?bnb[-_]?[48]bit|(?:gptq|awq|fp8|hqq|eetq|aqlm|w[48]a(?:8|16))(?:[-_.]\w+)*|[48]bit)$"
+)
 # The first generations that have no number.
 _UNNUMBERED: Final = {"gemma": "1", "smollm": "1"}
 
@@ -49,6 +53,12 @@ def family(name: str) -> tuple[str, str] | None:
 def is_instructed(name: str) -> bool:
     """Whether a name says that the model was instructed."""
     return re.search(_INSTRUCTED, last_part(name)) is not None
+
+
+def original_name(name: str) -> str | None:
+    """What the model was called before a quantiser put its mark behind the name; None where there is none."""
+    original = re.sub(_QUANTISED, "", last_part(name))
+    return original if original and original != last_part(name) else None
 
 
 def cached_repository(path: Path) -> str | None:

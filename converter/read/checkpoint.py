@@ -10,12 +10,13 @@ What counts as an adapter: a directory with ``adapter_config.json`` or an ``adap
 - A directory that may not be looked into may hold an adapter: it is named, never passed over.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from converter.read.files import Unreadable, exists, is_file, open_regular, read_whole
+from converter.read.files import LFS_MAGIC, Unreadable, exists, is_file, open_regular, read_whole
 from converter.read.limits import INDEX_NBYTES, SHARDS
 from converter.read.strict_json import parsed_json
 
@@ -24,8 +25,8 @@ SAFETENSORS_NAME: Final = "adapter_model.safetensors"
 INDEX_NAME: Final = "adapter_model.safetensors.index.json"
 PICKLE_NAME: Final = "adapter_model.bin"
 
-LFS_MAGIC: Final = b"version https://git-lfs.github.com/spec/"
 _MAX_DEPTH: Final = 6
+_WEIGHTS: Final = (".bin", ".safetensors", ".pt", ".pth", ".ckpt", ".npz")
 
 
 class Found(NamedTuple):
@@ -117,6 +118,12 @@ def read_index(path: Path) -> dict[str, str]:
     if n_shards > SHARDS:
         raise Unreadable(f"names {n_shards} files (at most {SHARDS})")
     return weight_map
+
+
+def weights_beside(directory: Path) -> tuple[str, ...]:
+    """The names of the files of weights in ``directory`` that PEFT would not look for there, sorted. Raises OSError."""
+    names = sorted(name for name in os.listdir(directory) if name.endswith(_WEIGHTS))  # noqa: PTH208  faster
+    return tuple(name for name in names if not name.startswith("adapter_model.") and is_file(directory / name))
 
 
 def is_local_name(name: str) -> bool:

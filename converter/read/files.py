@@ -25,6 +25,7 @@ _KINDS: Final = (
 )
 
 START_NBYTES: Final = 200  # as many tell what a file is (foreign.py)
+LFS_MAGIC: Final = b"version https://git-lfs.github.com/spec/"
 
 
 class Unreadable(Exception):

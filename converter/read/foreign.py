@@ -6,8 +6,7 @@ Downloads leave such files: a log-in page under the weights' name, or the hub's 
 import re
 from typing import Final
 
-from converter.read.checkpoint import LFS_MAGIC
-from converter.read.files import Unreadable
+from converter.read.files import LFS_MAGIC, Unreadable
 
 _STARTS: Final = (
     (b"PK\x03\x04", "a zip archive, as torch.save writes too"),

@@ -6,11 +6,11 @@
 from collections.abc import Sequence
 from typing import Final
 
-from converter import __version__
 from converter.diagnostics import OPTIONS, Finding, Report
 from converter.report.commands import command
 from converter.report.outcomes import Outcome, Unread, status_of, status_of_all
 from converter.report.printable import json_line
+from converter.version import __version__
 
 _SCHEMA_VERSION: Final = 1
 

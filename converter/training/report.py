@@ -7,11 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from converter import __version__
 from converter.diagnostics import Kind
 from converter.training.data import Source
 from converter.training.planned import Deployable
 from converter.training.settings import TrainingSettings, settings_data
+from converter.version import __version__
 
 REPORT_NAME: Final = "training_report.json"
 _LIBRARIES: Final = ("accelerate", "datasets", "peft", "torch", "transformers", "trl")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import sqrt
 from typing import Final
 
 import numpy as np
@@ -13,13 +12,8 @@ from converter.errors import ConverterError
 from converter.verification.gguf_weights import Weights
 from converter.verification.peft_layers import Rows
 from converter.verification.reference import Reference
-from converter.verification.tensors import TensorCheck
 
 HOST_KEY: Final = "adapter_to_gguf.host"
-
-# The largest relative error of a product of rounded factors, by their type; else K-quants' own rounding.
-Tolerance = Mapping[str, float]
-_COARSEST: Final = 0.3
 
 _LINEAR: Final = {
     "attn_q": "self_attn.q_proj",
@@ -125,25 +119,3 @@ def constant(value: float, *shape: int) -> Want:
 def whole(weights: Weights) -> np.ndarray:
     """A tensor's numbers at once, a vector's as one row."""
     return weights.values(slice(0, weights.n_rows))
-
-
-@dataclass(slots=True)
-class Product:
-    """Sums over a product that is compared by its relative error: of error, of what is wanted, of what is held."""
-
-    error2: float = 0.0
-    norm2: float = 0.0
-    held: float = 0.0
-
-    def add(self, found: np.ndarray, wanted: np.ndarray) -> None:
-        """Account for some rows."""
-        self.error2 += float(((found - wanted) ** 2).sum())
-        self.norm2 += float((wanted**2).sum())
-        self.held += float((found * wanted).sum())
-
-    def judged(self, name: str, type_name: str, tolerance: Tolerance) -> TensorCheck:
-        """The verdict under the name of what was multiplied."""
-        relative = sqrt(self.error2 / self.norm2) if self.norm2 else float("inf" if self.error2 else 0)
-        error, kept = relative / tolerance.get(type_name, _COARSEST), self.held / self.norm2 if self.norm2 else None
-        fault = None if error <= 1 else f"is off from what PEFT's weights make of it by {relative:.3g} of its size"
-        return TensorCheck(name, "numbers", type_name, touched=True, error=error, kept=kept, fault=fault)

@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 
 from converter.derive.module_paths import EMBEDDING, HEAD
-from converter.verification.host_wants import HostedGemma, Product, Want, whole
-from converter.verification.tensors import TensorCheck
+from converter.verification.host_wants import HostedGemma, Want, whole
+from converter.verification.sums import ProductSums
+from converter.verification.tensor_proof import TensorCheck
 
 _EMBEDDING: Final = f"{EMBEDDING}.weight"
 _HEAD: Final = f"{HEAD}.weight"
@@ -174,14 +175,14 @@ def wide_relations(gemma: HostedGemma) -> Iterator[TensorCheck]:
             norm = gemma.named(post, layer)
             weights = gemma.stored[f"blk.{layer + it.n_new_layers}.{kind}.weight"]
             projected = it.directions * (gemma.all(norm) if norm else 1.0)
-            shadow = Product()
+            shadow = ProductSums()
             wanted = it.shadow * projected @ gemma.all(str(gemma.named(kind, layer)))
             shadow.add(whole(weights)[it.n : it.n + it.rank], wanted)
             yield shadow.judged(f"{weights.tensor.name} (shadow)", weights.tensor.type.name, _TOLERANCE)
 
 
 def _head(it: _Wide) -> TensorCheck:
-    weights, delta = it.gemma.stored["token_embd.weight"], Product()
+    weights, delta = it.gemma.stored["token_embd.weight"], ProductSums()
     last = whole(it.gemma.stored["output_norm.weight"])[it.n : it.n + it.rank] * it.shadow / it.c0
     for block in weights.blocks():
         head, embedding = (it.gemma.weight(name, block, served=True) for name in (_HEAD, _EMBEDDING))
@@ -192,7 +193,7 @@ def _head(it: _Wide) -> TensorCheck:
 
 def _lengths(it: _Wide) -> TensorCheck:
     """All rows are as long, and the first norm's weight undoes that length: both as shares of it."""
-    weights, tail, lengths = it.gemma.stored["token_embd.weight"], it.width - _TAIL, Product()
+    weights, tail, lengths = it.gemma.stored["token_embd.weight"], it.width - _TAIL, ProductSums()
     norm2 = np.concatenate([(weights.values(block) ** 2).sum(axis=1) for block in weights.blocks()])
     undone = sqrt(norm2.mean() + it.gemma.number("attention.layer_norm_rms_epsilon"))
     if not it.is_gemma2:

@@ -17,15 +17,16 @@ from converter.errors import ConverterError
 from converter.read.gguf_header import read_gguf_header
 from converter.verification.gguf_weights import Weights, weights_in, weights_of
 from converter.verification.host_layouts import HOSTS
-from converter.verification.host_wants import HOST_KEY, HostedGemma, Product, Want, whole
+from converter.verification.host_wants import HOST_KEY, HostedGemma, Want, whole
 from converter.verification.host_wide import wide_relations
 from converter.verification.lora_pairs import DELTA_TOLERANCE, coarser_type, stated_alpha
 from converter.verification.reference import Reference
-from converter.verification.rounding import has_bound, rounding_bound
-from converter.verification.tensors import KEPT_AT_LEAST, KEPT_AT_MOST, Progress, TensorCheck, TensorProof
+from converter.verification.sums import ProductSums, RoundedSums
+from converter.verification.tensor_proof import TensorCheck, TensorProof
+from converter.verification.tensors import Progress
 
 # Vectors are rounded twice, once in the base and once scaled.
-_VECTOR_ULPS: Final = 4.0
+_VECTOR_ROUNDINGS: Final = 4.0
 
 
 def is_hosted(model: BaseModel) -> bool:
@@ -90,7 +91,7 @@ def _compare_delta(name: str, want: Want, factors: Mapping[str, Weights], alpha:
         return TensorCheck(f"{name} (LoRA)", "nothing", fault="lacks a factor of its delta, or both")
     scale = alpha / b.tensor.shape[1] if alpha else 1.0  # alpha 0 means no scaling
     left, right = (a, whole(b).T) if name == "token_embd.weight" else (b, whole(a))
-    product = Product()
+    product = ProductSums()
     for rows in left.blocks():
         found = scale * left.values(rows) @ right
         wanted = want.rows(rows, True) - want.rows(rows, False)
@@ -117,28 +118,13 @@ def _check(name: str, want: Want, gemma: HostedGemma, original: Mapping[str, Wei
 
 
 def _compare(name: str, want: Want, weights: Weights, *, touched: bool) -> TensorCheck:
-    type_name, worst, held, norm2 = weights.tensor.type.name, 0.0, 0.0, 0.0
+    type_name = weights.tensor.type.name
+    sums = RoundedSums(type_name, _VECTOR_ROUNDINGS if len(weights.tensor.shape) == 1 else 1.0)
     for rows in weights.blocks():
-        stored = weights.values(rows)
-        served = want.rows(rows, True).reshape(len(stored), -1)
-        stored = stored.reshape(len(stored), -1)
-        if stored.shape != served.shape:
-            fault = f"has rows of {stored.shape[1]}, wanted {served.shape[1]}"
+        stored, served = weights.values(rows), want.rows(rows, True)
+        if stored.size != served.size:
+            fault = f"has rows of {stored.size // len(stored)}, wanted {served.size // len(served)}"
             return TensorCheck(name, "nothing", type_name, touched, fault=fault)
-        if has_bound(type_name):
-            bound = rounding_bound(served, type_name) * (_VECTOR_ULPS if len(weights.tensor.shape) == 1 else 1.0)
-            worst = float(np.maximum(worst, (np.abs(stored - served) / bound).max()))  # keeps NaN
-        if touched:
-            base = want.rows(rows, False).reshape(served.shape)
-            held += float(((stored - base) * (served - base)).sum())
-            norm2 += float(((served - base) ** 2).sum())
-    error, kept = worst if has_bound(type_name) else None, held / norm2 if norm2 > 0 else None
-    return TensorCheck(name, "numbers", type_name, touched, error, kept, _fault(type_name, error, kept))
-
-
-def _fault(type_name: str, error: float | None, kept: float | None) -> str | None:
-    if error is not None and not error <= 1:  # NaN is a fault
-        return f"is off from what PEFT's weights make of it by {error:.4g} times what {type_name} allows"
-    if kept is not None and not KEPT_AT_LEAST <= kept <= KEPT_AT_MOST:
-        return f"holds {kept:.3g} of the adapter's delta in {type_name}, wanted 1"
-    return None
+        base = want.rows(rows, False).reshape(stored.shape) if touched else None
+        sums.add(stored, served.reshape(stored.shape), base)
+    return sums.judged(name, " and ".join(want.parameters) or "weights", touched=touched)

@@ -22,7 +22,6 @@ from typing import IO, Any, Final, Self
 
 import numpy as np
 
-import converter
 from converter.errors import JUDGED_BAD, ConverterError
 from converter.verification.llama_cpp_library import find_library
 
@@ -231,7 +230,7 @@ class _Worker:
 
 def _environment() -> dict[str, str]:
     # -P keeps the current directory out of the worker's path, so the package's own parent is named.
-    here = str(Path(converter.__file__).parents[1])
+    here = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     # Threads that spin while they wait made a greedy answer 7 to 25 times slower on two busy cores.
     waiting = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}

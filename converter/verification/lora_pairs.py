@@ -6,7 +6,7 @@ build_lora_mm and build_inp_embd in src/llama-graph.cpp.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,9 @@ from converter.read.gguf_header import GgufArray, GgufHeader, read_gguf_header, 
 from converter.verification.gguf_weights import Weights, weights_in
 from converter.verification.orders import columns_of_huggingface, rows_of_huggingface
 from converter.verification.reference import Reference
-from converter.verification.tensors import Progress, TensorCheck, TensorProof, fits
+from converter.verification.sums import ProductSums
+from converter.verification.tensor_proof import TensorCheck, TensorProof
+from converter.verification.tensors import Progress, fits
 
 # Relative error of the whole delta: some units in the last place of the factors' type, since B @ A cancels in part.
 DELTA_TOLERANCE: Final[Mapping[str, float]] = {"F32": 1e-6, "F16": 4e-3, "BF16": 3e-2, "Q8_0": 3e-2}
@@ -133,25 +135,11 @@ def _compare(tensor: str, place: Place, product: _Product, base: BaseModel, refe
     if shape is None or not fits(shape, wanted_shape, place, dims, reference.n_rows_needed):
         factors = f"factors of shape {product.a.tensor.shape} and {product.b.tensor.shape}"
         return TensorCheck(tensor, "nothing", fault=f"has {factors}, PEFT's delta has {wanted_shape}")
-    error2 = norm2 = held = 0.0
+    sums = ProductSums()
     for rows in product.left.blocks():
-        found = product.values(rows)
         wanted = reference.delta(place.module, rows_of_huggingface(place, dims, shape, rows))
-        wanted = wanted[:, columns_of_huggingface(place, dims)]
-        error2 += float(((found - wanted) ** 2).sum())
-        norm2 += float((wanted**2).sum())
-        held += float((found * wanted).sum())
-    return _judge(tensor, product.type_name, error2, norm2, held)
-
-
-def _judge(tensor: str, type_name: str, error2: float, norm2: float, held: float) -> TensorCheck:
-    if norm2 == 0:  # a delta of nothing, or not a number
-        fault = "is not 0, as PEFT's delta is" if error2 else None
-        return TensorCheck(tensor, "numbers", type_name, touched=True, fault=fault)
-    relative = sqrt(error2 / norm2)
-    error = relative / DELTA_TOLERANCE[type_name]
-    fault = None if error <= 1 else f"differs from PEFT's delta by {relative:.3g} of its size"
-    return TensorCheck(tensor, "numbers", type_name, True, error, held / norm2, fault)
+        sums.add(product.values(rows), wanted[:, columns_of_huggingface(place, dims)])
+    return sums.judged(tensor, product.type_name, DELTA_TOLERANCE)
 
 
 def _in_excess(stored: Mapping[str, Weights], checks: Sequence[TensorCheck]) -> Iterator[TensorCheck]:

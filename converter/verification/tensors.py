@@ -7,9 +7,7 @@ its delta, each other one must be the base's byte for byte, and none may be miss
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
-
-import numpy as np
+from typing import Final
 
 from converter.architectures import Place
 from converter.derive.base_model import BaseModel
@@ -18,61 +16,14 @@ from converter.errors import ConverterError
 from converter.verification.gguf_weights import Weights, weights_of
 from converter.verification.orders import Dims, columns_of_huggingface, n_rows_in_gguf, rows_of_huggingface
 from converter.verification.reference import Reference
-from converter.verification.rounding import has_bound, rounding_bound
+from converter.verification.rounding import has_bound
+from converter.verification.sums import RoundedSums
+from converter.verification.tensor_proof import TensorCheck, TensorProof
 
 Progress = Callable[[int, int], None]
 
-# Conversion stops below a half as well. Correct rounding of real adapters of 40 steps keeps 0.68 to 1.00 of each
-# tensor's delta in BF16 and 0.77 to 1.02 in Q8_0; a dropped module keeps 0, and one added twice 2.
-KEPT_AT_LEAST: Final = 0.5
-KEPT_AT_MOST: Final = 1.5
-
 # Made by conversion from the config's rope scaling; transformers keeps them in no parameter.
 _WITHOUT_PARAMETER: Final = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
-
-
-@dataclass(frozen=True, slots=True)
-class TensorCheck:
-    """What was found of one tensor. ``type`` is None for a tensor that is not there, ``touched`` by the adapter.
-
-    ``error`` is the largest error over the allowed one; None where the type has no bound. ``kept`` is the share of
-    the delta D that is there, <stored - base, D> / ||D||^2; None where there is no delta.
-    """
-
-    tensor: str
-    by: Literal["numbers", "bytes", "nothing"]
-    type: str | None = None
-    touched: bool = False
-    error: float | None = None
-    kept: float | None = None
-    fault: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TensorProof:
-    """Every tensor of a file, in the model's order; those in excess last."""
-
-    checks: tuple[TensorCheck, ...]
-
-    @property
-    def faults(self) -> tuple[str, ...]:
-        """What is wrong, a line each; empty where all is proven."""
-        return tuple(f"{check.tensor} {check.fault}" for check in self.checks if check.fault)
-
-    def n_by(self, by: Literal["numbers", "bytes", "nothing"]) -> int:
-        """How many tensors were compared by numbers, by bytes, or not at all."""
-        return sum(check.by == by for check in self.checks)
-
-    @property
-    def error(self) -> float:
-        """The largest error of any tensor, over the one allowed."""
-        return max((check.error for check in self.checks if check.error is not None), default=0.0)
-
-    @property
-    def kept(self) -> tuple[float, float] | None:
-        """The least and the largest share that a tensor holds of its delta."""
-        shares = [check.kept for check in self.checks if check.kept is not None]
-        return (min(shares), max(shares)) if shares else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,32 +121,15 @@ def fits(found: tuple[int, ...], wanted: tuple[int, ...], place: Place, dims: Di
 
 
 def _compare_numbers(want: _Wanted, weights: Weights, reference: Reference, dims: Dims) -> TensorCheck:
-    type_name, worst, held, norm2 = weights.tensor.type.name, 0.0, 0.0, 0.0
-    columns = columns_of_huggingface(want.place, dims)
+    sums, columns = RoundedSums(weights.tensor.type.name), columns_of_huggingface(want.place, dims)
     add = 0.0 if want.parameter.endswith(".bias") else want.place.add
     for rows in weights.blocks():
         source = rows_of_huggingface(want.place, dims, weights.tensor.shape, rows)
-        stored = weights.values(rows) - add
         served, base = reference.weight(want.parameter, source), reference.base_weight(want.parameter, source)
         if served.ndim > 1:
             served, base = served[:, columns], base[:, columns]
-        if has_bound(type_name):
-            bound = rounding_bound(served + add, type_name)
-            worst = float(np.maximum(worst, (np.abs(stored - served) / bound).max()))  # keeps NaN
-        held += float(((stored - base) * (served - base)).sum())
-        norm2 += float(((served - base) ** 2).sum())
-    error = worst if has_bound(type_name) else None
-    kept = held / norm2 if norm2 > 0 else None
-    touched, fault = want.parameter in reference.touched, _fault(want.parameter, type_name, error, kept)
-    return TensorCheck(want.tensor, "numbers", type_name, touched, error, kept, fault)
-
-
-def _fault(parameter: str, type_name: str, error: float | None, kept: float | None) -> str | None:
-    if error is not None and not error <= 1:  # NaN is a fault
-        return f"is off from PEFT's {parameter} by {error:.4g} times what {type_name} allows"
-    if kept is not None and not KEPT_AT_LEAST <= kept <= KEPT_AT_MOST:
-        return f"holds {kept:.3g} of the delta of {parameter} in {type_name}, wanted 1"
-    return None
+        sums.add(weights.values(rows), served + add, base + add)
+    return sums.judged(want.tensor, want.parameter, touched=want.parameter in reference.touched)
 
 
 def _check_other(name: str, stored: Mapping[str, Weights], original: Mapping[str, Weights]) -> TensorCheck:

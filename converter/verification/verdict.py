@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from converter.report.printable import printable
 from converter.verification.comparison import LogitsComparison
-from converter.verification.tensors import KEPT_AT_LEAST, KEPT_AT_MOST, TensorProof
+from converter.verification.sums import KEPT_AT_LEAST, KEPT_AT_MOST
+from converter.verification.tensor_proof import TensorProof
 from converter.verification.thresholds import Threshold
 from converter.verification.verification import Verification
 

@@ -15,7 +15,8 @@ from converter.verification.lora_pairs import prove_lora
 from converter.verification.prompts import Prompts, Sequences, sequences_of
 from converter.verification.reference import Reference
 from converter.verification.samples import Served, samples
-from converter.verification.tensors import TensorProof, prove_model
+from converter.verification.tensor_proof import TensorProof
+from converter.verification.tensors import prove_model
 from converter.verification.thresholds import COARSE, Threshold, lora_threshold, model_threshold
 
 # Step, how many are done, how many there are.

@@ -28,7 +28,8 @@ from converter.verification.gguf_weights import weights_in
 from converter.verification.llama_cpp import LlamaCpp
 from converter.verification.lora_pairs import prove_lora
 from converter.verification.reference import Reference
-from converter.verification.tensors import TensorProof, prove_model
+from converter.verification.tensor_proof import TensorProof
+from converter.verification.tensors import prove_model
 from converter.verification.verification import Case, Deployed, DeployedLora, DeployedModel, prove
 from fixtures.memory import run_measured
 from fixtures.real import GEMMA3

@@ -310,10 +310,10 @@ def one_row_off(module: str, factors: Factors) -> Factors:
     ("tamper", "alpha", "fault"),
     [
         (without_one, 16.0, "blk.1.attn_output.weight lacks a factor"),
-        (swapped, 16.0, "blk.1.attn_output.weight differs from PEFT's delta by 1."),
-        (one_row_off, 16.0, "blk.1.attn_output.weight differs from PEFT's delta by 1."),
-        (lambda _, factors: factors, 8.0, "blk.0.attn_q.weight differs from PEFT's delta by 0.5 of its size"),
-        (lambda _, factors: factors, 0.0, "blk.0.attn_q.weight differs from PEFT's delta by 0.5 of its size"),
+        (swapped, 16.0, "blk.1.attn_output.weight differs from PEFT's by 1."),
+        (one_row_off, 16.0, "blk.1.attn_output.weight differs from PEFT's by 1."),
+        (lambda _, factors: factors, 8.0, "blk.0.attn_q.weight differs from PEFT's by 0.5 of its size"),
+        (lambda _, factors: factors, 0.0, "blk.0.attn_q.weight differs from PEFT's by 0.5 of its size"),
     ],
     ids=["one dropped", "swapped", "rows off", "half alpha", "alpha 0"],
 )

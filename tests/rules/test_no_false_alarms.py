@@ -128,3 +128,22 @@ def test_factors_of_mixed_types(specimen: Specimen) -> None:
                 specimen.tensors[key] = (dtype, shape, b"\x01" * (width * shape[0] * shape[1]))
     specimen.write()
     assert codes(specimen.report()) == []
+
+
+def test_the_state_of_a_training_run_beside_the_adapter(specimen: Specimen) -> None:
+    specimen.write_shards(("first.safetensors", "second.safetensors"))
+    for name in (
+        *("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "scaler.pt", "random_states_0.pkl"),
+        *("optimizer.bin", "pytorch_model.bin", "model.safetensors", "model-00001-of-00002.safetensors"),
+        *("adapters.safetensors", "0000100_adapters.safetensors", "value_head.safetensors", "tokenizer.model"),
+        "zero_pp_rank_0_mp_rank_00_optim_states.pt",
+    ):
+        (specimen.directory / name).write_bytes(b"weights")
+    assert codes(specimen.report()) == []
+
+
+def test_the_base_that_loftq_saved(specimen: Specimen, bases: Path) -> None:
+    specimen.base = write_gguf(bases / "loftq.gguf", name="LoftQ/Tiny-4bit-64rank")
+    specimen.config |= {"loftq_config": {"loftq_bits": 4}, "base_model_name_or_path": "LoftQ/Tiny-4bit-64rank"}
+    specimen.write()
+    assert codes(specimen.report()) == []

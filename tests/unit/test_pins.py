@@ -44,3 +44,12 @@ def test_what_is_declared_is_hashed() -> None:
     for name, wanted in (("gate", []), ("verify", extras["verify"]), ("train", extras["train"])):
         declared = {canonicalize_name(re.split(r"[<>=;\s]", line)[0]) for line in (*project["dependencies"], *wanted)}
         assert declared - {"torch"} <= pins(HASHES / f"{name}.txt").keys()
+
+
+def test_every_image_is_named_by_its_digest() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)$", dockerfile, re.MULTILINE))
+    images = set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) - stages
+    assert images == {"${PYTHON}"}
+    (python,) = re.findall(r"^ARG PYTHON=(\S+)$", dockerfile, re.MULTILINE)
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+@sha256:[0-9a-f]{64}", python)

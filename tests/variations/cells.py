@@ -25,7 +25,8 @@ from converter.verification.hosts import is_hosted, prove_hosted, prove_hosted_l
 from converter.verification.llama_cpp import LlamaCpp
 from converter.verification.lora_pairs import prove_lora
 from converter.verification.reference import Reference
-from converter.verification.tensors import TensorProof, prove_model
+from converter.verification.tensor_proof import TensorProof
+from converter.verification.tensors import prove_model
 from converter.verification.verification import Deployed, DeployedLora, DeployedModel
 from fixtures.tiny import TinyModel
 from fixtures.variation import BASES, Truth, Variation, save_variation

@@ -20,7 +20,7 @@ from converter.fingerprint import RECORD_NAME, fingerprint, recorded_base
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield a record whose fingerprint is not the base's."""
     recorded = recorded_base(adapter.path)
-    if recorded is None or base.architecture is None or base.quantization:
+    if recorded is None or base.architecture is None:
         return
     found = fingerprint(base)
     if found is None:

@@ -17,7 +17,7 @@ from converter.rules.ends import ENDS
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield each well-shaped pair whose product doesn't fit its module. Vectors belong to lora-on-vector."""
     for pair in adapter.pairs:
-        wanted = None if base.quantization else base.shape(pair.module)
+        wanted = base.shape(pair.module)
         if wanted is None or len(wanted) < 2 or not pair.is_well_shaped:
             continue
         begin = 1 if pair.module in ENDS else 0

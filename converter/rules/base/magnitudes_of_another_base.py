@@ -23,9 +23,9 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     from converter.values.magnitudes import agreement
 
     pairs = [pair for pair in adapter.pairs if pair.magnitude and not pair.is_embedding]
-    if not pairs or base.architecture is None or base.quantization:
+    if not pairs or base.architecture is None:
         return
-    if not base.tensors:
+    if base.quantization or not base.tensors:
         raise CannotLookError(f"{base.label} has no weights to compare magnitudes with")
     found = agreement(pairs, base)
     if found is not None and found < _LEAST:

@@ -21,7 +21,7 @@ _OTHER_TASKS: Final = frozenset({"SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"})
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield each module that the adapter changes and the base lacks; vision towers are vision-tower-changed."""
-    if base.architecture is None or base.quantization:
+    if base.architecture is None:
         return
     changed = (tensor.module for tensor in adapter.tensors if tensor.role not in ("unknown", "shared"))
     for module in dict.fromkeys(changed):

@@ -17,8 +17,6 @@ from converter.rules.ends import ENDS
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield each whole parameter that doesn't match the base's, and token rows of another width."""
-    if base.quantization:
-        return
     rows = tuple(rows.tensor for rows in adapter.token_rows)
     for tensor in (*adapter.saved_modules, *adapter.base_layers, *rows):
         wanted = _wanted(tensor, base)

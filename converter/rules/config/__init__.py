@@ -5,6 +5,7 @@ from typing import Final
 from converter.diagnostics import Rule
 from converter.rules.config import (
     another_initial_adapter,
+    begun_by_loftq,
     config_missing,
     duplicate_field,
     field_of_wrong_type,
@@ -37,4 +38,5 @@ RULES: Final[tuple[Rule, ...]] = (
     initialization_without_base.RULE,
     another_initial_adapter.RULE,
     module_not_targeted.RULE,
+    begun_by_loftq.RULE,
 )

@@ -39,7 +39,7 @@ def _obstacle(name: str, adapter: Adapter, base: BaseModel) -> str | None:
     """Why the initial factors can't be had from the base."""
     if name not in _REPEATABLE:
         return "its factors are random, or came from data"
-    if base.is_quantized or not base.tensors:
+    if base.is_quantized or base.quantization or not base.tensors:
         return f"{base.label} has not the weights that its factors came from"
     if adapter.config and adapter.config.layer_replication:
         return "the layers it began with were replicated"

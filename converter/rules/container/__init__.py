@@ -15,6 +15,7 @@ from converter.rules.container import (
     truncated_file,
     unreadable_header,
     unreadable_tokenizer,
+    weights_beside,
     weights_missing,
 )
 
@@ -30,5 +31,6 @@ RULES: Final[tuple[Rule, ...]] = (
     no_tensors.RULE,
     empty_tensor.RULE,
     truncated_file.RULE,
+    weights_beside.RULE,
     unreadable_tokenizer.RULE,
 )

@@ -20,7 +20,7 @@ from converter.rules.promised import Promise, kind_of, layer_of, promise_of
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield each kind of module that is missing, with the layers it is missing in."""
     promise = promise_of(adapter)
-    if promise is None or base.architecture is None or base.quantization:
+    if promise is None or base.architecture is None:
         return
     missing: dict[str, list[int | None]] = {}
     for module in _missing(promise, base):

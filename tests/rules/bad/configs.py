@@ -80,6 +80,12 @@ def a_quantised_beginning(it: Specimen, _: Path) -> None:
     it.write()
 
 
+@bad("CF016")
+def a_base_that_loftq_quantised(it: Specimen, _: Path) -> None:
+    it.config["loftq_config"] = {"loftq_bits": 4, "loftq_iter": 5}
+    it.write()
+
+
 @bad("CF006", "CF005")
 def weights_drawn_for_every_input(it: Specimen, _: Path) -> None:
     it.config = {"peft_type": "PVERA", "sample_at_inference": True}

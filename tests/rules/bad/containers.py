@@ -198,6 +198,12 @@ def a_truncated_file(it: Specimen, _: Path) -> None:
     it.weights.write_bytes(it.weights.read_bytes()[:-1])
 
 
+@bad("ST012")
+def a_part_of_the_training_in_a_file_of_its_own(it: Specimen, _: Path) -> None:
+    it.write()
+    (it.directory / "trainable_params.bin").write_bytes(b"weights")
+
+
 @bad("SC001")
 def a_pickle(it: Specimen, _: Path) -> None:
     it.write()

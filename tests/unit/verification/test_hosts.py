@@ -17,7 +17,7 @@ from converter.sources import Filled, Merged, Piece, Placed, Product
 from converter.verification.host_wants import HOST_KEY
 from converter.verification.hosts import is_hosted, prove_hosted, prove_hosted_lora
 from converter.verification.reference import Reference
-from converter.verification.tensors import TensorProof
+from converter.verification.tensor_proof import TensorProof
 from converter.writing.gguf_file import write_gguf
 from fixtures.adapters import tiny_adapter
 from fixtures.tiny import TinyModel
@@ -124,9 +124,19 @@ def faults() -> Iterator[tuple[str, str, Spoil, str]]:
     yield "gemma2", "grok", scaled("blk.0.ffn_down.weight", 0.5**0.5), "blk.0.ffn_down.weight is off"
     yield "gemma2", "grok", without_deltas("blk.0.attn_v.weight"), "blk.0.attn_v.weight is off"
     yield "gemma2", "wide", without_deltas("blk.3.attn_v.weight"), "blk.3.attn_v.weight is off"
-    yield "gemma2", "wide", without_products("blk.2.ffn_down.weight"), "blk.2.ffn_down.weight (shadow) is off"
-    yield "gemma", "wide", without_products("blk.1.attn_output.weight"), "blk.1.attn_output.weight (shadow) is off"
-    yield "gemma", "wide", scaled("blk.0.ffn_norm.weight", 1.01), "token_embd.weight (lengths) is off"
+    yield (
+        "gemma2",
+        "wide",
+        without_products("blk.2.ffn_down.weight"),
+        "blk.2.ffn_down.weight (shadow) differs from PEFT's",
+    )
+    yield (
+        "gemma",
+        "wide",
+        without_products("blk.1.attn_output.weight"),
+        "blk.1.attn_output.weight (shadow) differs from PEFT's",
+    )
+    yield "gemma", "wide", scaled("blk.0.ffn_norm.weight", 1.01), "token_embd.weight (lengths) differs from PEFT's"
     yield "gemma", "wide", scaled("output_norm.weight", 1.01), "output_norm.weight is off"
 
 

@@ -1,4 +1,4 @@
-"""Faults of single tensors, and the row order against the fixtures' own."""
+"""Shapes that may differ, and the row order against the fixtures' own."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from converter.architectures import Place
 from converter.derive.module_paths import HEAD
 from converter.verification.orders import rows_of_huggingface
-from converter.verification.tensors import TensorCheck, TensorProof, _fault, fits
+from converter.verification.tensors import fits
 from fixtures.tiny_gguf import _interleave
 
 Q_PROJ = Place("model.layers.0.self_attn.q_proj", "blk.0.attn_q", ("q", "hidden"), "n_head 2 _ -> n_head _ 2")
@@ -44,32 +44,3 @@ def test_only_a_vocabulary_may_be_trimmed_and_only_to_its_tokens() -> None:
     assert not fits((320, 64), (300, 64), LM_HEAD, {}, 0)
     assert not fits((300, 32), (320, 64), LM_HEAD, {}, 0)
     assert not fits((32, 64), (64, 64), O_PROJ, {}, 0)
-
-
-@pytest.mark.parametrize(
-    ("error", "kept", "fault"),
-    [
-        (1.0, 1.0, None),
-        (None, None, None),
-        (1.5, 1.0, "is off from PEFT's w by 1.5 times what F16 allows"),
-        (float("nan"), 1.0, "is off from PEFT's w by nan times what F16 allows"),
-        (0.9, 0.45, "holds 0.45 of the delta of w in F16, wanted 1"),
-        (None, 2.0, "holds 2 of the delta of w in F16, wanted 1"),
-    ],
-)
-def test_a_tensor_must_be_near_and_keep_its_delta(error: float | None, kept: float | None, fault: str | None) -> None:
-    assert _fault("w", "F16", error, kept) == fault
-
-
-def test_a_proof_sums_up_its_checks() -> None:
-    proof = TensorProof(
-        (
-            TensorCheck("a", "numbers", "F16", touched=True, error=0.5, kept=0.9),
-            TensorCheck("b", "bytes", "F32"),
-            TensorCheck("c", "numbers", "F16", touched=True, error=0.8, kept=1.1),
-            TensorCheck("d", "nothing", fault="is missing"),
-        )
-    )
-    assert proof.faults == ("d is missing",)
-    assert (proof.error, proof.kept) == (0.8, (0.9, 1.1))
-    assert (proof.n_by("numbers"), proof.n_by("bytes"), proof.n_by("nothing")) == (2, 1, 1)

@@ -4,7 +4,7 @@ from math import inf, nan
 from pathlib import Path
 
 from converter.verification.comparison import LogitsComparison
-from converter.verification.tensors import TensorCheck, TensorProof
+from converter.verification.tensor_proof import TensorCheck, TensorProof
 from converter.verification.thresholds import COARSE, EXACT
 from converter.verification.verdict import verdict_data, verdict_text
 from converter.verification.verification import DeployedModel, Verification
