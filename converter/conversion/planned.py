@@ -60,9 +60,19 @@ def _through_peft(adapter: Adapter, base: BaseModel, deployment: Deployment, par
         undo.callback(scratch.close)
         computed = _computed(adapter, base, scratch.path)
         report = judge(computed, base, deployment)
-        planned = replace(plan_conversion(computed, base, deployment), report=report, scratch=scratch)
+        planned = plan_conversion(computed, base, deployment)
+        planned = replace(
+            planned, report=report, scratch=scratch, notes=(_computed_by_peft(adapter, base), *planned.notes)
+        )
         undo.pop_all()
     return planned
+
+
+def _computed_by_peft(adapter: Adapter, base: BaseModel) -> str:
+    name = initialization(adapter.config)
+    if name is None:
+        return f"{adapter.config.peft_type if adapter.config else None}: merged by PEFT itself"
+    return f"init_lora_weights is {name}: PEFT computed what training took out of {base.label} again, and it stays out"
 
 
 def _computed(adapter: Adapter, base: BaseModel, directory: Path) -> Adapter:

@@ -125,12 +125,9 @@ def _check_space(path: Path, nbytes: int) -> None:
 
 
 def _check_kept(kept: tuple[DeltaKept, ...]) -> None:
-    lost = [delta for delta in kept if delta.share < LEAST_KEPT]
+    lost = [(delta.share, delta.tensor) for delta in kept if delta.share is not None and delta.share < LEAST_KEPT]
     if lost:
-        worst = min(lost, key=lambda delta: delta.share)
-        raise RuleBroken(
-            KEPT_CODE,
-            worst.tensor,
-            f"rounding keeps {worst.share:.2f} of the adapter's delta (at least {LEAST_KEPT}), in {len(lost)} tensors; "
-            "use --outtype f16 or f32, or --to lora; nothing was written",
-        )
+        share, tensor = min(lost)
+        found = f"rounding keeps {max(share, 0.0):.2f} of the adapter's delta (at least {LEAST_KEPT})"
+        advice = "use --outtype f16 or f32, or --to lora; nothing was written"
+        raise RuleBroken(KEPT_CODE, tensor, f"{found}, in {len(lost)} tensors; {advice}")

@@ -31,7 +31,7 @@ Role = Literal[
     "unknown",
 ]
 
-# PEFT drops the adapter's name from keys; state dicts saved by hand keep it (``lora_A.default.weight``).
+# PEFT drops the adapter's name from keys; state dicts saved by hand keep it, and PEFT loads ``lora_A.default.weight``.
 _NAME: Final = r"(?:\.(?!weight$|bias$)\w+)?"
 _SUFFIXES: Final[dict[Role, str]] = {
     "lora_A": rf"lora_A{_NAME}\.weight",
@@ -48,6 +48,7 @@ _SUFFIXES: Final[dict[Role, str]] = {
     "original": r"original_module\.(?:weight|bias)",
 }
 _ROLES: Final = {role: re.compile(rf"(?P<module>.+?)\.{suffix}") for role, suffix in _SUFFIXES.items()}
+_PREFIX_OF_ALL: Final = "base_model."  # what all modules of a method share (VeRA's vera_A) lies beside the model
 _PEFT_PREFIX: Final = "base_model.model."
 _PEFT_PREFIXES: Final = re.compile(r"\A(?:base_model\.model\.)+")
 # Parts of a path that PEFT puts between a module and its parameters; a key with one left over is of no known form.
@@ -63,9 +64,13 @@ _FOREIGN_MARKS: Final = (
 _FOREIGN_BEGINNINGS: Final = ("module.", "thinker.", "layers.", "embed_tokens.")
 
 
+# The name of an adapter left in a key: PEFT puts its own between, and finds no place for both unless they are one.
+_NAMED: Final = r"\.lora_(?:A|B|embedding_A|embedding_B|magnitude_vector)\.(?!(?:default\.)?(?:weight|bias)$|default$)"
+
+
 @cache
 def _foreign_marks() -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, _FOREIGN_MARKS)))
+    return re.compile("|".join((*map(re.escape, _FOREIGN_MARKS), _NAMED)))
 
 
 def foreign_key(key: str) -> "ForeignKey | None":
@@ -73,7 +78,8 @@ def foreign_key(key: str) -> "ForeignKey | None":
     bare = key.removeprefix(_PEFT_PREFIX)
     if len(key) > KEY_LENGTH:
         return None
-    if not bare.startswith(_FOREIGN_BEGINNINGS) and not _foreign_marks().search(key):
+    is_prefixed_once = key.startswith(_PREFIX_OF_ALL) and not bare.startswith(_PEFT_PREFIX)
+    if is_prefixed_once and not bare.startswith(_FOREIGN_BEGINNINGS) and not _foreign_marks().search(key):
         return None
     from converter.derive.foreign_keys import foreign_key as told
 

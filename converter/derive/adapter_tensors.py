@@ -62,6 +62,11 @@ def is_expert_parameter(module: str) -> bool:
     return module.endswith(_EXPERT_ENDS)
 
 
+def is_parameters(factor: AdapterTensor) -> bool:
+    """Whether a factor is of a LoRA on a module's weight (target_parameters), not on the module."""
+    return factor.path.endswith(".weight")
+
+
 def _with_parameters(tensors: tuple[AdapterTensor, ...], config: AdapterConfig | None) -> tuple[AdapterTensor, ...]:
     """Give the factors of fused experts the path of their parameter.
 
@@ -101,7 +106,7 @@ def _of_method(tensors: tuple[AdapterTensor, ...], config: AdapterConfig | None)
     if config is None or config.is_lora:
         return tensors
     method = peft_method(config.peft_type)
-    return tuple(_tensor_of_method(t, method) if method else _unknown(t) for t in tensors)
+    return tuple(_tensor_of_method(t, method) if method and not foreign_key(t.name) else _unknown(t) for t in tensors)
 
 
 def _unknown(tensor: AdapterTensor) -> AdapterTensor:

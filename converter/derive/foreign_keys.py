@@ -1,8 +1,8 @@
-"""Keys that PEFT doesn't load: of wrappers around the model when it was saved, of bare models, of other trainers.
+"""Keys that PEFT doesn't load: of wrapped and bare models, with another prefix than PEFT's, of other trainers.
 
-Wrapped and bare ones have one name that PEFT would have given them; they are read under it on the user's word
-(``renamed_keys``). Other trainers' layouts differ in more than names (transposed factors, another order of rows, fused
-projections), so they are told by name, with the way to a PEFT adapter.
+All but the last have one name that PEFT would have given them; they are read under it on the user's word
+(``with_renamed_keys``). Other trainers' layouts differ in more than names (transposed factors, another order of rows,
+fused projections), so they are told by name, with the way to a PEFT adapter.
 
 Sources: torch/_dynamo/eval_frame.py (_orig_mod), torch/nn/parallel/distributed.py (module),
 torch/distributed/fsdp/_common_utils.py, torch/distributed/algorithms/_checkpoint/checkpoint_wrapper.py.
@@ -12,6 +12,7 @@ import re
 from typing import Final, NamedTuple
 
 _PREFIX: Final = "base_model.model."
+_PREFIXES: Final = rf"\A(?:{re.escape(_PREFIX)})+"
 # What wraps modules anywhere in a path, and what wraps the whole model.
 _ANYWHERE: Final = {
     "_orig_mod": "torch.compile's wrapper",
@@ -24,6 +25,10 @@ _WRAPPER: Final = re.compile(
 )
 _BARE: Final = re.compile(r"(?:layers\.\d+\.(?:self_attn|mlp)|embed_tokens)\.")
 _TINKERS_HEAD: Final = re.compile(r"(?:model\.)?unembed_tokens(?=\.)")
+_NAMED: Final = re.compile(
+    r"(?P<factor>\.lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))\.(?P<name>[^.]+)(?P<end>(?:\.weight|\.bias)?)$"
+)
+_PARAMETERS: Final = frozenset({"default", "weight", "bias"})
 # Other trainers, by what no key of PEFT's has.
 _TRAINERS: Final = tuple(
     (re.compile(pattern), name, way)
@@ -58,17 +63,28 @@ def foreign_key(key: str) -> ForeignKey | None:
         if pattern.search(key):
             return ForeignKey(f"is {name}, not PEFT's: {way}")
     wrappers, name = _unwrapped(key)
-    bare = name.removeprefix(_PREFIX)
+    bare, told = re.sub(_PREFIXES, "", name), []
     if wrappers:
-        what = f"lies in {', '.join(wrappers)}"
-    elif _BARE.match(bare):
-        what = "is of a model without its head (AutoModel), whose paths lack the leading model."
-    elif _TINKERS_HEAD.match(bare):
-        what = "is Tinker's name for lm_head"
-    else:
-        return None
-    bare = _TINKERS_HEAD.sub("lm_head", f"model.{bare}" if _BARE.match(bare) else bare, count=1)
-    return ForeignKey(what, f"{_PREFIX}{bare}")
+        told.append(f"lies in {', '.join(wrappers)}")
+    if _BARE.match(bare):
+        told.append("is of a model without its head (AutoModel), whose paths lack the leading model.")
+        bare = f"model.{bare}"
+    if _TINKERS_HEAD.match(bare):
+        told.append("is Tinker's name for lm_head")
+        bare = _TINKERS_HEAD.sub("lm_head", bare, count=1)
+    if (named := _NAMED.search(bare)) and named["name"] not in _PARAMETERS:
+        told.append(f"holds the name of an adapter, {named['name']!r}")
+        bare = f"{bare[: named.start()]}{named['factor']}{named['end']}"
+    if not told and (what := _of_prefix(name)):
+        told.append(what)
+    return ForeignKey(" and ".join(told), _PREFIX + bare) if told else None
+
+
+def _of_prefix(key: str) -> str:
+    """What is wrong with what stands before the module's path; empty where it is PEFT's own."""
+    if not key.startswith("base_model."):
+        return f"lacks PEFT's prefix {_PREFIX}"
+    return f"has PEFT's prefix {_PREFIX} more than once" if key.startswith(2 * _PREFIX) else ""
 
 
 def _unwrapped(key: str) -> tuple[tuple[str, ...], str]:

@@ -72,6 +72,7 @@ def read_adapter_config(path: Path) -> AdapterConfig:
     raw = parsed_json(read_whole(path, CONFIG_NBYTES), object_pairs_hook=pairs)
     if not isinstance(raw, dict):
         raise Unreadable("is not a JSON object")
+    _refuse_foreign(raw)
     return _typed(path, raw, tuple(duplicates))
 
 
@@ -80,6 +81,20 @@ _COMMON: Final = frozenset(
     {"peft_type", "base_model_name_or_path", "bias", "target_modules", "exclude_modules", "layers_to_transform"}
     | {"layers_pattern", "modules_to_save"}
 )
+# PEFT divides the one by the other, and fails at null; it takes null for a default elsewhere.
+_NEVER_NULL: Final = frozenset({"r", "lora_alpha"})
+# One of these is in every config of an adapter.
+_ESSENTIAL: Final = frozenset({"peft_type", "r", "lora_alpha", "target_modules", "fine_tune_type"})
+
+
+def _refuse_foreign(raw: Mapping[str, object]) -> None:
+    """Raise Unreadable where the object is what a site answered, or another config that was copied to this name."""
+    if _ESSENTIAL & raw.keys():
+        return
+    if isinstance(answer := raw.get("error"), str):
+        raise Unreadable(f"is an answer of the site it came from, {answer!r}")
+    if "model_type" in raw or "architectures" in raw:
+        raise Unreadable(f"is a model's config.json (model_type {raw.get('model_type')!r}), not an adapter's config")
 
 
 def _typed(path: Path, raw: dict[str, object], duplicates: tuple[str, ...]) -> AdapterConfig:
@@ -88,7 +103,8 @@ def _typed(path: Path, raw: dict[str, object], duplicates: tuple[str, ...]) -> A
     is_lora = raw.get("peft_type") in (None, "LORA")
 
     def read(name: str, reader: Callable[[object], T], default: T) -> T:
-        if raw.get(name) is None or not (is_lora or name in _COMMON or name == "token_indices"):
+        is_read = is_lora or name in _COMMON or name == "token_indices"
+        if not is_read or (raw.get(name) is None and (name not in raw or name not in _NEVER_NULL)):
             return default
         try:
             return reader(raw[name])

@@ -125,11 +125,12 @@ def written_text(plan: ConversionPlan, written: "tuple[Written, ...]", following
     ]
     fates = Counter(line.fate for line in plan.ledger if line.kind == "tensor")
     lines.append("adapter tensors: " + ", ".join(f"{count} {fate}" for fate, count in fates.most_common()))
-    kept = [delta for file in written for delta in file.kept]
+    kept = [(delta.share, delta.tensor) for file in written for delta in file.kept if delta.share is not None]
     if kept:
-        least = min(kept, key=lambda delta: delta.share)
-        middle = median(delta.share for delta in kept)
-        lines.append(f"delta kept after rounding: {middle:.3f} median, {least.share:.3f} least ({least.tensor})")
+        (least, tensor), middle = min(kept), median(share for share, _ in kept)
+        lines.append(f"delta kept after rounding: {middle:.3f} median, {least:.3f} least ({tensor})")
+    if n_without := sum(delta.share is None for file in written for delta in file.kept):
+        lines.append(f"tensors whose delta is zero: {n_without}")
     return "\n".join(map(printable, [*lines, *plan.notes, *judged_lines(plan.report), *following]))
 
 

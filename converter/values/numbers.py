@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
-from math import isfinite, nan, sqrt
+from math import isfinite, nan, prod, sqrt
 from time import time_ns
 from typing import Any, Final
 
@@ -93,11 +93,38 @@ def _norm(tensor: StoredTensor) -> float:
     return nan if _count_non_finite(tensor) else sqrt(wide)
 
 
+# Root mean square of a delta that no forward pass shows: float32 has 7 digits, float64 16, and weights are near 0.01.
+_SMALLEST_SHOWN: Final = 1e-16
+
+
 def is_zero_delta(pair: LoraPair) -> bool:
-    """Whether the factor that PEFT starts with at zero still is: lora_B, or an embedding's lora_embedding_A."""
-    factor = (pair.a if pair.is_embedding else pair.b).tensor
+    """Whether one of the factors is all zero (PEFT starts with it so, or it was lost), or their product as good as.
+
+    A scaling that is 0 was meant to be.
+    """
+    if _is_zero(pair.b.tensor) or _is_zero(pair.a.tensor):
+        return True
+    a, b = norm(pair.a.tensor), norm(pair.b.tensor)
+    is_measured = a > 0 and b > 0 and pair.scaling != 0
+    return is_measured and abs(pair.scaling) * a * b < _SMALLEST_SHOWN * sqrt(max(1, prod(pair.shape)))
+
+
+def _is_zero(tensor: StoredTensor) -> bool:
     # Squares of very small numbers are zero too.
-    return norm(factor) == 0 and not any(block.any() for block in _blocks(factor))
+    return norm(tensor) == 0 and not any(block.any() for block in _blocks(tensor))
+
+
+def zero_rows(tensor: StoredTensor) -> tuple[int, int]:
+    """Begin and end of a matrix's longest run of rows of zeros, if that is a half of it or more; (0, 0) else."""
+    n = n_rows(tensor) if is_readable(tensor) else 0
+    # A run of half of the rows has one of these three in it: where none of them is zero no more is to be read.
+    if not any(not read_rows(tensor, i, i + 1).any() for i in {n // 4, n // 2, n - 1 - n // 4} if n):
+        return 0, 0
+    used = np.flatnonzero(np.concatenate([block.any(axis=1) for block in _blocks(tensor)]))
+    ends = np.concatenate(([-1], used, [n]))
+    longest = int(np.diff(ends).argmax())
+    begin, end = int(ends[longest]) + 1, int(ends[longest + 1])
+    return (begin, end) if 2 * (end - begin) >= n else (0, 0)
 
 
 def are_transposes(tensor: StoredTensor, other: StoredTensor) -> bool:

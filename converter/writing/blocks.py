@@ -46,14 +46,14 @@ class DeltaKept:
         self.error_norm2 += float(error @ error)
 
     @property
-    def share(self) -> float:
-        """1 where everything is kept, 0 where the rounding undid the delta; 1 for a delta that is zero."""
-        return 1.0 + self.error_dot_delta / self.norm2 if self.norm2 else 1.0
+    def share(self) -> float | None:
+        """1 where everything is kept, 0 where the rounding undid the delta; None where there is none to see."""
+        return 1.0 + self.error_dot_delta / self.norm2 if self.norm2 else None
 
     @property
-    def noise(self) -> float:
+    def noise(self) -> float | None:
         """||rounding error|| / ||D||."""
-        return sqrt(self.error_norm2 / self.norm2) if self.norm2 else 0.0
+        return sqrt(self.error_norm2 / self.norm2) if self.norm2 else None
 
 
 def blocks(tensor: PlannedTensor, kept: DeltaKept, n_elements: int = BLOCK_N_ELEMENTS) -> Iterator[bytes | memoryview]:

@@ -25,6 +25,10 @@ WRAPPED: dict[str, Rename] = {
     "_fsdp_wrapped_module of a layer": lambda key: key.replace(".self_attn.", "._fsdp_wrapped_module.self_attn."),
     "thinker": lambda key: f"thinker.{key}",
     "AutoModel": lambda key: key.replace(f"{PREFIX}.model.", f"{PREFIX}."),
+    "lacks": lambda key: key.removeprefix(f"{PREFIX}."),
+    "more than once": lambda key: f"{PREFIX}.{key}",
+    "my_adapter": lambda key: key.replace(".weight", ".my_adapter.weight"),
+    "my-adapter": lambda key: key.replace(".weight", ".my-adapter.weight"),
 }
 
 

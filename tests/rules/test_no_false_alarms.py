@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.rules.specimens import HIDDEN, PREFIX, RANK, UP, Specimen, codes, lora, tensor, write_gguf
+from tests.rules.bad.tensors import MOE, give_experts
+from tests.rules.specimens import HIDDEN, PREFIX, RANK, UP, Specimen, codes, lora, tensor, write_gguf, write_huggingface
 
 UNSLOTH_TARGETS = (
     r"(?:.*?(?:language|text).*?(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense).*?(?:k_proj|v_proj|q_proj).*?)"
@@ -61,10 +62,7 @@ def test_a_pattern_written_for_the_wrapped_model(specimen: Specimen) -> None:
 @pytest.mark.parametrize(
     "rename",
     [
-        lambda key: key.removeprefix(f"{PREFIX}."),
-        lambda key: f"{PREFIX}.{key}",
         lambda key: key.replace("lora_A.weight", "lora_A.default.weight"),
-        lambda key: key.replace("lora_B.weight", "lora_B.my_adapter.weight"),
         lambda key: key.replace("base_model.model.", "base_model.model.language_model."),
         lambda key: key.replace("base_model.model.model.", "base_model.model.model.language_model."),
     ],
@@ -147,3 +145,16 @@ def test_the_base_that_loftq_saved(specimen: Specimen, bases: Path) -> None:
     specimen.config |= {"loftq_config": {"loftq_bits": 4}, "base_model_name_or_path": "LoftQ/Tiny-4bit-64rank"}
     specimen.write()
     assert codes(specimen.report()) == []
+
+
+@pytest.mark.parametrize("version", ["0.19.1", "0.21.2", "0.22.0.dev0@main", "1.0.0"])
+def test_experts_as_today(version: str, specimen: Specimen) -> None:
+    give_experts(specimen, 48, HIDDEN, peft_version=version)
+    assert codes(specimen.report()) == []
+
+
+def test_experts_turned_round_are_not_another_models(specimen: Specimen, tmp_path: Path) -> None:
+    """The shapes fit no weight, and the base is theirs all the same."""
+    give_experts(specimen, HIDDEN, 48, peft_version="0.18.1")
+    specimen.base = write_huggingface(tmp_path / "base", model_type="qwen3_moe", **MOE)
+    assert "BM002" not in codes(specimen.report())

@@ -116,6 +116,14 @@ def test_a_class_of_the_architecture_or_of_none(name: object, specimen: Specimen
     assert codes(specimen.report()) == []
 
 
+@pytest.mark.parametrize("name", ["unsloth/Phi-3-mini-4k-instruct", "Llama-3-Qwen3-merge", "Mistral-7B", "gemma", ""])
+def test_a_name_of_the_architecture_or_of_none(name: str, specimen: Specimen) -> None:
+    """A name of two families is of none; gemma without a number is Gemma 1."""
+    specimen.config["base_model_name_or_path"] = name
+    specimen.write()
+    assert codes(specimen.report()) == (["BM013"] if name == "gemma" else [])
+
+
 def test_the_hub_caches_folder_names_the_base(specimen: Specimen, tmp_path: Path) -> None:
     base = tmp_path / "models--meta-llama--Llama-3.2-3B" / "snapshots" / COMMITS[0]
     base.mkdir(parents=True)

@@ -2,7 +2,8 @@
 
 Why it matters: an adapter on another base with the same shapes loads without a word and is wrong: llama tied or
 untied, gemma and gemma2, qwen2 and qwen3 share shapes, and so do a base and its instructed version. Names are often
-the only trace, and they are free text: this is a hint.
+the only trace, and they are free text: this is a hint. Where the base's own type contradicts the name see
+another-type-named.
 
 What to do: compare base_model_name_or_path in adapter_config.json with the base you give.
 """
@@ -17,25 +18,6 @@ from converter.diagnostics import BaseCheck, Problem, Rule, Severity
 
 _FALLBACKS: Final = ("LLaMA v1", "LLaMA v2")  # what llama.cpp's first converter called every model
 _MARGIN: Final = 1.5  # names round: one model is called 0.5B and 494M
-# What llama.cpp calls the architectures of families.
-_ARCHITECTURES: Final = {
-    "gemma1": ("gemma",),
-    "gemma1.1": ("gemma",),
-    "gemma2": ("gemma2",),
-    "gemma3": ("gemma3",),
-    "gpt2": ("gpt2",),
-    "llama2": ("llama",),
-    "llama3": ("llama",),
-    "llama3.1": ("llama",),
-    "llama3.2": ("llama",),
-    "phi3": ("phi3",),
-    "phi3.5": ("phi3",),
-    "qwen2": ("qwen2",),
-    "qwen2.5": ("qwen2",),
-    "qwen3": ("qwen3", "qwen3moe"),
-    "smollm1": ("llama",),
-    "smollm2": ("llama",),
-}
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
@@ -44,8 +26,6 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     given = cached_repository(base.path) if base.name in (None, *_FALLBACKS) else base.name
     if named and given and _differ(named, given):
         yield Problem("base_model_name_or_path", f"is {named!r}, but the base given calls itself {given!r}")
-    elif named and not _is_of_type(named, base):
-        yield Problem("base_model_name_or_path", f"is {named!r}, but the base given is of the type {base.model_type!r}")
 
 
 def _differ(named: str, given: str) -> bool:
@@ -62,12 +42,6 @@ def _families_differ(named: str, given: str) -> bool:
     if ours is None or theirs is None:
         return False
     return ours[0] != theirs[0] or (bool(ours[1] and theirs[1]) and ours[1] != theirs[1])
-
-
-def _is_of_type(named: str, base: BaseModel) -> bool:
-    stated = family(named)
-    wanted = _ARCHITECTURES.get("".join(stated)) if stated else None
-    return wanted is None or base.architecture is None or base.architecture.name in wanted
 
 
 def _only_given_is_instructed(named: str, given: str) -> bool:

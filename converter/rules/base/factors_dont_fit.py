@@ -9,6 +9,7 @@ What to do: give the base that the adapter was trained on.
 from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter
+from converter.derive.adapter_tensors import is_expert_parameter
 from converter.derive.base_model import BaseModel
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
 from converter.rules.ends import ENDS
@@ -20,10 +21,18 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         wanted = base.shape(pair.module)
         if wanted is None or len(wanted) < 2 or not pair.is_well_shaped:
             continue
+        if is_expert_parameter(pair.module) and not _is_todays(adapter):
+            continue  # experts-turned-round
         begin = 1 if pair.module in ENDS else 0
         if len(pair.shape) != len(wanted) or pair.shape[begin:] != wanted[begin:]:
             message = f"gives a delta of {list(pair.shape)}, but the weight in {base.label} is {list(wanted)}"
             yield Problem(pair.module, message)
+
+
+def _is_todays(adapter: Adapter) -> bool:
+    from converter.derive.expert_layout import is_todays_layout
+
+    return adapter.config is not None and bool(is_todays_layout(adapter.config))
 
 
 RULE = Rule("BM002", "factors-dont-fit", Severity.ERROR, BaseCheck(check))

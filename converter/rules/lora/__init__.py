@@ -7,9 +7,11 @@ from converter.rules.lora import (
     announced_part_missing,
     copy_differs,
     dora_as_lora,
+    experts_turned_round,
     factors_of_another_kind,
     invocation_tokens,
     layer_gap,
+    layers_uneven,
     lora_bias_as_lora,
     misshaped_factor,
     misshaped_part,
@@ -47,4 +49,6 @@ RULES: Final[tuple[Rule, ...]] = (
     vision_tower_changed.RULE,
     module_missing.RULE,
     layer_gap.RULE,
+    layers_uneven.RULE,
+    experts_turned_round.RULE,
 )

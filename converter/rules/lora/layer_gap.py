@@ -1,4 +1,4 @@
-"""A layer between others has no tensors, though the config leaves none out, and no base is given to compare with.
+"""A layer before or between others has no tensors, though the config leaves none out, and no base is given to compare.
 
 Why it matters: a part of what was learned may be lost: a shard or a layer left out when files were put together.
 PEFT warns and serves the base's own layer; convert_lora_to_gguf.py says nothing. Only the base tells if the layer has
@@ -17,7 +17,7 @@ from converter.rules.promised import kind_of, layer_of, promise_of
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each gap. Where most layers have none (attention in every fourth layer), that is how the model is built."""
     layers = {layer for module in adapter.modules if (layer := layer_of(module)) is not None}
-    gaps = set(range(min(layers), max(layers))) - layers if layers else set()
+    gaps = set(range(max(layers))) - layers if layers else set()
     promise = promise_of(adapter) if len(gaps) < len(layers) else None
     if promise:
         kinds = sorted({kind_of(tensor.path) for tensor in adapter.tensors if tensor.role == "lora_A"})

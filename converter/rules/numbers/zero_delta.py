@@ -18,7 +18,7 @@ def check(adapter: Adapter) -> Iterator[Problem]:
 
     zero = [pair for pair in adapter.pairs if is_zero_delta(pair)]
     for pair in zero if len(zero) < len(adapter.pairs) or adapter.saved_modules else ():
-        yield Problem(pair.module, "has a delta of zero")
+        yield Problem(pair.module, "has a delta of zero, or one too small to show")
 
 
 RULE = Rule("NM003", "zero-delta", Severity.WARNING, ValuesCheck(check))

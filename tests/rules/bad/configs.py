@@ -24,6 +24,24 @@ def a_config_that_is_a_list(it: Specimen, _: Path) -> None:
     it.config_path.write_text("[]", encoding="utf-8")
 
 
+@bad("CF002")
+def a_sites_answer(it: Specimen, _: Path) -> None:
+    it.config = {"error": "Repository not found"}
+    it.write()
+
+
+@bad("CF002")
+def a_models_config(it: Specimen, _: Path) -> None:
+    it.config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    it.write()
+
+
+@bad("CF003")
+def no_alpha_at_all(it: Specimen, _: Path) -> None:
+    it.config["lora_alpha"] = None
+    it.write()
+
+
 @bad("CF003")
 def an_alpha_in_quotes(it: Specimen, _: Path) -> None:
     it.config["lora_alpha"] = "32"

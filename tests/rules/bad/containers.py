@@ -52,9 +52,8 @@ def a_key_twice(it: Specimen, _: Path) -> None:
     ends = (size_a, 2 * size_a, 2 * size_a + size_b)
     header = f"{{{a}[0,{ends[0]}]}},{a}[{ends[0]},{ends[1]}]}},{b}[{ends[1]},{ends[2]}]}}}}"
     it.write_header(header, ends[2])
-    data = bytearray(it.weights.read_bytes())
-    data[-4 * RANK * HIDDEN :] = tensor(HIDDEN, RANK)[2]
-    it.weights.write_bytes(data)
+    data = it.weights.read_bytes()[: -ends[2]]
+    it.weights.write_bytes(data + 2 * tensor(RANK, FFN)[2] + tensor(HIDDEN, RANK)[2])
 
 
 def _with_offsets(it: Specimen, change: Callable[[dict[str, list[int]]], None], n_more: int = 0) -> None:

@@ -99,3 +99,41 @@ def a_layer_of_a_wrapped_model(it: Specimen, _: Path) -> None:
 def a_gap_between_layers(it: Specimen, _: Path) -> None:
     give_layers(it, 0, 1, 3, 4)
     it.write()
+
+
+@bad("LO022")
+def the_first_layer_missing(it: Specimen, _: Path) -> None:
+    give_layers(it, 1, 2, 3)
+    it.write()
+
+
+@bad("LO023")
+def a_module_missing_in_half_of_the_layers(it: Specimen, _: Path) -> None:
+    give_layers(it, 0, 1, 2, 3)
+    without(it, "layers.2.self_attn.v_proj")
+    without(it, "layers.3.self_attn.v_proj")
+    it.write()
+
+
+@bad("LO023")
+def a_module_missing_in_one_layer(it: Specimen, _: Path) -> None:
+    it.base = None
+    without(it, "layers.1.mlp.down_proj")
+    it.write()
+
+
+@bad("LO023")
+def a_module_of_a_pattern_missing_in_one_layer(it: Specimen, _: Path) -> None:
+    it.config["target_modules"] = (
+        r"(?:.*?(?:language|text).*?(?:self_attn|mlp).*?(?:[qv]_proj|down_proj).*?)|(?:model\.layers\.\d+\.(?:self_attn|mlp)\.(?:[qv]_proj|down_proj))"
+    )
+    give_layers(it, 0, 1, 2)
+    without(it, "layers.0.self_attn.q_proj")
+    it.write()
+
+
+@bad("LO023")
+def a_module_that_is_named_and_nowhere(it: Specimen, _: Path) -> None:
+    it.base = None
+    it.config["target_modules"] = ["down_proj", "o_proj", "q_proj", "v_proj"]
+    it.write()

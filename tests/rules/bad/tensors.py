@@ -4,7 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from converter.derive.base_model import read_base_model
+from converter.values.rows import read_rows
 from fixtures.generated import Tensor
+from tests.rules.bad.checkpoints import write_checkpoint
 from tests.rules.bad.registry import bad
 from tests.rules.specimens import (
     EMBEDDING,
@@ -23,6 +26,8 @@ from tests.rules.specimens import (
     write_huggingface,
     zeros,
 )
+
+MOE = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": True}
 
 
 @bad("LO001")
@@ -125,6 +130,12 @@ def linear_factors_of_the_embedding(it: Specimen, bases: Path) -> None:
     it.write()
 
 
+@bad("LO010")
+def a_lora_on_the_embeddings_parameter(it: Specimen, bases: Path) -> None:
+    it.config["target_parameters"] = ["embed_tokens.weight"]
+    linear_factors_of_the_embedding(it, bases)
+
+
 @bad("NM001")
 def a_nan(it: Specimen, _: Path) -> None:
     dtype, shape, data = it.tensors[f"{UP}.lora_B.weight"]
@@ -141,6 +152,68 @@ def an_infinity_in_f16(it: Specimen, _: Path) -> None:
 @bad("NM002")
 def never_trained(it: Specimen, _: Path) -> None:
     it.tensors = {key: zeros(*value[1]) if "lora_B" in key else value for key, value in it.tensors.items()}
+    it.write()
+
+
+@bad("NM002")
+def every_lora_a_lost(it: Specimen, _: Path) -> None:
+    it.tensors = {key: zeros(*value[1]) if "lora_A" in key else value for key, value in it.tensors.items()}
+    it.write()
+
+
+@bad("NM002")
+def an_alpha_that_no_float_shows(it: Specimen, _: Path) -> None:
+    it.config["lora_alpha"] = 1e-25
+    it.write()
+
+
+@bad("NM003")
+def one_lora_a_lost(it: Specimen, _: Path) -> None:
+    it.tensors[f"{UP}.lora_A.weight"] = zeros(RANK, FFN)
+    it.write()
+
+
+def lose_rows(it: Specimen, begin: float, end: float) -> None:
+    """Make the rows of each lora_B from one share of them to another zero."""
+    for key, (dtype, shape, data) in it.tensors.items():
+        if "lora_B" in key:
+            values = np.frombuffer(data, "<f4").reshape(shape).copy()
+            values[int(begin * shape[0]) : int(end * shape[0])] = 0
+            it.tensors[key] = (dtype, shape, values.tobytes())
+
+
+@bad("NM005")
+def only_the_first_shard_of_each(it: Specimen, _: Path) -> None:
+    lose_rows(it, 1 / 8, 1)
+    it.write()
+
+
+@bad("NM005")
+def only_the_last_half_of_each(it: Specimen, _: Path) -> None:
+    lose_rows(it, 0, 1 / 2)
+    it.write()
+
+
+@bad("NM005", "NM003")  # a module never reached says nothing of the others
+def only_a_shard_of_those_that_were_trained(it: Specimen, _: Path) -> None:
+    lose_rows(it, 1 / 4, 1)
+    it.tensors[f"{UP}.lora_B.weight"] = zeros(HIDDEN, RANK)
+    it.write()
+
+
+@bad("NM006")
+def factors_that_are_the_bases_own(it: Specimen, _: Path) -> None:
+    """As PiSSA begins: B the largest left directions of each weight, A what they cut out of it, over the scaling."""
+    it.base = write_checkpoint(it.directory.with_name("base"))
+    base = read_base_model(it.base)
+    for key in [key for key in it.tensors if "lora_A" in key]:
+        stored = base.weight(key.removeprefix(f"{PREFIX}.").removesuffix(".lora_A.weight"))
+        assert stored is not None
+        weight = read_rows(stored, 0, stored.shape[0]).astype(np.float64)
+        directions = np.linalg.svd(weight)[0][:, :RANK]
+        a = directions.T @ weight * RANK / 32
+        it.tensors[key] = ("F32", a.shape, a.astype("<f4").tobytes())
+        it.tensors[key.replace("lora_A", "lora_B")] = ("F32", directions.shape, directions.astype("<f4").tobytes())
     it.write()
 
 
@@ -224,6 +297,34 @@ def a_copy_that_differs(it: Specimen, _: Path) -> None:
     it.write()
 
 
+def give_experts(it: Specimen, n_out: int, n_in: int, **fields: object) -> None:
+    """Make it a LoRA on all experts' gate_up_proj, lora_A with n_in columns and lora_B with n_out rows."""
+    it.base = None
+    it.config |= {"target_modules": [], "target_parameters": ["mlp.experts.gate_up_proj"], **fields}
+    experts = [f"{PREFIX}.model.layers.{i}.mlp.experts" for i in range(N_LAYER)]
+    n = MOE["num_experts"]
+    it.tensors = {}
+    for module in experts:
+        it.tensors[f"{module}.lora_A.weight"] = tensor(n * RANK, n_in)
+        it.tensors[f"{module}.lora_B.weight"] = tensor(n_out, RANK * n)
+    it.write()
+
+
+@bad("LO024")
+def experts_of_a_peft_that_turned_them(it: Specimen, _: Path) -> None:
+    give_experts(it, HIDDEN, 2 * MOE["moe_intermediate_size"], peft_version="0.18.1")
+
+
+@bad("LO024")
+def experts_that_fit_either_way(it: Specimen, _: Path) -> None:
+    give_experts(it, HIDDEN, HIDDEN, peft_version="0.19.0")
+
+
+@bad("LO024")
+def experts_of_a_peft_that_is_not_told(it: Specimen, _: Path) -> None:
+    give_experts(it, 2 * MOE["moe_intermediate_size"], HIDDEN, peft_version=None)
+
+
 @bad("GG004", "LO007")
 def a_bias_that_gemma_has_not(it: Specimen, bases: Path) -> None:
     it.base = bases / "gemma.gguf"
@@ -247,8 +348,7 @@ def positions_of_gpt2(it: Specimen, bases: Path) -> None:
 
 @bad("GG006", "BM040", "BM042")
 def experts_of_two_ranks(it: Specimen, bases: Path) -> None:
-    sizes = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": True}
-    it.base = write_huggingface(bases / "qwen3moe", model_type="qwen3_moe", **sizes)
+    it.base = write_huggingface(bases / "qwen3moe", model_type="qwen3_moe", **MOE)
     it.config |= {"target_modules": ["up_proj"], "rank_pattern": {"experts.2.up_proj": RANK + 1}}
     experts = [f"{PREFIX}.model.layers.{i}.mlp.experts.{e}.up_proj" for i in range(N_LAYER) for e in range(3)]
     it.tensors = {}

@@ -46,8 +46,8 @@ def record(it: Specimen, of: Path) -> None:
 
 @bad("BM006")
 def a_base_of_another_size(it: Specimen, _: Path) -> None:
-    it.config["base_model_name_or_path"] = "google/gemma-2b"
-    it.base = write_gguf(it.directory.with_name("base.gguf"), name="7b It")
+    it.config["base_model_name_or_path"] = "meta-llama/Llama-2-7b"
+    it.base = write_gguf(it.directory.with_name("base.gguf"), name="13b Chat")
     it.write()
 
 
@@ -72,9 +72,16 @@ def the_instructed_base(it: Specimen, _: Path) -> None:
     it.write()
 
 
-@bad("BM006")
+@bad("BM013")
 def a_family_of_another_architecture(it: Specimen, _: Path) -> None:
     it.config["base_model_name_or_path"] = "google/gemma-2-2b"
+    it.write()
+
+
+@bad("BM013")
+def a_number_behind_the_family(it: Specimen, bases: Path) -> None:
+    it.config["base_model_name_or_path"] = "google/gemma-2-2b"
+    it.base = bases / "gemma.gguf"
     it.write()
 
 
@@ -117,7 +124,7 @@ def another_revision(it: Specimen, _: Path) -> None:
     it.write()
 
 
-@bad("BM012")
+@bad("BM012", "NM006")  # its weights are small beside the deltas
 def a_base_that_holds_the_adapter(it: Specimen, bases: Path) -> None:
     it.base = bases / "tied.gguf"
     it.write()

@@ -199,7 +199,7 @@ def test_other_ways_to_name_the_adapter(path: str) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--dry-run"]])
 def test_what_the_judgement_went_past_is_said(options: list[str], specimen: Specimen) -> None:
-    specimen.config |= {"base_model_name_or_path": "google/gemma-2-2b", "target_modules": None}
+    specimen.config |= {"base_model_name_or_path": "meta-llama/Llama-2-7b", "target_modules": None}
     specimen.write()
     base = Path("base.gguf")
     write_gguf(base.with_name("llama.gguf"), name="Llama 3.2 1B").replace(base)

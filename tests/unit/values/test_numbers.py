@@ -22,6 +22,7 @@ from converter.values.numbers import (
     norm,
     relative_difference,
     rounding,
+    zero_rows,
 )
 from converter.values.rows import FLOAT_DTYPES
 
@@ -90,6 +91,16 @@ def test_numbers_too_small_to_square_are_no_zero_delta(tmp_path: Path) -> None:
     a, b = AdapterTensor("a", "up", "lora_A", lora_b, "up"), AdapterTensor("b", "up", "lora_B", lora_b, "up")
     assert norm(lora_b) == 0
     assert not is_zero_delta(LoraPair("up", a, b, 1.0))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 33])
+def test_every_run_of_half_of_the_rows_is_found(n: int, tmp_path: Path) -> None:
+    for begin in range(n):
+        for end in range(begin + 1, n + 1):
+            array = np.ones((n, 3), np.float32)
+            array[begin:end] = 0
+            found = zero_rows(stored(tmp_path / "x", array, "F32"))
+            assert found == ((begin, end) if 2 * (end - begin) >= n else (0, 0))
 
 
 def test_what_is_readable(tmp_path: Path) -> None:

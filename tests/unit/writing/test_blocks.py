@@ -353,8 +353,8 @@ def test_a_delta_below_the_last_place_is_lost(store: Store) -> None:
     assert kept.noise == pytest.approx(1)
 
 
-def test_a_delta_of_zero_is_kept() -> None:
-    assert (DeltaKept("w").share, DeltaKept("w").noise) == (1.0, 0.0)
+def test_of_a_delta_of_zero_nothing_is_kept_or_lost() -> None:
+    assert (DeltaKept("w").share, DeltaKept("w").noise) == (None, None)
 
 
 # --- Files that end early ---------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def test_the_factors_of_an_embedding_are_turned(specimen: Specimen, tmp_path: Pa
 
 
 def test_a_lora_says_what_it_is(specimen: Specimen, tmp_path: Path) -> None:
-    specimen.config["base_model_name_or_path"] = "google/gemma-2b"
+    specimen.config["base_model_name_or_path"] = "meta-llama/Llama-2-7b"
     convert(specimen, tmp_path / "lora.gguf")
     found = metadata_of(tmp_path / "lora.gguf")
     assert {key: found.pop(key) for key in OURS}
@@ -111,9 +111,9 @@ def test_a_lora_says_what_it_is(specimen: Specimen, tmp_path: Path) -> None:
         "adapter.type": "lora",
         "adapter.lora.alpha": 32.0,
         "general.base_model.count": 1,
-        "general.base_model.0.name": "gemma-2b",
-        "general.base_model.0.organization": "google",
-        "general.base_model.0.repo_url": "https://huggingface.co/google/gemma-2b",
+        "general.base_model.0.name": "Llama-2-7b",
+        "general.base_model.0.organization": "meta-llama",
+        "general.base_model.0.repo_url": "https://huggingface.co/meta-llama/Llama-2-7b",
     }
 
 

@@ -1,0 +1,58 @@
+"""Layers of the same make have a delta of a module here and none there, and no base is given to compare with.
+
+Why it matters: a part of what was learned may be lost: k_proj and v_proj of half of the layers, one module of one
+layer, or all of a module that target_modules names. PEFT warns and serves the base's own; convert_lora_to_gguf.py says
+nothing. Only the base tells if the layer has such a module at all (some models share keys and values between layers,
+or name modules for several families), so this is a hint; with a base see module-missing.
+
+What to do: name the base with --base. If something is lost, save the adapter again from the training run.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from converter.derive.adapter import Adapter
+from converter.diagnostics import NoBaseCheck, Problem, Rule, Severity
+from converter.rules.promised import Promise, kind_of, layer_of, promise_of
+
+
+def check(adapter: Adapter) -> Iterator[Problem]:
+    """Yield each kind of module that some layers lack, and each name of target_modules that no tensor has."""
+    promise = promise_of(adapter)
+    if promise is None:
+        return
+    layers = _kinds_by_layer(adapter)
+    for kind in sorted(frozenset().union(*layers.values())):
+        lacking = [layer for layer in layers if promise.includes(kind.replace("{i}", str(layer), 1))]
+        lacking = [layer for layer in lacking if _lacks(layers, layer, kind)]
+        if 0 < len(lacking) <= sum(kind in kinds for kinds in layers.values()):
+            where = f"layer{'s' if len(lacking) > 1 else ''} {', '.join(map(str, sorted(lacking)))}"
+            yield Problem(kind, f"has no tensor in {where}, though the config names it and other layers have it")
+    for name in _unused_names(promise):
+        yield Problem("target_modules", f"names {name}, of which there is no tensor")
+
+
+def _kinds_by_layer(adapter: Adapter) -> Mapping[int, frozenset[str]]:
+    kinds: dict[int, set[str]] = {}
+    for tensor in adapter.tensors:
+        layer = layer_of(tensor.path)
+        if tensor.role == "lora_A" and layer is not None:
+            kinds.setdefault(layer, set()).add(kind_of(tensor.path))
+    return {layer: frozenset(of_layer) for layer, of_layer in kinds.items()}
+
+
+def _lacks(layers: Mapping[int, frozenset[str]], layer: int, kind: str) -> bool:
+    """Whether a layer has less than another one. One that has something of its own instead is built otherwise."""
+    ours = layers[layer]
+    return kind not in ours and any(kind in theirs and ours < theirs for theirs in layers.values())
+
+
+def _unused_names(promise: Promise) -> Iterator[str]:
+    targets = promise.config.target_modules
+    paths = [tensor.path for tensor in promise.adapter.tensors]
+    ends = {path[i:] for path in paths for i in (0, *(j + 1 for j, c in enumerate(path) if c == "."))}
+    for name in targets if isinstance(targets, tuple) else ():
+        if name not in ends:
+            yield name
+
+
+RULE = Rule("LO023", "layers-uneven", Severity.WARNING, NoBaseCheck(check))
