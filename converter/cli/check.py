@@ -1,7 +1,7 @@
 """``adapter-check``: judges adapters before they are deployed."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
@@ -21,7 +21,8 @@ from converter.errors import COULD_NOT, NOTHING_LOOKED_AT, ConverterError
 from converter.read.checkpoint import Found, find_adapters
 from converter.read.files import exists
 from converter.report.documentation import explanation, rule_named
-from converter.report.outcomes import Outcome, Unread, status_of_all
+from converter.report.formats import FORMATS, rendered
+from converter.report.outcomes import Outcome, Run, Unread
 from converter.report.printable import printable
 from converter.report.text import text_report, text_summary
 from converter.rules import RULES
@@ -65,6 +66,25 @@ def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) 
     return prefixes
 
 
+_FORMAT = f"""What is printed (text), or written to FILE; may be given several times: {", ".join(FORMATS)}."""
+
+
+def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Mapping[str | None, str]:
+    """The format of each file; that of what is printed under None."""
+    formats: dict[str | None, str] = {}
+    for value in values:
+        name, is_file, file = value.partition("=")
+        if name not in FORMATS:
+            raise click.BadParameter(f"no format {name!r}; there are {', '.join(FORMATS)}")
+        if is_file and not file:
+            raise click.BadParameter(f"{value} names no file")
+        if (file or None) in formats:
+            where = file or "standard output"
+            raise click.BadParameter(f"{formats[file or None]} and {name} can't both go to {where}; give {name}=FILE")
+        formats[file or None] = name
+    return {None: "text", **formats}
+
+
 @click.command(COMMAND, cls=Command, help=_HELP)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PATH)
 @click.option(
@@ -77,7 +97,7 @@ def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) 
 @click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
 @click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
 @click.option("--values", is_flag=True, help="Read the numbers too: NaN, zero deltas, foreign base layers.")
-@click.option("--format", "style", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
+@click.option("--format", "formats", multiple=True, callback=_formats, metavar="FORMAT[=FILE]", help=_FORMAT)
 @click.option("--select", callback=_prefixes, default="", metavar="CODES", help="Apply only rules with these prefixes.")
 @click.option("--ignore", callback=_prefixes, default="", metavar="CODES", help="Leave out rules with these prefixes.")
 @click.option("--strict", is_flag=True, help="Warnings count, and so do rules that could not be applied.")
@@ -98,7 +118,7 @@ def main(
     initial_adapter: Path | None,
     rename_keys: bool,
     values: bool,
-    style: str,
+    formats: Mapping[str | None, str],
     select: tuple[str, ...],
     ignore: tuple[str, ...],
     strict: bool,
@@ -114,8 +134,10 @@ def main(
         request = Request(model, deployment, values, _left_out(select, ignore), initial, rename_keys)
         outcomes = tuple(outcome for path in paths for outcome in _judged(path, request))
         outcomes += (_outcome(initial, request),) if initial else ()
-    _print(outcomes, style, strict=strict)
-    sys.exit(status_of_all(outcomes, strict=strict))
+    run = Run(outcomes, strict, report_width())
+    _print(run, formats[None])
+    _write(run, {Path(file): name for file, name in formats.items() if file})
+    sys.exit(run.status)
 
 
 def _escape_what_a_console_lacks() -> None:
@@ -167,28 +189,26 @@ def _report(adapter: Adapter, request: Request) -> Report:
     return without(report, request.left_out)
 
 
-def _print(outcomes: tuple[Outcome, ...], style: str, *, strict: bool) -> None:
-    if style == "json":
-        from converter.report.json import json_report
+def _write(run: Run, formats: Mapping[Path, str]) -> None:
+    if formats:
+        from converter.cli.report_files import write_report
 
-        click.echo(json_report(outcomes, strict=strict))
-    elif style == "github":
-        from converter.report.github import github_report
-
-        click.echo(github_report(outcomes), nl=False)
-    else:
-        _print_text(outcomes, strict=strict)
+        for path, name in formats.items():
+            write_report(path, name, run)
 
 
-def _print_text(outcomes: tuple[Outcome, ...], *, strict: bool) -> None:
-    for outcome in outcomes:
+def _print(run: Run, style: str) -> None:
+    if style != "text":
+        click.echo(rendered(style, run), nl=False)
+        return
+    for outcome in run.outcomes:
         match outcome:
             case Unread(path, _, message):
                 click.echo(printable(f"{COMMAND}: {path}: {message}"), err=True)
             case Report():
-                click.echo(text_report(outcome, report_width(), strict=strict) + "\n")
-    if len(outcomes) > 1:
-        click.echo(text_summary(outcomes, strict=strict))
+                click.echo(text_report(outcome, run.width, strict=run.strict) + "\n")
+    if len(run.outcomes) > 1:
+        click.echo(text_summary(run.outcomes, strict=run.strict))
 
 
 if __name__ == "__main__":

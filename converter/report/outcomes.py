@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from converter.diagnostics import Report, Severity
+from converter.diagnostics import Finding, Report, Severity
 from converter.errors import FINE, JUDGED_BAD, Status, worst
 
 
@@ -17,6 +17,19 @@ class Unread(NamedTuple):
 
 
 Outcome = Report | Unread
+
+
+class Run(NamedTuple):
+    """All outcomes of a run, and how they are looked at. ``width`` is that of lines for people."""
+
+    outcomes: Sequence[Outcome]
+    strict: bool = False
+    width: int = 80
+
+    @property
+    def status(self) -> Status:
+        """The exit status of the run."""
+        return status_of_all(self.outcomes, strict=self.strict)
 
 
 def status_of(outcome: Outcome, *, strict: bool = False) -> Status:
@@ -38,3 +51,14 @@ def status_of_all(outcomes: Sequence[Outcome], *, strict: bool = False) -> Statu
 def _is_doubtful(report: Report) -> bool:
     warned = any(finding.severity is Severity.WARNING for finding in report.findings)
     return warned or any(not skip.by_choice for skip in report.skipped)
+
+
+# How CI systems call a finding: an error stops the deployment that was asked for, a notice another one.
+Level = Literal["error", "warning", "notice"]
+
+
+def level_of(report: Report, finding: Finding) -> Level:
+    """How much a finding matters for the deployment that was asked for."""
+    if finding.severity is Severity.WARNING:
+        return "warning"
+    return "error" if finding.stops(report.deployment) else "notice"

@@ -9,9 +9,8 @@ import pytest
 
 from converter.diagnostics import EVERY, Deployment, Finding, Kind, Report, Severity, Skipped
 from converter.report.documentation import documentation, explanation, rule_named
-from converter.report.github import github_report
-from converter.report.json import json_report
-from converter.report.outcomes import Outcome, Unread, status_of, status_of_all
+from converter.report.formats import rendered
+from converter.report.outcomes import Outcome, Run, Unread, status_of, status_of_all
 from converter.report.printable import printable
 from converter.report.text import text_report, text_summary
 from converter.rules import RULES
@@ -64,7 +63,8 @@ def test_escapes_are_those_of_python() -> None:
 
 
 def test_annotations_are_one_line_each_and_can_not_be_forged() -> None:
-    lines = github_report([report(finding(where=HOSTILE), path="a,b:c"), Unread(Path("x\ny"), 2, HOSTILE)]).splitlines()
+    outcomes: list[Outcome] = [report(finding(where=HOSTILE), path="a,b:c"), Unread(Path("x\ny"), 2, HOSTILE)]
+    lines = rendered("github", Run(outcomes)).splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("::error file=a%2Cb%3Ac/adapter_model.safetensors,title=HD001 ")
     assert all(line.count("%0A") == 0 for line in lines)
@@ -73,14 +73,14 @@ def test_annotations_are_one_line_each_and_can_not_be_forged() -> None:
 def test_annotations_have_the_weight_of_their_findings() -> None:
     warning = finding("SC003", severity=Severity.WARNING)
     elsewhere = replace(finding("BM040"), blocks=frozenset[Kind]({"model"}))
-    lines = github_report([report(finding("CF001"), warning, elsewhere)]).splitlines()
+    lines = rendered("github", Run([report(finding("CF001"), warning, elsewhere)])).splitlines()
     assert [line.split()[0] for line in lines] == ["::error", "::warning", "::notice"]
     assert "adapter_config.json" in lines[0]
 
 
 def test_json_is_one_line_whatever_it_holds() -> None:
-    text = json_report([report(finding(where=HOSTILE)), Unread(Path("x"), 3, "gone")])
-    assert "\n" not in text
+    text = rendered("json", Run([report(finding(where=HOSTILE)), Unread(Path("x"), 3, "gone")]))
+    assert text.index("\n") == len(text) - 1
     data = json.loads(text)
     assert data["status"] == 3
     assert data["adapters"][0]["findings"][0]["where"] == HOSTILE
