@@ -5,19 +5,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
-from converter.checking import check_adapter, without
+from converter.checking import check_adapter
 from converter.cli.command import Command, unforeseen
+from converter.cli.gate import Gate, OptionsGate, PolicyGate, may_have_policy
 from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS
 from converter.cli.width import report_width
 from converter.derive.adapter import Adapter, read_adapter, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import find_base, read_initial_adapter
-from converter.diagnostics import Deployment, Report
-from converter.errors import COULD_NOT, NOTHING_LOOKED_AT, ConverterError
+from converter.diagnostics import Deployment, Report, Severity
+from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
 from converter.read.checkpoint import Found, find_adapters
 from converter.read.files import exists
 from converter.report.documentation import explanation, rule_named
@@ -27,6 +28,11 @@ from converter.report.printable import printable
 from converter.report.text import text_report, text_summary
 from converter.rules import RULES
 from converter.version import __version__
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from converter.policy import Policy
 
 COMMAND = "adapter-check"
 
@@ -43,7 +49,7 @@ class Request(NamedTuple):
     base: BaseModel | None
     deployment: Deployment
     values: bool
-    left_out: frozenset[str]
+    gate: Gate
     initial: Adapter | None
     rename_keys: bool
 
@@ -66,6 +72,7 @@ def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) 
     return prefixes
 
 
+_BASELINE = "Add waivers until then to the policy, for all that is refused today."
 _FORMAT = f"""What is printed (text), or written to FILE; may be given several times: {", ".join(FORMATS)}."""
 
 
@@ -100,6 +107,13 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 @click.option("--format", "formats", multiple=True, callback=_formats, metavar="FORMAT[=FILE]", help=_FORMAT)
 @click.option("--select", callback=_prefixes, default="", metavar="CODES", help="Apply only rules with these prefixes.")
 @click.option("--ignore", callback=_prefixes, default="", metavar="CODES", help="Leave out rules with these prefixes.")
+@click.option(
+    "--config", type=PATH, help="The policy (adapter-check.toml), instead of the one found from here upwards."
+)
+@click.option("--no-config", is_flag=True, help="Without any policy.")
+@click.option("--baseline-until", type=click.DateTime(["%Y-%m-%d"]), metavar="DAY", help=_BASELINE)
+@click.option("--reason", default="there when the gate was set up", show_default=True, help="Of --baseline-until.")
+@click.option("--exit-zero", is_flag=True, help="Status 0 for adapters that are refused; 2 and 3 stay.")
 @click.option("--strict", is_flag=True, help="Warnings count, and so do rules that could not be applied.")
 @click.option(
     "--explain",
@@ -121,23 +135,44 @@ def main(
     formats: Mapping[str | None, str],
     select: tuple[str, ...],
     ignore: tuple[str, ...],
+    config: Path | None,
+    no_config: bool,
+    baseline_until: "datetime | None",
+    reason: str,
+    exit_zero: bool,
     strict: bool,
 ) -> None:
     _escape_what_a_console_lacks()
     deployment = Deployment(to or ("model" if untie else "lora"), untie)
+    policy = None if no_config else _policy(config)
+    gate = PolicyGate(policy, select, ignore) if policy else OptionsGate(select, ignore)
+    strict = strict or bool(policy and policy.fail_on is Severity.WARNING)
     try:
         model = read_base_model(base) if base else None
         initial = read_initial_adapter(initial_adapter) if initial_adapter else None
     except ConverterError as error:
         outcomes: tuple[Outcome, ...] = tuple(Unread(path, error.status, str(error)) for path in paths)
     else:
-        request = Request(model, deployment, values, _left_out(select, ignore), initial, rename_keys)
+        request = Request(model, deployment, values, gate, initial, rename_keys)
         outcomes = tuple(outcome for path in paths for outcome in _judged(path, request))
         outcomes += (_outcome(initial, request),) if initial else ()
-    run = Run(outcomes, strict, report_width())
+    run = Run(outcomes, strict, report_width(), policy.path if policy else None, tuple(gate.uses()))
     _print(run, formats[None])
     _write(run, {Path(file): name for file, name in formats.items() if file})
-    sys.exit(run.status)
+    if baseline_until:
+        from converter.cli.baseline import write_baseline
+
+        click.echo(printable(write_baseline(run, policy, baseline_until.date(), reason)), err=True)
+    sys.exit(FINE if run.status == JUDGED_BAD and (exit_zero or baseline_until) else run.status)
+
+
+def _policy(config: Path | None) -> "Policy | None":
+    """The policy of the option, else the nearest one; its reader is imported where there may be one."""
+    if config is None and not may_have_policy(Path.cwd()):
+        return None
+    from converter.policy import find_policy, read_policy
+
+    return read_policy(config) if config else find_policy(Path.cwd())
 
 
 def _escape_what_a_console_lacks() -> None:
@@ -145,13 +180,6 @@ def _escape_what_a_console_lacks() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _left_out(select: tuple[str, ...], ignore: tuple[str, ...]) -> frozenset[str]:
-    codes = [rule.code for rule in RULES]
-    return frozenset(
-        code for code in codes if not code.startswith(select or "") or (ignore and code.startswith(ignore))
-    )
 
 
 def _judged(path: Path, request: Request) -> Iterator[Outcome]:
@@ -185,8 +213,9 @@ def _asked(adapter: Adapter, request: Request) -> Adapter:
 
 def _report(adapter: Adapter, request: Request) -> Report:
     base = request.base or find_base(None, adapter)
-    report = check_adapter(adapter, base, request.deployment, values=request.values)
-    return without(report, request.left_out)
+    limits = request.gate.limits(adapter.path)
+    report = check_adapter(adapter, base, request.deployment, values=request.values, limits=limits)
+    return request.gate.settled(report, adapter)
 
 
 def _write(run: Run, formats: Mapping[Path, str]) -> None:
@@ -209,6 +238,8 @@ def _print(run: Run, style: str) -> None:
                 click.echo(text_report(outcome, run.width, strict=run.strict) + "\n")
     if len(run.outcomes) > 1:
         click.echo(text_summary(run.outcomes, strict=run.strict))
+    for use in run.idle_waivers:
+        click.echo(printable(f"{COMMAND}: {use}"), err=True)
 
 
 if __name__ == "__main__":

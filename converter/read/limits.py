@@ -11,6 +11,7 @@ HEADER_NBYTES: Final = 25_000_000  # of all safetensors files of an adapter toge
 INDEX_NBYTES: Final = 25_000_000
 TOKENIZER_NBYTES: Final = 50_000_000  # each file of a tokenizer
 RECORD_NBYTES: Final = 10_000  # base_fingerprint.json
+POLICY_NBYTES: Final = 2_000_000
 GGUF_HEADER_NBYTES: Final = 200_000_000
 
 # What stands in them.

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from converter.diagnostics import Finding, Report, Severity
 from converter.errors import FINE, JUDGED_BAD, Status, worst
+
+if TYPE_CHECKING:
+    from converter.policy import WaiverUse
 
 
 class Unread(NamedTuple):
@@ -20,16 +23,26 @@ Outcome = Report | Unread
 
 
 class Run(NamedTuple):
-    """All outcomes of a run, and how they are looked at. ``width`` is that of lines for people."""
+    """All outcomes of a run, and how they are looked at. ``width`` is that of lines for people.
+
+    ``policy`` is the file whose settings and waivers were applied, ``waivers`` what each of those did.
+    """
 
     outcomes: Sequence[Outcome]
     strict: bool = False
     width: int = 80
+    policy: Path | None = None
+    waivers: "Sequence[WaiverUse]" = ()
 
     @property
     def status(self) -> Status:
         """The exit status of the run."""
         return status_of_all(self.outcomes, strict=self.strict)
+
+    @property
+    def idle_waivers(self) -> "Sequence[WaiverUse]":
+        """The waivers that did nothing, and so are to be looked at."""
+        return [use for use in self.waivers if use.state != "used"]
 
 
 def status_of(outcome: Outcome, *, strict: bool = False) -> Status:

@@ -16,7 +16,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, quants
 from converter.checking import check_adapter
 from converter.derive.adapter import read_adapter
 from converter.derive.base_model import read_base_model
-from converter.diagnostics import EVERY, Deployment, Kind, Report
+from converter.diagnostics import EVERY, Deployment, Kind, Limits, Report
 from fixtures.generated import Tensor, adapter_config, write_safetensors
 
 RANK = 4
@@ -90,6 +90,7 @@ class Specimen:
     tensors: dict[str, Tensor] = field(default_factory=all_linear)
     metadata: dict[str, str] | None = field(default_factory=lambda: {"format": "pt"})
     initial: Path | None = None  # what --initial-adapter would give
+    limits: Limits | None = None  # a policy's
 
     @property
     def weights(self) -> Path:
@@ -140,7 +141,7 @@ class Specimen:
         adapter = read_adapter(self.directory)
         if self.initial:
             adapter = replace(adapter, initial=read_adapter(self.initial))
-        return check_adapter(adapter, base, deployment or Deployment(), values=values)
+        return check_adapter(adapter, base, deployment or Deployment(), values=values, limits=self.limits)
 
 
 def codes(report: Report) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from converter import checking
 from converter.checking import check_adapter, without
 from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.base_model import BaseModel, read_base_model
@@ -46,7 +47,9 @@ def base(tmp_path: Path) -> BaseModel:
 
 def judged(check: Check, adapter: Adapter, base: BaseModel | None, *, values: bool) -> Report:
     rule = Rule("XX001", "a-fault", Severity.ERROR, check)
-    return check_adapter(adapter, base, Deployment(), values=values, rules=[rule])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checking, "RULES", (rule,))
+        return check_adapter(adapter, base, Deployment(), values=values)
 
 
 CHECKS: list[tuple[Check, set[tuple[bool, bool]]]] = [  # and with which of base and values it is applied

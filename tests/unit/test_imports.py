@@ -79,11 +79,7 @@ FOR_OTHERS = {
     "converter.derive.tokenizer_model", "converter.read.gguf_header",
     "converter.report.formats.github", "converter.report.formats.json", "converter.values", "hashlib", "traceback",
 }  # fmt: skip
-<<<<<<< HEAD
-N_MODULES = 51
-=======
-N_MODULES = 49
->>>>>>> 9a2dbd9 (adapter-check writes SARIF, JUnit, GitLab, Markdown and HTML, several in one run)
+N_MODULES = 53
 N_DATACLASSES = 8
 PLAIN_CHECK = """
 import dataclasses, json, sys
@@ -105,7 +101,7 @@ def test_a_plain_check_defines_and_imports_no_more_than_it_needs(adapter: Path, 
     base.mkdir()
     arguments = json.dumps(["check", str(adapter), "--base", str(write_gemma_2b_base(base))])
     command = [sys.executable, "-c", PLAIN_CHECK, arguments]
-    ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     modules, n_dataclasses = json.loads(ran.stderr.splitlines()[-1])
     assert "converter.rules.base.module_not_in_base" in modules
     assert not FOR_OTHERS & {*modules}

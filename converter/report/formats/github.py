@@ -29,6 +29,9 @@ class _Annotation(NamedTuple):
 def render(run: Run) -> str:
     """One workflow command a line, the gravest first, at most ten."""
     annotations = [annotation for outcome in run.outcomes for annotation in _annotations(outcome)]
+    annotations += [
+        _Annotation("warning", run.policy, None, "waiver", str(use)) for use in run.idle_waivers if run.policy
+    ]
     annotations.sort(key=lambda annotation: _LEVELS.index(annotation.level))
     shown = annotations if len(annotations) <= _MOST else [*annotations[: _MOST - 1], _rest(annotations[_MOST - 1 :])]
     return "".join(f"{_command(annotation)}\n" for annotation in shown)

@@ -37,6 +37,7 @@ def render(run: Run) -> str:
     """The whole page."""
     style = files("converter.report.formats").joinpath("report.css").read_text(encoding="utf-8")
     sections = "\n".join("\n".join(_section(outcome, strict=run.strict)) for outcome in run.outcomes)
+    waivers = "".join(_tag("li", str(use)) for use in run.idle_waivers)
     summary = _tag("p", text_summary(run.outcomes, strict=run.strict)) if len(run.outcomes) > 1 else ""
     return f"""<!doctype html>
 <html lang="en">
@@ -52,6 +53,7 @@ def render(run: Run) -> str:
 <h1>adapter-check</h1>
 {summary}
 {sections}
+{f"<ul>{waivers}</ul>" if waivers else ""}
 <footer>adapter-check {__version__}</footer>
 </main>
 </body>

@@ -3,13 +3,16 @@
 ``version`` changes only with a change that breaks readers; fields may be added without one.
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from converter.diagnostics import OPTIONS, Finding, Report
 from converter.report.commands import command
 from converter.report.outcomes import Run, Unread, status_of
 from converter.report.printable import json_line
 from converter.version import __version__
+
+if TYPE_CHECKING:
+    from converter.policy import WaiverUse
 
 _SCHEMA_VERSION: Final = 1
 
@@ -25,6 +28,8 @@ def render(run: Run) -> str:
         "status": run.status,
         "adapters": [report_data(report, strict=run.strict) for report in reports],
         "unread": [_unread_data(outcome) for outcome in unread],
+        "policy": str(run.policy) if run.policy else None,
+        "waivers": [_waiver_data(use) for use in run.waivers],
     }
     return json_line(data) + "\n"
 
@@ -60,6 +65,20 @@ def _finding_data(report: Report, finding: Finding) -> dict[str, object]:
         "message": finding.message,
         "blocks": [options for kind, options in OPTIONS.items() if kind in finding.blocks],
         "stops": finding.stops(report.deployment),
+        "note": finding.note,
+    }
+
+
+def _waiver_data(use: "WaiverUse") -> dict[str, object]:
+    waiver = use.waiver
+    return {
+        "code": waiver.code,
+        "adapter": waiver.adapter,
+        "reason": waiver.reason,
+        "expires": waiver.expires.isoformat() if waiver.expires else None,
+        "path": waiver.path,
+        "state": use.state,
+        "why": use.why,
     }
 
 

@@ -70,6 +70,9 @@ def _invocation(run: Run) -> dict[str, Any]:
     return {
         "executionSuccessful": not unread,
         "exitCode": run.status,
+        "toolConfigurationNotifications": [
+            {"level": "warning", "message": {"text": printable(str(use))}} for use in run.idle_waivers
+        ],
         "toolExecutionNotifications": [
             {
                 "level": "error",
@@ -86,7 +89,7 @@ def _results(report: Report, indices: Mapping[str, int]) -> Iterator[dict[str, A
     for finding in report.findings:
         yield _result(report, finding, locate, indices)
     for finding in report.hidden:
-        left_out = {"kind": "external", "justification": "left out by --select or --ignore"}
+        left_out = {"kind": "external", "justification": printable(finding.note)}
         yield {**_result(report, finding, locate, indices), "suppressions": [left_out]}
 
 

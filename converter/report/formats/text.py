@@ -14,4 +14,4 @@ def render(run: Run) -> str:
         for outcome in run.outcomes
     ]
     summary = [text_summary(run.outcomes, strict=run.strict)] if len(run.outcomes) > 1 else []
-    return "\n".join((*parts, *summary)) + "\n"
+    return "\n".join((*parts, *summary, *map(printable, map(str, run.idle_waivers)))) + "\n"

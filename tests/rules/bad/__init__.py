@@ -1,6 +1,17 @@
 """One spoilt adapter, or several, for every rule."""
 
-from tests.rules.bad import bases, checkpoints, configs, containers, ends, incomplete, tensors, tokens, wrong_bases
+from tests.rules.bad import (
+    bases,
+    checkpoints,
+    configs,
+    containers,
+    ends,
+    incomplete,
+    policies,
+    tensors,
+    tokens,
+    wrong_bases,
+)
 from tests.rules.bad.registry import BAD, Spoil
 
 __all__ = [
@@ -12,6 +23,7 @@ __all__ = [
     "containers",
     "ends",
     "incomplete",
+    "policies",
     "tensors",
     "tokens",
     "wrong_bases",

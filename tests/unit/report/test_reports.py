@@ -21,7 +21,8 @@ HOSTILE = "a\x1b[31m\r\n::error::b%0A,:\u202e\ud800"
 def finding(code: str = "HD001", where: str = "key", severity: Severity = Severity.ERROR) -> Finding:
     rule = rule_named(code)
     assert rule
-    return Finding(code, rule.name, severity, where, "is wrong", EVERY if severity is Severity.ERROR else frozenset())
+    is_error = severity is Severity.ERROR
+    return Finding(code, rule.name, severity, where, "is wrong", EVERY if is_error else frozenset(), is_error)
 
 
 def report(*findings: Finding, skipped: tuple[Skipped, ...] = (), path: str = "adapter") -> Report:
@@ -84,7 +85,7 @@ def test_json_is_one_line_whatever_it_holds() -> None:
     data = json.loads(text)
     assert data["status"] == 3
     assert data["adapters"][0]["findings"][0]["where"] == HOSTILE
-    assert set(data) == {"version", "tool", "tool_version", "status", "adapters", "unread"}
+    assert set(data) == {"version", "tool", "tool_version", "status", "adapters", "unread", "policy", "waivers"}
 
 
 def test_status() -> None:
