@@ -87,7 +87,7 @@ class Specimen:
     config: dict[str, object] = field(
         default_factory=lambda: adapter_config(list(TARGETS), r=RANK, base_model_name_or_path="me/tiny")
     )
-    tensors: dict[str, Tensor] = field(default_factory=all_linear)
+    tensors: dict[str, Tensor] = field(default_factory=all_linear, repr=False)  # long, and said of every failure
     metadata: dict[str, str] | None = field(default_factory=lambda: {"format": "pt"})
     initial: Path | None = None  # what --initial-adapter would give
     limits: Limits | None = None  # a policy's
