@@ -31,7 +31,7 @@ from converter.fingerprint import RECORD_NAME, recorded_base
 from converter.rules import RULES
 
 _NO_BASE: Final = "no base given (--base)"
-_NO_VALUES: Final = "reads the numbers (--values)"
+_NO_VALUES: Final = "reads the numbers (--headers-only)"
 _LEFT_OUT: Final = "left out by --select or --ignore"  # or by the same of a policy
 
 

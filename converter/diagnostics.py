@@ -127,7 +127,7 @@ class NoBaseCheck:
 
 
 class ValuesCheck:
-    """Reads the adapter's numbers (``--values``; adapter-to-gguf always does)."""
+    """Reads the adapter's numbers (not by ``--headers-only``; adapter-to-gguf always does)."""
 
     __slots__ = __match_args__ = ("run",)
 

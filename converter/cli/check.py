@@ -72,6 +72,7 @@ def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) 
     return prefixes
 
 
+_VALUES = "Read the numbers (NaN, no effect, lost rows), or headers and config alone; what that skips is said."
 _BASELINE = "Add waivers until then to the policy, for all that is refused today."
 _FORMAT = f"""What is printed (text), or written to FILE; may be given several times: {", ".join(FORMATS)}."""
 
@@ -103,7 +104,7 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 @click.option("--untie", is_flag=True, help="The head is to become a tensor of its own, as for adapter-to-gguf.")
 @click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
 @click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
-@click.option("--values", is_flag=True, help="Read the numbers too: NaN, zero deltas, foreign base layers.")
+@click.option("--values/--headers-only", default=True, help=_VALUES)
 @click.option("--format", "formats", multiple=True, callback=_formats, metavar="FORMAT[=FILE]", help=_FORMAT)
 @click.option("--select", callback=_prefixes, default="", metavar="CODES", help="Apply only rules with these prefixes.")
 @click.option("--ignore", callback=_prefixes, default="", metavar="CODES", help="Leave out rules with these prefixes.")

@@ -60,8 +60,8 @@ _LOOKS_AT: Final[dict[type[Check], str]] = {
     AdapterCheck: "the adapter's headers and config",
     BaseCheck: "the adapter beside its base (--base)",
     NoBaseCheck: "an adapter without its base",
-    ValuesCheck: "the adapter's numbers (--values)",
-    BaseValuesCheck: "the numbers of adapter and base (--base, --values)",
+    ValuesCheck: "the adapter's numbers (not by --headers-only)",
+    BaseValuesCheck: "the numbers of adapter and base (--base; not by --headers-only)",
     PolicyCheck: "the adapter beside the limits of a policy (docs/policy.md)",
     WhileWriting: "what adapter-to-gguf writes",
 }

@@ -90,7 +90,7 @@ def test_json_is_one_line_whatever_it_holds() -> None:
 
 def test_status() -> None:
     warned = report(finding("SC003", severity=Severity.WARNING))
-    skipped = report(skipped=(Skipped("NM001", "non-finite", "reads the numbers (--values)"),))
+    skipped = report(skipped=(Skipped("NM001", "non-finite", "reads the numbers (--headers-only)"),))
     chosen = report(skipped=(Skipped("NM001", "non-finite", "left out", by_choice=True),))
     assert [status_of(one) for one in (report(), warned, skipped, chosen, report(finding()))] == [0, 0, 0, 0, 1]
     assert [status_of(one, strict=True) for one in (report(), warned, skipped, chosen)] == [0, 1, 1, 0]
