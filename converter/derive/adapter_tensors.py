@@ -1,6 +1,7 @@
 """The tensors of an adapter's files: each key read by itself, then beside the config and the other keys."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from converter.derive.adapter_keys import Role, bare_key, foreign_key, parse_key
@@ -45,11 +46,17 @@ def tensors_of(
 def _adapter_tensor(header: SafetensorsHeader, index: int, name_of: Callable[[str], str]) -> AdapterTensor:
     info = header.entries[index]
     name = name_of(info.name)
-    path, role = parse_key(name) if foreign_key(name) is None else (name, _UNKNOWN)
+    path, role, module = _read(name)
     tensor = StoredTensor(header.path, header.data_offset + info.begin, info.end - info.begin, info.shape, info.dtype)
-    module = path if role == "unknown" else normal_module(path)
     read_as = name if name != info.name else None
     return AdapterTensor(info.name, module, role, tensor, path, read_as=read_as)
+
+
+@lru_cache(maxsize=1 << 14)  # the adapters of a run mostly have the same keys
+def _read(name: str) -> tuple[str, Role, str]:
+    """The path, the role and the module of a key."""
+    path, role = parse_key(name) if foreign_key(name) is None else (name, _UNKNOWN)
+    return path, role, path if role == "unknown" else normal_module(path)
 
 
 # Parameters of fused experts, in the order in which transformers' modules define them and PEFT wraps them.
