@@ -12,6 +12,7 @@ INDEX_NBYTES: Final = 25_000_000
 TOKENIZER_NBYTES: Final = 50_000_000  # each file of a tokenizer
 RECORD_NBYTES: Final = 10_000  # base_fingerprint.json
 POLICY_NBYTES: Final = 2_000_000
+PICKLE_NBYTES: Final = 10_000_000  # that are looked through
 GGUF_HEADER_NBYTES: Final = 200_000_000
 
 # What stands in them.
@@ -25,6 +26,7 @@ KEY_LENGTH: Final = 300  # of a tensor's key: no longer one is a module's
 LAYERS: Final = 1_000
 METADATA_ENTRIES: Final = 20_000  # of a GGUF
 METADATA_STRINGS: Final = 5_000_000  # in the arrays of a GGUF
+PICKLE_OPCODES: Final = 200_000
 PATTERN_LENGTH: Final = 4_000
 PATTERN_WAYS: Final = 100_000  # in which one pattern can be tried over one module
 PATTERN_STEPS: Final = 500_000  # of all patterns over all modules
