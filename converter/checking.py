@@ -60,7 +60,15 @@ def check_adapter(
         else:
             findings.extend(_stamped(rule, problem) for problem in problems)
     path, checked_by = (str(base.path), tuple(_base_checked_by(adapter, base, values=values))) if base else (None, ())
-    return Report(adapter.path, path, deployment, tuple(findings), tuple(skipped), base_checked_by=checked_by)
+    return Report(
+        adapter.path,
+        path,
+        deployment,
+        tuple(findings),
+        tuple(skipped),
+        base_checked_by=checked_by,
+        base_named_by_adapter=bool(base and base.named_by_adapter),
+    )
 
 
 def _base_checked_by(adapter: Adapter, base: BaseModel, *, values: bool) -> Iterator[str]:

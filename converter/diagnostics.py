@@ -80,7 +80,8 @@ class Limits(NamedTuple):
     """What no adapter may exceed; None and () where nothing is said.
 
     ``bases`` are patterns of base_model_name_or_path, ``base_fingerprints`` those of converter/fingerprint.py,
-    ``forbidden_modules`` patterns of module paths.
+    ``forbidden_modules`` patterns of module paths. ``trust_named_base``: the base that an adapter names may show that
+    its head is a tensor of its own.
     """
 
     rank: int | None = None
@@ -88,6 +89,7 @@ class Limits(NamedTuple):
     bases: tuple[str, ...] = ()
     base_fingerprints: tuple[str, ...] = ()
     forbidden_modules: tuple[str, ...] = ()
+    trust_named_base: bool = False
 
 
 class CannotLookError(Exception):
@@ -216,6 +218,7 @@ class Report:
     ``hidden`` is what rules found that the user left out or waived: it doesn't count for the verdict, but it still
     forbids.
     ``base_checked_by`` is what the base was compared by beside its shapes; empty where the adapter brings nothing.
+    ``base_named_by_adapter``: the user named none.
     """
 
     path: Path
@@ -225,6 +228,7 @@ class Report:
     skipped: tuple[Skipped, ...]
     hidden: tuple[Finding, ...] = ()
     base_checked_by: tuple[str, ...] = ()
+    base_named_by_adapter: bool = False
 
     @property
     def stopping(self) -> tuple[Finding, ...]:

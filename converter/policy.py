@@ -202,13 +202,15 @@ def _changed(settings: Settings, read: _Reader, others: Sequence[str] | set[str]
 
 
 def _limits(limits: Limits, read: _Reader) -> Limits:
-    read.require_known({"rank", "size", "bases", "base-fingerprints", "forbidden-modules"})
+    read.require_known({"rank", "size", "bases", "base-fingerprints", "forbidden-modules", "trust-named-base"})
+    trusts = read.one("trust-named-base", _flag, "true or false")
     return Limits(
         read.one("rank", _count, "a whole number of 1 and more") or limits.rank,
         read.one("size", _nbytes, 'a number of bytes, or a size such as "200 MB"') or limits.nbytes,
         read.list("bases", _text, "names of models, such as org/*") or limits.bases,
         read.list("base-fingerprints", _text, "fingerprints") or limits.base_fingerprints,
         read.list("forbidden-modules", _text, "patterns of modules, such as lm_head") or limits.forbidden_modules,
+        limits.trust_named_base if trusts is None else trusts,
     )
 
 
@@ -241,6 +243,10 @@ def _nbytes(value: Any) -> int | None:
 
 def _count(value: Any) -> int | None:
     return value if type(value) is int and value >= 1 else None
+
+
+def _flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
 
 
 def _text(value: Any) -> str | None:

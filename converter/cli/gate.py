@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Gate(Protocol):
     """What settles the reports of a run."""
 
-    def limits(self, adapter: Path) -> Limits | None:
+    def limits(self, adapter: Path) -> Limits:
         """What no adapter at this path may exceed."""
 
     def settled(self, report: Report, adapter: Adapter) -> Report:
@@ -33,9 +33,9 @@ class OptionsGate:
         """By these prefixes of codes."""
         self._left_out = codes_left_out(select, ignore)
 
-    def limits(self, _adapter: Path) -> Limits | None:
-        """None: only a policy has limits."""
-        return None
+    def limits(self, _adapter: Path) -> Limits:
+        """Those of a policy that says nothing."""
+        return Limits()
 
     def settled(self, report: Report, _adapter: Adapter) -> Report:
         """The report without what is left out."""
@@ -58,7 +58,7 @@ class PolicyGate:
         self._policy, self._select, self._ignore = policy, select, ignore
         self._waivers = Waivers(policy, date.today())  # noqa: DTZ011  the day of who runs it
 
-    def limits(self, adapter: Path) -> Limits | None:
+    def limits(self, adapter: Path) -> Limits:
         """The policy's for this path."""
         return self._policy.settings_for(adapter).limits
 

@@ -44,6 +44,7 @@ class BaseModel:
     config: Mapping[str, object] = field(default_factory=dict)
     layer_dims: tuple[Mapping[str, int], ...] = ()
     layer_traits: tuple[frozenset[str], ...] = ()
+    named_by_adapter: bool = False  # and not by the user
     original: "BaseModel | None" = None  # the base as it lies there, where an adapter replicated its layers
     # A dozen rules ask for each module, of every adapter on this base.
     _found: dict[str, tuple[Place, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -91,6 +91,7 @@ class Specimen:
     metadata: dict[str, str] | None = field(default_factory=lambda: {"format": "pt"})
     initial: Path | None = None  # what --initial-adapter would give
     limits: Limits | None = None  # a policy's
+    base_is_named: bool = False  # by the adapter
 
     @property
     def weights(self) -> Path:
@@ -137,7 +138,7 @@ class Specimen:
         self.index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
 
     def report(self, deployment: Deployment | None = None, *, values: bool = True) -> Report:
-        base = read_base_model(self.base) if self.base else None
+        base = replace(read_base_model(self.base), named_by_adapter=self.base_is_named) if self.base else None
         adapter = read_adapter(self.directory)
         if self.initial:
             adapter = replace(adapter, initial=read_adapter(self.initial))

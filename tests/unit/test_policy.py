@@ -88,6 +88,7 @@ FAULTS = [
     ("[limits]\nrank = 0", "limits.rank is 0, wanted a whole number of 1 and more"),
     ("[limits]\nrank = true", "limits.rank is True"),
     ("[limits]\nsize = '200 M'", "limits.size is '200 M', wanted a number of bytes"),
+    ("[limits]\ntrust-named-base = 1", "limits.trust-named-base is 1, wanted true or false"),
     ("[limits]\nranks = 3", "limits.ranks is not known"),
     ("[severity]\nHD001 = 'off'", "severity.HD001 is 'off'"),
     ("limits = 3", "limits is 3, wanted a table"),

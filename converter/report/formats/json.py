@@ -39,6 +39,7 @@ def report_data(report: Report, *, strict: bool) -> dict[str, object]:
     return {
         "path": str(report.path),
         "base": report.base,
+        "base_named_by_adapter": report.base_named_by_adapter,
         "base_checked_by": list(report.base_checked_by),
         "deployment": report.deployment.options,
         "passed": report.passed,

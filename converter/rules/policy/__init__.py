@@ -8,6 +8,7 @@ from converter.rules.policy import (
     base_not_allowed,
     base_of_other_fingerprint,
     forbidden_module,
+    head_cleared_by_named_base,
     rank_over_limit,
 )
 
@@ -17,4 +18,5 @@ RULES: Final[tuple[Rule, ...]] = (
     base_not_allowed.RULE,
     base_of_other_fingerprint.RULE,
     forbidden_module.RULE,
+    head_cleared_by_named_base.RULE,
 )

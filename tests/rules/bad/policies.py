@@ -4,7 +4,7 @@ from pathlib import Path
 
 from converter.diagnostics import Limits
 from tests.rules.bad.registry import bad
-from tests.rules.specimens import RANK, Specimen
+from tests.rules.specimens import RANK, Specimen, head_lora, write_gguf
 
 
 @bad("PO001")
@@ -41,3 +41,12 @@ def forbidden_by_its_name(it: Specimen, _: Path) -> None:
 def forbidden_by_its_path(it: Specimen, _: Path) -> None:
     it.write()
     it.limits = Limits(forbidden_modules=("model.layers.1.*",))
+
+
+@bad("PO006")
+def untied_by_the_adapters_word(it: Specimen, bases: Path) -> None:
+    it.tensors |= head_lora()
+    it.base = write_gguf(bases / "untied.gguf", tied=False)
+    it.base_is_named = True
+    it.write()
+    it.limits = Limits()

@@ -157,3 +157,19 @@ def test_a_baseline_keeps_the_policy_that_is_there() -> None:
     ran = check("--baseline-until", "2020-01-01")
     assert ran.exit_code == 2
     assert "is over already" in ran.stderr
+
+
+def test_an_adapter_does_not_bring_the_base_that_clears_its_head(it: Specimen) -> None:
+    untied = write_gguf(it.directory / "untied.gguf", tied=False)
+    it.config["base_model_name_or_path"] = str(untied)
+    it.write()
+    ran = CliRunner().invoke(main, ["adapters"])
+    assert ran.exit_code == 1
+    assert "PO006" in ran.stdout
+    assert "which the adapter names" in " ".join(ran.stdout.split())
+    assert CliRunner().invoke(main, ["adapters", "--base", str(untied)]).exit_code == 0
+    Path("adapter-check.toml").write_text("[limits]\ntrust-named-base = true\n", encoding="utf-8")
+    assert CliRunner().invoke(main, ["adapters"]).exit_code == 0
+    it.config["base_model_name_or_path"] = str(it.base)  # that its own word convicts it is another matter
+    it.write()
+    assert CliRunner().invoke(main, ["adapters"]).exit_code == 1
