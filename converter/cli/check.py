@@ -73,6 +73,9 @@ def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) 
 
 
 _VALUES = "Read the numbers (NaN, no effect, lost rows), or headers and config alone; what that skips is said."
+_VERIFY = (
+    "Judge nothing: say whether FILE attests that these very bytes passed this policy. Signatures are not checked."
+)
 _BASELINE = "Add waivers until then to the policy, for all that is refused today."
 _FORMAT = f"""What is printed (text), or written to FILE; may be given several times: {", ".join(FORMATS)}."""
 
@@ -114,6 +117,8 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 @click.option("--no-config", is_flag=True, help="Without any policy.")
 @click.option("--baseline-until", type=click.DateTime(["%Y-%m-%d"]), metavar="DAY", help=_BASELINE)
 @click.option("--reason", default="there when the gate was set up", show_default=True, help="Of --baseline-until.")
+@click.option("--attest", type=PATH, metavar="FILE", help="Write an in-toto statement for each adapter, one a line.")
+@click.option("--verify-attestation", type=PATH, metavar="FILE", help=_VERIFY)
 @click.option("--exit-zero", is_flag=True, help="Status 0 for adapters that are refused; 2 and 3 stay.")
 @click.option("--strict", is_flag=True, help="Warnings count, and so do rules that could not be applied.")
 @click.option(
@@ -140,12 +145,20 @@ def main(
     no_config: bool,
     baseline_until: "datetime | None",
     reason: str,
+    attest: Path | None,
+    verify_attestation: Path | None,
     exit_zero: bool,
     strict: bool,
 ) -> None:
     _escape_what_a_console_lacks()
     deployment = Deployment(to or ("model" if untie else "lora"), untie)
     policy = None if no_config else _policy(config)
+    if verify_attestation:
+        from converter.cli.attest import verify_attestation as verified
+
+        sys.exit(verified(verify_attestation, paths, policy, deployment, base))
+    if attest and (select or ignore or not values):
+        raise click.UsageError("--attest attests the policy whole: no --select, --ignore or --headers-only beside it")
     gate = PolicyGate(policy, select, ignore) if policy else OptionsGate(select, ignore)
     strict = strict or bool(policy and policy.fail_on is Severity.WARNING)
     try:
@@ -160,6 +173,10 @@ def main(
     run = Run(outcomes, strict, report_width(), policy.path if policy else None, tuple(gate.uses()))
     _print(run, formats[None])
     _write(run, {Path(file): name for file, name in formats.items() if file})
+    if attest:
+        from converter.cli.attest import write_attestation
+
+        write_attestation(attest, run, policy, base)
     if baseline_until:
         from converter.cli.baseline import write_baseline
 
