@@ -1,6 +1,7 @@
 """Judge one adapter: run the rules, stamp what they find, say which were skipped and why."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Final
 
@@ -52,13 +53,14 @@ def check_adapter(
     base = as_trained(base, adapter) if base else None
     findings: list[Finding] = []
     skipped: list[Skipped] = []
-    for rule in RULES:
-        try:
-            problems = tuple(_problems(rule.check, adapter, base, limits, values=values))
-        except CannotLookError as reason:
-            skipped.append(Skipped(rule.code, rule.name, str(reason)))
-        else:
-            findings.extend(_stamped(rule, problem) for problem in problems)
+    with _remembering(values=values):
+        for rule in RULES:
+            try:
+                problems = tuple(_problems(rule.check, adapter, base, limits, values=values))
+            except CannotLookError as reason:
+                skipped.append(Skipped(rule.code, rule.name, str(reason)))
+            else:
+                findings.extend(_stamped(rule, problem) for problem in problems)
     path, checked_by = (str(base.path), tuple(_base_checked_by(adapter, base, values=values))) if base else (None, ())
     return Report(
         adapter.path,
@@ -69,6 +71,14 @@ def check_adapter(
         base_checked_by=checked_by,
         base_named_by_adapter=bool(base and base.named_by_adapter),
     )
+
+
+def _remembering(*, values: bool) -> AbstractContextManager[None]:
+    if not values:
+        return nullcontext()
+    from converter.values.memory import remembering
+
+    return remembering()
 
 
 def _base_checked_by(adapter: Adapter, base: BaseModel, *, values: bool) -> Iterator[str]:

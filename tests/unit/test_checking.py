@@ -26,7 +26,7 @@ from converter.diagnostics import (
     ValuesCheck,
 )
 from converter.read.files import read_into
-from converter.values import rows
+from converter.values import memory, rows
 from tests.rules.specimens import Specimen, head_lora, write_gguf
 
 PROBLEM = Problem("key", "is wrong", LORA)
@@ -107,7 +107,8 @@ def test_the_rules_of_numbers_read_an_adapter_once(adapter: Adapter, monkeypatch
         n_read.append(buffer.nbytes)
         read_into(path, offset, buffer)
 
-    monkeypatch.setattr(rows, "read_into", counted)
+    for module in (memory, rows):
+        monkeypatch.setattr(module, "read_into", counted)
     for header in adapter.headers:
         os.utime(header.path, (0, 0))  # what is kept is of files that are left alone
     check_adapter(adapter, None, Deployment(), values=True)
