@@ -229,7 +229,7 @@ def with_renamed_keys(adapter: Adapter) -> Adapter:
     """
 
     def name_of(key: str) -> str:
-        foreign = foreign_key(key)
+        foreign = foreign_key(key, adapter.config)
         return foreign.name if foreign and foreign.name else key
 
     return replace(adapter, tensors=tensors_of(adapter.headers, adapter.config, name_of))

@@ -38,14 +38,18 @@ def tensors_of(
     headers: Iterable[SafetensorsHeader], config: AdapterConfig | None, name_of: Callable[[str], str] = str
 ) -> tuple[AdapterTensor, ...]:
     """Every tensor of the files, in their order, read under the name that ``name_of`` gives its key."""
-    tensors = tuple(_adapter_tensor(header, i, name_of) for header in headers for i in range(len(header.entries)))
+    tensors = tuple(
+        _adapter_tensor(header, i, name_of, config) for header in headers for i in range(len(header.entries))
+    )
     return _with_copies(_of_method(_with_parameters(tensors, config), config), config)
 
 
-def _adapter_tensor(header: SafetensorsHeader, index: int, name_of: Callable[[str], str]) -> AdapterTensor:
+def _adapter_tensor(
+    header: SafetensorsHeader, index: int, name_of: Callable[[str], str], config: AdapterConfig | None
+) -> AdapterTensor:
     info = header.entries[index]
     name = name_of(info.name)
-    path, role = parse_key(name) if foreign_key(name) is None else (name, _UNKNOWN)
+    path, role = parse_key(name) if foreign_key(name, config) is None else (name, _UNKNOWN)
     tensor = StoredTensor(header.path, header.data_offset + info.begin, info.end - info.begin, info.shape, info.dtype)
     module = path if role == "unknown" else normal_module(path)
     read_as = name if name != info.name else None

@@ -113,6 +113,8 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
     text = config.get("text_config")
     text = text if isinstance(text, dict) else config
     model_type = str(text.get("model_type", config.get("model_type", "")))
+    if model_type in _BIDIRECTIONAL and text.get("use_bidirectional_attention") is True:
+        model_type = _BIDIRECTIONAL[model_type]
     architecture = architecture_of_model_type(model_type)
     quantization = _quantization(config)
     tensors = _safetensors_tensors(files.headers)
@@ -129,6 +131,10 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
         name=str(config.get("_name_or_path") or "") or cached_repository(files.directory),
         config={**config, **text},
     )
+
+
+# What llama.cpp calls the graph of a model type where each token attends to all: EmbeddingGemma (conversion/gemma.py).
+_BIDIRECTIONAL: Final = {"gemma3_text": "gemma-embedding"}
 
 
 def _says_tied(config: Mapping[str, object], text: Mapping[str, object], architecture: Architecture | None) -> bool:

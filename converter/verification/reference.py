@@ -20,7 +20,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from converter.derive.adapter import Adapter
-from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
+from converter.derive.module_paths import EMBEDDING, HEAD, normal_module, tower_of
 from converter.transformers_base import quiet
 from converter.verification.forward import Forward, States
 from converter.verification.layer_parts import is_divisible, part
@@ -67,9 +67,8 @@ class Reference:
         adapter = adapter.origin.adapter if adapter.origin else adapter
         with quiet():
             prepared = prepare_base(streamed_base(base_path), adapter)
-            self._places = {
-                _name(path): _place(path) for path, _ in prepared.model.named_parameters(remove_duplicate=False)
-            }
+            parameters = (path for path, _ in prepared.model.named_parameters(remove_duplicate=False))
+            self._places = {_name(path): _place(path) for path in parameters if _is_compared(path, adapter)}
             self._loaded = load_adapter(prepared, adapter)
         self._peft: Any = self._loaded.model
         self._model: Any = self._peft.get_base_model()
@@ -256,3 +255,8 @@ def _name(path: str) -> str:
     if place.parameter in {"weight", "bias"}:
         return f"{normal_module(place.path)}.{place.parameter}"
     return f"{normal_module(path)}.weight"
+
+
+def _is_compared(path: str, adapter: Adapter) -> bool:
+    """Whether a GGUF of the text model has to have a parameter: not a tower's that the adapter leaves alone."""
+    return tower_of(path) is None or normal_module(_place(path).path) in adapter.modules

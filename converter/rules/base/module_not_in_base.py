@@ -11,8 +11,8 @@ from typing import Final
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
+from converter.derive.module_paths import tower_of
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.rules.lora.vision_tower_changed import is_of_tower
 
 # peft/peft_model.py (PEFT 0.21.2) saves them whole.
 _HEADS_OF_OTHERS: Final = frozenset({"classifier", "score", "qa_outputs"})
@@ -25,7 +25,7 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         return
     changed = (tensor.module for tensor in adapter.tensors if tensor.role not in ("unknown", "shared"))
     for module in dict.fromkeys(changed):
-        if not is_of_tower(module) and (base.place(module) is None or base.shape(module) is None):
+        if tower_of(module) is None and (base.place(module) is None or base.shape(module) is None):
             yield Problem(module, _why(adapter, base, module))
 
 
