@@ -38,6 +38,8 @@ def tensors_of(
     headers: Iterable[SafetensorsHeader], config: AdapterConfig | None, name_of: Callable[[str], str] = str
 ) -> tuple[AdapterTensor, ...]:
     """Every tensor of the files, in their order, read under the name that ``name_of`` gives its key."""
+    if config and config.mlx is not None:
+        from converter.derive.mlx_keys import pefts_name as name_of
     tensors = tuple(
         _adapter_tensor(header, i, name_of, config) for header in headers for i in range(len(header.entries))
     )
@@ -51,6 +53,8 @@ def _adapter_tensor(
     name = name_of(info.name)
     path, role = parse_key(name) if foreign_key(name, config) is None else (name, _UNKNOWN)
     tensor = StoredTensor(header.path, header.data_offset + info.begin, info.end - info.begin, info.shape, info.dtype)
+    if config and config.mlx is not None and role in ("lora_A", "lora_B") and len(info.shape) == 2:
+        tensor = tensor._replace(shape=info.shape[::-1], transposed=True)
     module = path if role == "unknown" else normal_module(path)
     read_as = name if name != info.name else None
     return AdapterTensor(info.name, module, role, tensor, path, read_as=read_as)

@@ -153,6 +153,8 @@ def _has_own_head(tensors: Mapping[str, StoredTensor]) -> bool:
 
 def _quantization(config: Mapping[str, object]) -> str | None:
     settings = config.get("quantization_config")
+    if isinstance(config.get("quantization"), dict):
+        return "MLX"  # which writes its settings under both names
     return str(settings.get("quant_method", "unknown")) if isinstance(settings, dict) else None
 
 

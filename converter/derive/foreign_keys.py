@@ -34,7 +34,11 @@ _TRAINERS: Final = tuple(
     (re.compile(pattern), name, way)
     for pattern, name, way in (
         (r"\.attn\.\w+\.lora_[ab]\.weight$", "torchtune's", "save it with torchtune's checkpointer as a PEFT adapter"),
-        (r"\.lora_[ab]$", "MLX's", "merge it with mlx_lm.fuse; its factors are PEFT's transposed, times its scale"),
+        (
+            r"\.lora_[ab]$",
+            "MLX's",
+            "linears of it are read beside the adapter_config.json of mlx_lm, all else only mlx_lm.fuse merges",
+        ),
         (
             r"^lora_(?:unet|te)\d?_|\.lora_(?:down|up)\.",
             "kohya's",

@@ -131,6 +131,9 @@ def _initialization_line(changed: str, initial: Adapter | None) -> LedgerLine:
 
 
 def _config_lines(config: AdapterConfig, initial: Adapter | None, *, folds: bool) -> Iterator[LedgerLine]:
+    if config.mlx is not None:
+        yield from _mlx_lines(config.mlx, folds=folds)
+        return
     for name, value in config.raw.items():
         if holds_nothing(value):
             yield LedgerLine("config", name, "redundant", "holds nothing")
@@ -144,3 +147,17 @@ def _config_lines(config: AdapterConfig, initial: Adapter | None, *, folds: bool
             yield LedgerLine("config", name, *_HOW[FIELDS[name].fate])
         else:
             yield LedgerLine("config", name, *_HOW["selects"])
+
+
+# What mlx_lm reads of its config (read/mlx_config.py).
+_MLX: Final = {"fine_tune_type": _HOW["applied"], "num_layers": _HOW["selects"], "lora_parameters": _HOW["applied"]}
+
+
+def _mlx_lines(raw: Mapping[str, object], *, folds: bool) -> Iterator[LedgerLine]:
+    for name in raw:
+        if folds and name == "lora_parameters":
+            yield LedgerLine("config", name, "folded", "multiplied into lora_b")
+        elif name == "model":
+            yield LedgerLine("config", name, *_HOW["about"])
+        else:
+            yield LedgerLine("config", name, *_MLX.get(name, _HOW["training"]))
