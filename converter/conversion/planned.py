@@ -4,13 +4,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from converter.checking import check_adapter
+from converter.checking import check_adapter, compared
 from converter.conversion.refused import Refused, refusals
 from converter.conversion.scratch import Scratch
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
 from converter.derive.config_fields import initialization
 from converter.derive.peft_methods import peft_method
+from converter.derive.replication import as_trained
 from converter.diagnostics import Deployment, Report
 from converter.errors import ConverterError, how_to_install
 from converter.inputs import stamps
@@ -37,7 +38,8 @@ def plan(
     with refusals(report):
         if _needs_peft(adapter):
             return replace(_through_peft(adapter, base, deployment, scratch), inputs=inputs)
-        return replace(plan_conversion(adapter, base, deployment), report=report, inputs=inputs)
+        planned = plan_conversion(compared(adapter, as_trained(base, adapter)), base, deployment)
+        return replace(planned, report=report, inputs=inputs)
 
 
 def judge(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Report:

@@ -94,6 +94,8 @@ def _redundant(adapter: Adapter, key: str) -> LedgerLine:
 
 def _redundancy(adapter: Adapter, tensor: AdapterTensor) -> str | None:
     """Why a tensor says nothing that others don't."""
+    if tensor.key in adapter.unchanged:
+        return "the base's own numbers"
     if tensor.role.startswith("base_layer."):
         return "the base's own tensor, saved beside its LoRA"
     if adapter.is_tied_pair and tensor.module == HEAD:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +42,8 @@ from converter.verification.peft_merges import brings_bias, merged, refuse_wrong
 from converter.verification.prepared_base import prepare_base
 from converter.verification.stored_weights import Storage, keep, let_go, stored_in
 from converter.verification.streamed_base import streamed_base
+
+_N_ROWS: Final = 4096  # at a time, of numbers that are compared
 
 # Weights that are kept while they are asked for block by block: a head is compared with its embedding.
 _N_KEPT: Final = 2
@@ -143,6 +146,12 @@ class Reference:
         """Rows of the same parameter as the base has it, in float64: (n_rows, n_in), of a vector (n_rows,)."""
         with self._base_weights():
             return to_numpy(self._matrix(name, self._own(name, own_module))[rows])
+
+    def is_as_in_base(self, name: str) -> bool:
+        """Whether each row that PEFT's model has of a parameter is the base's own, number by number."""
+        n_rows, step = prod(self.shape(name)[:-1] or self.shape(name)), _N_ROWS
+        blocks = (slice(begin, min(begin + step, n_rows)) for begin in range(0, n_rows, step))
+        return all(np.array_equal(self.weight(name, rows), self.base_weight(name, rows)) for rows in blocks)
 
     def delta(self, module: str, rows: Rows) -> np.ndarray:
         """Rows of what PEFT adds to the weight of one of ``pairs``, in float64 (n_rows, n_in)."""

@@ -1,4 +1,4 @@
-"""Adapters of mlx_lm: delta = scale * (lora_a @ lora_b)^T, from its own two files; what means something else is refused."""
+"""Adapters of mlx_lm, in its own two files: delta = scale * (lora_a @ lora_b)^T. What may mean another is refused."""
 
 import json
 from collections.abc import Mapping
