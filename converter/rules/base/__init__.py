@@ -16,6 +16,7 @@ from converter.rules.base import (
     factors_dont_fit,
     magnitudes_of_another_base,
     merged_already,
+    merges_without_scores,
     module_not_in_base,
     new_tokens_as_lora,
     padding_token_left_out,
@@ -67,4 +68,5 @@ RULES: Final[tuple[Rule, ...]] = (
     rope_not_read.RULE,
     setting_not_read.RULE,
     setting_out_of_range.RULE,
+    merges_without_scores.RULE,
 )
