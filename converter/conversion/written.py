@@ -125,26 +125,14 @@ def _check_space(path: Path, nbytes: int) -> None:
         raise ConverterError(f"{path}: needs {nbytes:,} bytes, {free:,} are free there; nothing was written")
 
 
-<<<<<<< HEAD
-def _check_kept(kept: tuple[DeltaKept, ...]) -> None:
+def _check_kept(plan: ConversionPlan, kept: tuple[DeltaKept, ...]) -> None:
     lost = [(delta.share, delta.tensor) for delta in kept if delta.share is not None and delta.share < LEAST_KEPT]
     if lost:
         share, tensor = min(lost)
         found = f"rounding keeps {max(share, 0.0):.2f} of the adapter's delta (at least {LEAST_KEPT})"
-        advice = "use --outtype f16 or f32, or --to lora; nothing was written"
+        ways = " or ".join(_ways(plan, {name for _, name in lost}))
+        advice = f"{f'use {ways}; ' if ways else ''}nothing was written"
         raise RuleBroken(KEPT_CODE, tensor, f"{found}, in {len(lost)} tensors; {advice}")
-=======
-def _check_kept(plan: ConversionPlan, kept: tuple[DeltaKept, ...]) -> None:
-    lost = [delta for delta in kept if delta.share < LEAST_KEPT]
-    if lost:
-        worst = min(lost, key=lambda delta: delta.share)
-        ways = " or ".join(_ways(plan, {delta.tensor for delta in lost}))
-        raise RuleBroken(
-            KEPT_CODE,
-            worst.tensor,
-            f"rounding keeps {worst.share:.2f} of the adapter's delta (at least {LEAST_KEPT}), in {len(lost)} tensors; "
-            f"{f'use {ways}; ' if ways else ''}nothing was written",
-        )
 
 
 def _ways(plan: ConversionPlan, lost: set[str]) -> Iterator[str]:
@@ -157,4 +145,3 @@ def _ways(plan: ConversionPlan, lost: set[str]) -> Iterator[str]:
     as_lora = replace(plan.deployment, to="lora")
     if plan.deployment.to == "model" and plan.report and not plan.report.blockers(as_lora.kind):
         yield as_lora.options
->>>>>>> 34fd8bd (Check and conversion say the same of merges without scores; advice names only what is open)

@@ -114,7 +114,9 @@ def _of_method(tensors: tuple[AdapterTensor, ...], config: AdapterConfig | None)
     if config is None or config.is_lora:
         return tensors
     method = peft_method(config.peft_type)
-    return tuple(_tensor_of_method(t, method) if method and not foreign_key(t.name) else _unknown(t) for t in tensors)
+    return tuple(
+        _tensor_of_method(t, method) if method and not foreign_key(t.name, config) else _unknown(t) for t in tensors
+    )
 
 
 def _unknown(tensor: AdapterTensor) -> AdapterTensor:

@@ -80,7 +80,8 @@ def test_its_delta_is_in_the_model_to_the_bit(name: str, base: Path, tmp_path: P
 def test_it_is_pefts_adapter_of_the_transposed_factors(base: Path, tmp_path: Path) -> None:
     peft = tmp_path / "peft"
     peft.mkdir()
-    config = adapter_config(["q_proj", "v_proj", "down_proj"], r=RANK_OF_MLX, lora_alpha=SCALE * RANK_OF_MLX)
+    settings = {"r": RANK_OF_MLX, "lora_alpha": SCALE * RANK_OF_MLX, "base_model_name_or_path": "me/tiny"}
+    config = adapter_config(["q_proj", "v_proj", "down_proj"], **settings)
     (peft / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     names = {"lora_a": "lora_A", "lora_b": "lora_B"}
     transposed = {f"base_model.model.{key[:-6]}{names[key[-6:]]}.weight": values.T for key, values in factors().items()}
