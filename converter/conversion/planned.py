@@ -38,8 +38,12 @@ def plan(
     with refusals(report):
         if _needs_peft(adapter):
             return replace(_through_peft(adapter, base, deployment, scratch), inputs=inputs)
-        planned = plan_conversion(compared(adapter, as_trained(base, adapter)), base, deployment)
-        return replace(planned, report=report, inputs=inputs)
+        return replace(_planned(adapter, base, deployment), report=report, inputs=inputs)
+
+
+def _planned(adapter: Adapter, base: BaseModel, deployment: Deployment) -> ConversionPlan:
+    """Plan what was judged: with what the judgement knew of the numbers."""
+    return plan_conversion(compared(adapter, as_trained(base, adapter)), base, deployment)
 
 
 def judge(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Report:
@@ -62,7 +66,7 @@ def _through_peft(adapter: Adapter, base: BaseModel, deployment: Deployment, par
         undo.callback(scratch.close)
         computed = _computed(adapter, base, scratch.path)
         report = judge(computed, base, deployment)
-        planned = plan_conversion(computed, base, deployment)
+        planned = _planned(computed, base, deployment)
         planned = replace(
             planned, report=report, scratch=scratch, notes=(_computed_by_peft(adapter, base), *planned.notes)
         )

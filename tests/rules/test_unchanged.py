@@ -113,3 +113,12 @@ def test_a_norm_of_a_checkpoint_is_compared_too(same: bool, expected: list[str],
     specimen.config["modules_to_save"] = ["norm"]
     specimen.write()
     assert codes(specimen.report()) == expected
+
+
+def test_what_peft_computes_is_planned_as_it_was_judged(specimen: Specimen, tmp_path: Path) -> None:
+    """PiSSA's first factors are computed again; the ends beside them are the base's own all the same."""
+    pytest.importorskip("peft")
+    specimen.base = write_gguf(tmp_path / "base.gguf", seed=3)
+    specimen.config["init_lora_weights"] = "pissa"
+    save(specimen, base_embedding(), base_embedding())
+    assert not {name for name in planned_tensors(specimen, Deployment()) if name.startswith(("token_embd", "output"))}
