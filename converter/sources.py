@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, assert_never
 
+from converter.orders import IDENTITY, Order
 from converter.read.stored import StoredTensor
-from converter.row_orders import IDENTITY, Order, RowRange
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
-    """Rows of a tensor in ``order``, times ``scale``, plus ``add``. ``key`` names it in the adapter or the base.
+    """Rows of a tensor in ``order``, times ``scale``, plus ``add``, and of each row the ``columns`` in their order.
 
-    ``every`` takes columns begin, begin + step, ... of each row: one expert's of a lora_B that holds all experts'.
+    ``key`` names the tensor in the adapter or the base.
     """
 
     key: str
@@ -25,7 +25,7 @@ class StoredRows:
     order: Order = IDENTITY
     scale: float = 1.0
     add: float = 0.0
-    every: tuple[int, int] | None = None
+    columns: Order = IDENTITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,10 +277,9 @@ def shape_of(rows: Rows) -> tuple[int, ...]:
         case JoinedColumns(parts):
             shapes = list(map(shape_of, parts))
             return shapes[0][0], sum(shape[1] for shape in shapes)
-        case StoredRows(_, tensor, order, every=every):
-            n_rows = order.n_rows if isinstance(order, RowRange) else tensor.shape[0]
-            columns = (len(range(every[0], tensor.shape[1], every[1])),) if every else tensor.shape[1:]
-            return (n_rows, *columns)
+        case StoredRows(_, tensor, order, columns=columns):
+            n_rows, *n_columns = tensor.shape
+            return (order.count(n_rows), *map(columns.count, n_columns))
 
 
 def has_delta(source: Source | Product) -> bool:

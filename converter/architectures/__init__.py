@@ -1,5 +1,7 @@
 """Architectures as data: one TOML each says how Hugging Face modules become GGUF tensors. Loaded on first use.
 
+A table may begin with ``like = "llama"``: it then says only what differs, and ``false`` for what it hasn't.
+
 Sources: the tensor names of each graph in llama.cpp's src/models/*.cpp and src/llama-arch.cpp, the row orders of
 its conversion scripts, the module shapes of transformers' modeling files. An architecture is listed here only with an
 end-to-end case in real llama.cpp.
@@ -7,98 +9,188 @@ end-to-end case in real llama.cpp.
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
-NAMES: Final = (
-    "cohere2",
-    "command-r",
-    "gemma",
-    "gemma2",
-    "gemma3",
-    "gpt2",
-    "granite",
-    "llama",
-    "olmo2",
-    "phi3",
-    "qwen2",
-    "qwen3",
-    "qwen3moe",
-    "smollm3",
-    "stablelm",
-    "starcoder2",
-)
+from converter.orders import IDENTITY, Orders, axes_of, is_part, order
 
-RowOrder = Literal["identity", "interleave_rope", "first_half", "second_half"]
+# The table of a Hugging Face config's ``model_type``. Of a multimodal model its own type counts before that of its
+# text_config, as in llama.cpp's converter.
+MODEL_TYPES: Final[Mapping[str, str]] = {
+    "arcee": "arcee",
+    "cohere": "command-r",
+    "cohere2": "cohere2",
+    "ernie4_5": "ernie4_5",
+    "exaone4": "exaone4",
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "gemma3": "gemma3",
+    "gemma3_text": "gemma3",
+    "glm4": "glm4",
+    "gpt2": "gpt2",
+    "granite": "granite",
+    "hunyuan_v1_dense": "hunyuan-dense",
+    "internlm3": "internlm3",
+    "iquestcoder": "iquestcoder",
+    "llama": "llama",
+    "ministral3": "ministral3",
+    "mistral": "mistral",
+    "mistral3": "mistral3",
+    "nemotron": "nemotron",
+    "olmo2": "olmo2",
+    "olmo3": "olmo3",
+    "phi": "phi2",
+    "phi3": "phi3",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "qwen3_moe": "qwen3moe",
+    "seed_oss": "seed_oss",
+    "smollm3": "smollm3",
+    "stablelm": "stablelm",
+    "starcoder2": "starcoder2",
+}
+
+
+class Variant(NamedTuple):
+    """A table of models that llama.cpp serves by the graph ``of`` another one; GGUFs of it have the ``key``."""
+
+    of: str
+    key: str | None = None
+
+
+VARIANTS: Final[Mapping[str, Variant]] = {
+    "internlm3": Variant("llama"),
+    "iquestcoder": Variant("llama"),
+    "ministral3": Variant("mistral3"),
+    "mistral": Variant("llama"),
+    "olmo3": Variant("olmo2", "attention.sliding_window"),
+}
+TABLES: Final = tuple(sorted({*MODEL_TYPES.values()}))
+NAMES: Final = tuple(table for table in TABLES if table not in VARIANTS)  # of general.architecture
 
 
 class Place(NamedTuple):
     """Where a Hugging Face module goes: ``tensor`` is the GGUF name without ``.weight``.
 
-    ``shape`` names the dimensions of PEFT's delta, output rows first. ``row_order`` is GGUF's row order, over ``heads``
-    heads. ``add`` is added to the stored Hugging Face weight (Gemma's norms are kept as w - 1 there). ``transposed``
-    says that Hugging Face stores the weight as (in, out), ``expert`` which slab of the tensor the module is, ``bias``
-    that llama.cpp adds ``<tensor>.bias``, and ``lora`` that it honours a LoRA on the tensor. ``f32`` says that
-    llama.cpp's converter never makes the matrix smaller than F32.
+    ``shape`` names the dimensions of PEFT's delta, output rows first. ``rows`` and ``columns`` are GGUF's orders of
+    them (converter/orders.py). ``add`` is added to the stored Hugging Face weight (Gemma's norms are kept as w - 1
+    there). ``transposed`` says that Hugging Face stores the weight as (in, out), ``expert`` which slab of the tensor
+    the module is, ``bias`` that llama.cpp adds ``<tensor>.bias``, and ``lora`` that it honours a LoRA on the tensor,
+    which it never does on a vector. ``f32`` says that llama.cpp's converter never makes the matrix smaller than F32.
+    Where ``only`` names traits, the module is in layers that have one of them; in those with one of ``never`` it isn't.
     """
 
     module: str
     tensor: str
     shape: tuple[str, ...]
-    row_order: RowOrder = "identity"
-    heads: str | None = None
+    rows: str = ""
+    columns: str = ""
     add: float = 0.0
     transposed: bool = False
     bias: bool = False
     expert: int | None = None
     lora: bool = True
     f32: bool = False
+    only: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+
+    def orders(self, dims: Mapping[str, int]) -> Orders:
+        """GGUF's orders of output rows and input columns, by the dimensions of the module's layer."""
+        rows = order(self.rows, dims[self.shape[-2:][0]], dims) if self.rows else IDENTITY
+        columns = order(self.columns, dims[self.shape[-1]], dims) if self.columns else IDENTITY
+        return Orders(rows, columns)
+
+    def is_in(self, traits: Container[str]) -> bool:
+        """Whether a layer of these traits has the module."""
+        return (not self.only or any(trait in traits for trait in self.only)) and not any(
+            trait in traits for trait in self.never
+        )
 
     @property
     def is_whole_tensor(self) -> bool:
         """Whether the module and the GGUF tensor hold the same numbers, in whatever order."""
-        return self.row_order in {"identity", "interleave_rope"} and "{e}" not in self.module and self.expert is None
+        is_expert = "{e}" in self.module or self.expert is not None
+        return not (is_expert or is_part(self.rows) or is_part(self.columns))
+
+
+class Config(NamedTuple):
+    """What a Hugging Face config says, and what it leaves out.
+
+    ``tied_by_default``: head and embedding are one where it says nothing. ``dims`` names the fields behind a dimension,
+    the first one present counts, where they aren't the usual. ``defaults`` are those of the config's class. ``fixed``
+    has the values of fields that llama.cpp's graph takes for granted.
+    """
+
+    tied_by_default: bool
+    defaults: Mapping[str, Any]
+    dims: Mapping[str, Sequence[str]] = {}
+    fixed: Mapping[str, Sequence[Any]] = {}
+
+
+class Graph(NamedTuple):
+    """What llama.cpp's loader and graph have.
+
+    ``reads_output``: a head of its own. ``rope``: the types of rope scaling beside none. ``partial_rope``: a part of
+    each head can be left unrotated. ``alternates``: a layer's number decides between local and global attention.
+    ``window_pattern``: the last of so many layers attends globally. ``ignores_window``: there is no sliding window.
+    ``rope_pattern``: the last of so many layers doesn't rotate. ``scale_by_width_at``: with so many layers the
+    attention's scale comes from hidden / heads instead of head_dim.
+    """
+
+    reads_output: bool
+    rope: Sequence[str] = ()
+    partial_rope: bool = False
+    alternates: bool = False
+    window_pattern: int | None = None
+    ignores_window: bool = False
+    rope_pattern: int | None = None
+    scale_by_width_at: int | None = None
+
+
+class Layers(NamedTuple):
+    """How layers differ, as what the config says of each: its traits (converter/derive/layers.py).
+
+    ``kinds`` is the cycle of kinds where the config lists none. ``traits`` are the other ones that the table speaks of.
+    ``dims`` names, by trait, the config's fields behind a dimension.
+    """
+
+    kinds: Sequence[str] = ()
+    traits: Sequence[str] = ()
+    dims: Mapping[str, Mapping[str, Sequence[str]]] = {}
+
+
+class Metadata(NamedTuple):
+    """The config's field behind a GGUF key (without ``NAME.``); ``optional`` where the config may have none.
+
+    ``rope`` names fields of its rope_parameters. ``by_layer``: whether each layer has a trait. ``constant``: a value
+    that no field says.
+    """
+
+    required: Mapping[str, str]
+    optional: Mapping[str, str] = {}
+    rope: Mapping[str, str] = {}
+    by_layer: Mapping[str, str] = {}
+    constant: Mapping[str, Any] = {}
 
 
 class Architecture(NamedTuple):
     """One ``general.architecture`` of llama.cpp, and the Hugging Face models that become it.
 
     ``modules`` are the places of each module, with ``{i}`` for the layer and ``{e}`` for the expert.
-    ``alternates`` says that a layer's number decides between local and global attention. ``config_fields`` names the
-    config's fields behind a dimension, the first one present counts, where they aren't the usual.
-
-    Of a Hugging Face base: ``metadata`` names the config's field behind a GGUF key (without ``NAME.``),
-    ``optional_metadata`` of one that is left out where the config has none. ``fixed`` has the values of fields that
-    llama.cpp's graph takes for granted. ``rope`` are the types of rope scaling it has, ``partial_rope`` says whether
-    it can leave a part of each head unrotated. ``window_pattern``: the last of so many layers attends globally.
-    ``ignores_window``: its graph has no sliding window. ``rope_pattern``: the last of so many layers doesn't rotate.
-    ``scale_by_width_at``: with so many layers the attention's
-    scale comes from hidden / heads instead of head_dim.
     """
 
     name: str
-    model_types: tuple[str, ...]
-    tied_by_default: bool
-    reads_output: bool
-    alternates: bool
     modules: Mapping[str, tuple[Place, ...]]
-    config_fields: Mapping[str, Sequence[str]]
-    config_defaults: Mapping[str, Any]
-    metadata: Mapping[str, str]
-    optional_metadata: Mapping[str, str]
-    fixed: Mapping[str, Sequence[Any]]
-    rope: Sequence[str]
-    partial_rope: bool
-    window_pattern: int | None
-    ignores_window: bool
-    rope_pattern: int | None
-    scale_by_width_at: int | None
+    graph: Graph
+    config: Config
+    metadata: Metadata
+    layers: Layers = Layers()
 
     def setting(self, config: Mapping[str, object], field: str) -> Any:
         """The value of a config's field; where it says nothing, what the config class takes."""
-        return config[field] if field in config else self.config_defaults.get(field)
+        return config[field] if field in config else self.config.defaults.get(field)
 
     def places(self, module: str) -> tuple[Place, ...]:
         """The places of a module such as ``model.layers.3.mlp.up_proj``; none where llama.cpp has no such tensor."""
@@ -118,8 +210,10 @@ class Architecture(NamedTuple):
 
     @property
     def dims(self) -> frozenset[str]:
-        """The dimensions that shapes of this architecture name."""
-        return frozenset(dim for places in self.modules.values() for place in places for dim in place.shape)
+        """The dimensions that shapes and orders of this architecture name."""
+        places = [place for places in self.modules.values() for place in places]
+        named = (axes_of(place.rows) | axes_of(place.columns) for place in places if place.rows or place.columns)
+        return frozenset(dim for place in places for dim in place.shape).union(*named)
 
 
 _NUMBER: Final = re.compile(r"(?<=\.)(?:0|[1-9][0-9]{0,8})(?=\.)")  # no layer has a longer one
@@ -154,43 +248,67 @@ def _numbered(place: Place, numbers: tuple[int, ...]) -> Place:
     return place._replace(module=module.replace("{e}", str(experts[0])), tensor=tensor, expert=experts[0])
 
 
-def architecture_named(name: str) -> Architecture | None:
-    """The architecture with this ``general.architecture``, or None where it is not supported."""
-    return _load(name) if name in NAMES else None
+def architecture_named(name: str, keys: Container[str] = ()) -> Architecture | None:
+    """The architecture with this ``general.architecture``, of a GGUF that has these ``keys``; None: not supported."""
+    if name not in NAMES:
+        return None
+    variants = (table for table, (of, key) in VARIANTS.items() if of == name and key and f"{name}.{key}" in keys)
+    return _load(next(variants, name))
 
 
-def architecture_of_model_type(model_type: str) -> Architecture | None:
-    """The architecture of a Hugging Face config's ``model_type``, or None where it is not supported."""
-    # The namesake first: it is nearly always the one, and each other table costs a few milliseconds.
-    names = sorted(NAMES, key=lambda name: name != model_type)
-    return next((a for a in map(_load, names) if model_type in a.model_types), None)
+def architecture_of_model_type(model_type: str, text_type: str | None = None) -> Architecture | None:
+    """The architecture of a config's ``model_type``, and of its text_config's where it has one; None: not supported."""
+    table, text_table = MODEL_TYPES.get(model_type), MODEL_TYPES.get(text_type or "")
+    if table and text_table and architecture_of_table(table) != architecture_of_table(text_table):
+        text_table = None
+    found = text_table or table
+    return _load(found) if found else None
+
+
+def architecture_of_table(table: str) -> str:
+    """The ``general.architecture`` of a table's models."""
+    return VARIANTS[table].of if table in VARIANTS else table
 
 
 @cache
-def _load(name: str) -> Architecture:
-    data = tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text(encoding="utf-8"))
+def _load(table: str) -> Architecture:
+    data = _table(table)
     return Architecture(
-        name,
-        tuple(data["model_types"]),
-        data["tied_by_default"],
-        data["reads_output"],
-        data.get("alternates", False),
+        architecture_of_table(table),
         {module: tuple(_places(module, rows)) for module, rows in data["modules"].items()},
-        data.get("config_fields", {}),
-        data["config_defaults"],
-        data["metadata"],
-        data.get("optional_metadata", {}),
-        data.get("fixed", {}),
-        data.get("rope", ()),
-        data.get("partial_rope", False),
-        data.get("window_pattern"),
-        data.get("ignores_window", False),
-        data.get("rope_pattern"),
-        data.get("scale_by_width_at"),
+        Graph(**data["graph"]),
+        Config(**data["config"]),
+        Metadata(**data["metadata"]),
+        Layers(**data.get("layers", {})),
     )
+
+
+def _table(name: str) -> dict[str, Any]:
+    """A table, laid over the one that it is like."""
+    own = tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text(encoding="utf-8"))
+    parent = own.pop("like", None)
+    return _laid_over(_table(parent), own) if parent else own
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are laid over each other entry by entry; ``false`` takes away what is no flag.
+
+    The defaults of one config class say nothing of another's: they are replaced as a whole.
+    """
+    both = dict(below)
+    for key, value in above.items():
+        under = below.get(key)
+        if isinstance(value, dict) and isinstance(under, dict) and key != "defaults":
+            both[key] = _laid_over(under, value)
+        elif value is False and key in below and not isinstance(under, bool):
+            del both[key]
+        else:
+            both[key] = value
+    return both
 
 
 def _places(module: str, rows: dict[str, Any] | list[dict[str, Any]]) -> Iterator[Place]:
     """One table, or a list of them for a module that several GGUF tensors share."""
     for row in rows if isinstance(rows, list) else [rows]:
-        yield Place(module, **{**row, "shape": tuple(row["shape"])})
+        lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
+        yield Place(module, **{"lora": len(row["shape"]) > 1, **row, **lists})

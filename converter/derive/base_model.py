@@ -3,14 +3,16 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal
 
 from converter.architectures import Architecture, Place, architecture_named, architecture_of_model_type, numbers_in
+from converter.derive.dimensions import config_dims, config_layer_dims
+from converter.derive.layers import layer_traits
 from converter.derive.model_names import cached_repository, public_name
 from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.errors import ConverterError
+from converter.orders import Orders
 from converter.read.base_files import GgufFiles, HuggingfaceFiles, read_base_files
-from converter.read.limits import LAYERS
 from converter.read.safetensors_header import SafetensorsHeader
 from converter.read.stored import StoredTensor
 
@@ -24,8 +26,9 @@ class BaseModel:
 
     ``tensors`` maps Hugging Face names (``model.layers.0.mlp.up_proj.weight``) to where they lie; a GGUF's rows are in
     GGUF's order. Empty for a directory with only config.json; where ``quantization`` names a quantiser of PyTorch's,
-    only what it left alone is there. ``dims`` are the sizes of shapes and orders. ``config`` is that of a Hugging Face
-    directory, with the fields of its text model.
+    only what it left alone is there. ``dims`` are the sizes of shapes and orders, ``layer_dims`` those of each layer
+    where layers differ. ``config`` is that of a Hugging Face directory, with the fields of its text model, and
+    ``layer_traits`` are what it says of each layer.
     """
 
     path: Path
@@ -39,6 +42,8 @@ class BaseModel:
     quantization: str | None = None
     name: str | None = None
     config: Mapping[str, object] = field(default_factory=dict)
+    layer_dims: tuple[Mapping[str, int], ...] = ()
+    layer_traits: tuple[frozenset[str], ...] = ()
     original: "BaseModel | None" = None  # the base as it lies there, where an adapter replicated its layers
 
     @property
@@ -59,15 +64,30 @@ class BaseModel:
         says_all = self.tensors and not self.quantization
         if place is None or (says_all and ".experts." not in module):
             return None
-        return tuple(self.dims[dim] for dim in place.shape)
+        dims = self.dims_of(module)
+        return tuple(dims[dim] for dim in place.shape)
 
     def places(self, module: str) -> tuple[Place, ...]:
         """The module's GGUF places, none where the architecture or this base has no such module."""
         if self.architecture is None:
             return ()
         counts = (self.dims["n_layer"], self.dims.get("n_expert", 0))
-        within = all(number < count for number, count in zip(numbers_in(module), counts, strict=False))
-        return self.architecture.places(module) if within else ()
+        numbers = numbers_in(module)
+        if not all(number < count for number, count in zip(numbers, counts, strict=False)):
+            return ()
+        places = self.architecture.places(module)
+        if not self.layer_traits or not numbers:
+            return places
+        return tuple(place for place in places if place.is_in(self.layer_traits[numbers[0]]))
+
+    def dims_of(self, module: str) -> Mapping[str, int]:
+        """The dimensions in a module's layer, or in the whole model where its layers are alike."""
+        numbers = numbers_in(module)
+        return self.layer_dims[numbers[0]] if self.layer_dims and numbers else self.dims
+
+    def orders(self, place: Place) -> Orders:
+        """GGUF's orders of a place's rows and columns."""
+        return place.orders(self.dims_of(place.module)) if place.rows or place.columns else Orders()
 
     def place(self, module: str) -> Place | None:
         """The first of the module's places, or None."""
@@ -112,19 +132,23 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
     config = files.config
     text = config.get("text_config")
     text = text if isinstance(text, dict) else config
-    model_type = str(text.get("model_type", config.get("model_type", "")))
-    if model_type in _BIDIRECTIONAL and text.get("use_bidirectional_attention") is True:
-        model_type = _BIDIRECTIONAL[model_type]
-    architecture = architecture_of_model_type(model_type)
+    whole_type, text_type = str(config.get("model_type", "")), str(text.get("model_type", ""))
+    if text_type in _BIDIRECTIONAL and text.get("use_bidirectional_attention") is True:
+        whole_type = text_type = _BIDIRECTIONAL[text_type]
+    architecture = architecture_of_model_type(whole_type, text_type)
     quantization = _quantization(config)
     tensors = _safetensors_tensors(files.headers)
     tensors = dict(_left_alone(tensors)) if quantization else tensors
+    dims = config_dims(files.directory, text, architecture) if architecture else {}
+    traits = layer_traits(architecture, text, dims["n_layer"]) if architecture else ()
     return BaseModel(
         path=files.directory,
         format="huggingface",
-        model_type=model_type,
+        model_type=text_type or whole_type,
         architecture=architecture,
-        dims=_config_dims(files.directory, text, architecture) if architecture else {},
+        dims=dims,
+        layer_dims=config_layer_dims(files.directory, text, architecture, traits) if architecture else (),
+        layer_traits=traits,
         tied=_says_tied(config, text, architecture) and not _has_own_head(tensors),
         tensors=tensors,
         quantization=quantization,
@@ -138,8 +162,9 @@ _BIDIRECTIONAL: Final = {"gemma3_text": "gemma-embedding"}
 
 
 def _says_tied(config: Mapping[str, object], text: Mapping[str, object], architecture: Architecture | None) -> bool:
-    stated = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
-    return bool(architecture and architecture.tied_by_default) if stated is None else bool(stated)
+    # Of a multimodal model its own word counts, as in transformers (get_expanded_tied_weights_keys).
+    stated = config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
+    return bool(architecture and architecture.config.tied_by_default) if stated is None else bool(stated)
 
 
 def _has_own_head(tensors: Mapping[str, StoredTensor]) -> bool:
@@ -167,34 +192,6 @@ def _left_alone(tensors: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Stor
 
 _PLAIN: Final = frozenset({"F64", "F32", "F16", "BF16"})
 
-# Where a config keeps what shapes are made of, unless the architecture has another name for it.
-_CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "n_layer": ("num_hidden_layers",),
-    "n_head": ("num_attention_heads",),
-    "n_head_kv": ("num_key_value_heads",),
-    "head_dim": ("head_dim",),
-    "vocab": ("vocab_size",),
-    "hidden": ("hidden_size",),
-    "ffn": ("intermediate_size",),
-    "n_ctx": ("max_position_embeddings",),
-    "n_expert": ("num_experts",),
-    "moe_ffn": ("moe_intermediate_size",),
-}
-
-
-def _config_dims(directory: Path, config: Mapping[str, object], architecture: Architecture) -> Mapping[str, int]:
-    def number(dim: str, otherwise: int | None = None) -> int:
-        names = architecture.config_fields.get(dim, _CONFIG_FIELDS[dim])
-        field = next((name for name in names if config.get(name) is not None), names[0])
-        value = config.get(field)
-        value = architecture.config_defaults.get(names[0], otherwise) if value is None else value
-        if type(value) is not int or not 1 <= value <= _most(dim):
-            wanted = f"wanted a whole number from 1 to {_most(dim)}"
-            raise ConverterError(f"{directory / 'config.json'}: {field} is {value!r}, {wanted}")
-        return value
-
-    return _dims(architecture, number, number("vocab"))
-
 
 def _safetensors_tensors(headers: Iterable[SafetensorsHeader]) -> Mapping[str, StoredTensor]:
     return {
@@ -214,14 +211,18 @@ def _of_gguf(files: GgufFiles) -> BaseModel:
     kv = shards[0].kv
     _refuse_other_kinds(path, kv)
     model_type = str(kv.get("general.architecture", ""))
-    architecture = architecture_named(model_type)
+    architecture = architecture_named(model_type, kv)
     by_name = {tensor.name: (tensor, shard.path) for shard in shards for tensor in shard.tensors}
+    from converter.derive.gguf_dimensions import gguf_dims
+
+    dims, layer_dims = gguf_dims(files, architecture, _n_vocab(path, by_name)) if architecture else ({}, ())
     return BaseModel(
         path=path,
         format="gguf",
         model_type=model_type,
         architecture=architecture,
-        dims=_gguf_dims(path, kv, architecture, by_name) if architecture else {},
+        dims=dims,
+        layer_dims=layer_dims,
         tied="output.weight" not in by_name,
         tensors=_gguf_tensors(architecture, by_name) if architecture else {},
         shards=shards,
@@ -237,6 +238,13 @@ def _refuse_other_kinds(path: Path, kv: Mapping[str, object]) -> None:
         raise ConverterError(f"{path}: is a vision projector (mmproj), wanted the text model's GGUF")
 
 
+def _n_vocab(path: Path, by_name: "Mapping[str, tuple[GgufTensor, Path]]") -> int:
+    embedding = by_name.get("token_embd.weight")
+    if embedding is None or len(embedding[0].shape) != 2:
+        raise ConverterError(f"{path}: has no matrix token_embd.weight; it is not a text model's GGUF")
+    return embedding[0].shape[0]
+
+
 def _gguf_tensors(
     architecture: Architecture, by_name: "Mapping[str, tuple[GgufTensor, Path]]"
 ) -> Mapping[str, StoredTensor]:
@@ -248,70 +256,3 @@ def _gguf_tensors(
             stored = StoredTensor(path, tensor.offset, tensor.nbytes, tensor.shape, tensor.type.name)
             tensors[f"{place.module}.{parameter}"] = stored
     return tensors
-
-
-# The keys of gguf's constants.py, without the architecture.
-GGUF_KEYS: Final = {
-    "n_layer": "block_count",
-    "n_head": "attention.head_count",
-    "n_head_kv": "attention.head_count_kv",
-    "head_dim": "attention.key_length",
-    "hidden": "embedding_length",
-    "ffn": "feed_forward_length",
-    "n_ctx": "context_length",
-    "n_expert": "expert_count",
-    "moe_ffn": "expert_feed_forward_length",
-}
-
-
-def _gguf_dims(
-    path: Path, kv: Mapping[str, object], architecture: Architecture, by_name: "Mapping[str, tuple[GgufTensor, Path]]"
-) -> Mapping[str, int]:
-    def number(dim: str, otherwise: int | None = None) -> int:
-        key = f"{architecture.name}.{GGUF_KEYS[dim]}"
-        value = kv.get(key, otherwise)
-        if type(value) is not int or not 1 <= value <= _most(dim):
-            raise ConverterError(f"{path}: {key} is {value!r}, wanted one whole number from 1 to {_most(dim)}")
-        return value
-
-    embedding = by_name.get("token_embd.weight")
-    if embedding is None or len(embedding[0].shape) != 2:
-        raise ConverterError(f"{path}: has no matrix token_embd.weight; it is not a text model's GGUF")
-    return _dims(architecture, number, embedding[0].shape[0])
-
-
-# --- Both -----------------------------------------------------------------------------------------------------------
-
-
-class _Number(Protocol):
-    """Looks up a dimension, or takes ``otherwise``."""
-
-    def __call__(self, dim: str, otherwise: int | None = None) -> int: ...
-
-
-def _most(dim: str) -> int:
-    """llama.cpp loads 512 layers and experts, and keeps every size as an int32."""
-    return LAYERS if dim in ("n_layer", "n_expert") else (1 << 31) - 1
-
-
-def _dims(architecture: Architecture, number: _Number, vocab: int) -> Mapping[str, int]:
-    hidden, n_head = number("hidden"), number("n_head")
-    n_head_kv, head_dim = number("n_head_kv", n_head), number("head_dim", hidden // n_head)
-    ffn = number("ffn", 4 * hidden)  # GPT-2's n_inner says nothing
-    q, kv = n_head * head_dim, n_head_kv * head_dim
-    some = {dim: number(dim) for dim in ("n_ctx", "n_expert", "moe_ffn") if dim in architecture.dims}
-    return {
-        "n_layer": number("n_layer"),
-        "n_head": n_head,
-        "n_head_kv": n_head_kv,
-        "head_dim": head_dim,
-        "vocab": vocab,
-        "hidden": hidden,
-        "ffn": ffn,
-        "gate_up": 2 * ffn,
-        "q": q,
-        "kv": kv,
-        "qkv": q + 2 * kv,
-        **some,
-        **({"moe_gate_up": 2 * some["moe_ffn"]} if "moe_ffn" in some else {}),
-    }

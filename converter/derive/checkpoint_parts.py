@@ -74,11 +74,18 @@ def missing(base: BaseModel) -> Iterator[str]:
 
 def _wanted(base: BaseModel) -> Iterator[str]:
     places = (place for places in base.architecture.modules.values() for place in places) if base.architecture else ()
-    for pattern in dict.fromkeys(t.tensor for t in places if t.module != HEAD or not base.tied):
-        if "{i}" in pattern:
-            yield from (pattern.replace("{i}", str(i)) for i in range(base.dims["n_layer"]))
-        else:
-            yield pattern
+    names = (name for t in places if t.module != HEAD or not base.tied for name in _names(base, t))
+    yield from dict.fromkeys(names)
+
+
+def _names(base: BaseModel, place: Place) -> Iterator[str]:
+    """The tensor of a place in each of its layers."""
+    if "{i}" not in place.tensor:
+        yield place.tensor
+        return
+    for i in range(base.dims["n_layer"]):
+        if not base.layer_traits or place.is_in(base.layer_traits[i]):
+            yield place.tensor.replace("{i}", str(i))
 
 
 def misshaped(base: BaseModel) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
@@ -88,7 +95,8 @@ def misshaped(base: BaseModel) -> Iterator[tuple[str, tuple[int, ...], tuple[int
         place = base.place(module)
         if place is None or (module == HEAD and base.tied):
             continue
-        wanted = tuple(base.dims[dim] for dim in place.shape)
+        dims = base.dims_of(module)
+        wanted = tuple(dims[dim] for dim in place.shape)
         wanted = wanted[::-1] if place.transposed else wanted
         wanted = wanted if parameter == "weight" else (wanted[-1] if place.transposed else wanted[0],)
         if tensor.shape != wanted:

@@ -31,21 +31,27 @@ class Rope(NamedTuple):
 def rope_of(base: BaseModel) -> Rope | None:
     """The rotary embedding of a Hugging Face base; None where its architecture has none."""
     architecture, config = base.architecture, base.config
-    if architecture is None or "rope_theta" not in architecture.config_defaults:
+    if architecture is None or "rope_theta" not in architecture.config.defaults:
         return None
-    whole = _mapping(config.get("rope_parameters")) or _mapping(config.get("rope_scaling"))
+    stated = (config.get("rope_parameters"), config.get("rope_scaling"), _default(architecture, config))
+    whole = next((fields for fields in map(_mapping, stated) if fields), {})
     everywhere = _mapping(whole.get("full_attention")) or {k: v for k, v in whole.items() if not isinstance(v, dict)}
     windowed = _mapping(whole.get("sliding_attention"))
     local = windowed.get("rope_theta", architecture.setting(config, "rope_local_base_freq"))
-    stated = _type(everywhere)
+    kind = _type(everywhere)
     return Rope(
-        "longrope" if stated == "su" else stated,
+        "longrope" if kind == "su" else kind,
         _number(everywhere.get("rope_theta"), architecture.setting(config, "rope_theta")),
         _float(local) if isinstance(local, int | float) else None,
         _number(everywhere.get("partial_rotary_factor"), _partial(architecture, config)),
         _type(windowed),
         _with_original_length(everywhere, config, architecture),
     )
+
+
+def _default(architecture: Architecture, config: Mapping[str, object]) -> object:
+    """What the config's class takes where config.json says nothing of rotation."""
+    return None if "rope_theta" in config else architecture.config.defaults.get("rope_parameters")
 
 
 def _type(fields: Mapping[str, object]) -> str:

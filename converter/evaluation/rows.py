@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, assert_never
 import numpy as np
 import numpy.typing as npt
 
-from converter.row_orders import Identity, indices
 from converter.sources import (
     Filled,
     Given,
@@ -18,6 +17,7 @@ from converter.sources import (
     Zeros,
     shape_of,
 )
+from converter.values.orders import indices
 from converter.values.rows import FLOAT_DTYPES, Array, n_rows, read_columns, read_rows
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ def stored_values(source: Rows, begin: int, end: int) -> Array:
     match source:
         case StoredColumns(_, stored):
             return read_columns(stored, begin, end)
-        case StoredRows(_, stored, order, every=every):
-            rows = _ordered(source, begin, end) if not isinstance(order, Identity) else read_rows(stored, begin, end)
-            return rows[:, every[0] :: every[1]] if every else rows
+        case StoredRows(_, stored, order, columns=columns):
+            rows = _ordered(source, begin, end) if order.runs else read_rows(stored, begin, end)
+            return rows[:, indices(columns, rows.shape[1])] if columns.runs else rows
         case Zeros() | Filled() | Given() | JoinedRows() | JoinedColumns():
             return doubles(source, begin, end)
         case _:

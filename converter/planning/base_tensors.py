@@ -7,13 +7,14 @@ turned round and experts are stacked. Matrices keep their type, and where nothin
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from converter.architectures import Place
 from converter.derive.base_model import BaseModel
 from converter.derive.checkpoint_parts import Part, parts_of
 from converter.dtypes import F16, F32, GGML_BY_NAME, GgmlType
+from converter.orders import Orders
 from converter.planning.conversion_plan import PlannedTensor
 from converter.planning.rope import rope_factors
 from converter.read.stored import StoredTensor
-from converter.row_orders import order_of
 from converter.sources import CopiedBytes, Rows, Stacked, StoredColumns, StoredRows, shape_of
 
 
@@ -76,7 +77,7 @@ _TYPES = {"F64": F32, "F8_E4M3": F16, "F8_E5M2": F16}
 
 
 def _huggingface_tensor(base: BaseModel, name: str, parts: tuple[Part, ...]) -> BaseTensor:
-    matrices = tuple(_matrices(base, parts))
+    matrices = tuple(_matrices(base, parts, name.rpartition(".")[2]))
     place, tensor = parts[0].place, parts[0].tensor
     shape = shape_of(matrices[0])
     is_vector = len(shape) == 1
@@ -86,13 +87,21 @@ def _huggingface_tensor(base: BaseModel, name: str, parts: tuple[Part, ...]) -> 
     return BaseTensor(name, shape, ggml_type, matrices, None if moves else CopiedBytes(parts[0].key, tensor))
 
 
-def _matrices(base: BaseModel, parts: tuple[Part, ...]) -> Iterator[Rows]:
+def _matrices(base: BaseModel, parts: tuple[Part, ...], parameter: str) -> Iterator[Rows]:
     """One for each expert, in their order; one alone where there are none."""
     for part in sorted(parts, key=lambda part: part.place.expert or 0):
-        order = order_of(part.place, base.dims)
-        if len(part.tensor.shape) == 3:
-            yield from (StoredRows(part.key, part.tensor.slab(e), order) for e in range(part.tensor.shape[0]))
-        elif part.place.transposed and len(part.tensor.shape) > 1:
-            yield StoredColumns(part.key, part.tensor)
-        else:
-            yield StoredRows(part.key, part.tensor, order, add=part.place.add)
+        slabs = part.tensor.shape[0] if len(part.tensor.shape) == 3 else 0
+        tensors = [part.tensor.slab(e) for e in range(slabs)] if slabs else [part.tensor]
+        orders = base.orders(part.place)
+        yield from (huggingface_rows(part.key, tensor, part.place, orders, parameter) for tensor in tensors)
+
+
+def huggingface_rows(key: str, tensor: StoredTensor, place: Place, orders: Orders, parameter: str) -> Rows:
+    """A ``parameter`` (weight or bias) as transformers stores it, as GGUF has it."""
+    if parameter == "bias":
+        return StoredRows(key, tensor, orders.rows)
+    if len(tensor.shape) == 1:
+        return StoredRows(key, tensor, orders.rows, add=place.add)
+    if place.transposed:
+        return StoredColumns(key, tensor)
+    return StoredRows(key, tensor, orders.rows, add=place.add, columns=orders.columns)

@@ -52,7 +52,7 @@ def _files(adapter: Adapter, base: BaseModel, deployment: Deployment) -> tuple[P
 
 def _unties(adapter: Adapter, base: BaseModel, deployment: Deployment) -> bool:
     """Whether the head gets a tensor of its own: not for a pair trained as one where that would need a host."""
-    free = base.architecture is not None and base.architecture.reads_output
+    free = base.architecture is not None and base.architecture.graph.reads_output
     is_pair = adapter.is_tied_pair or adapter.is_saved_pair
     return deployment.untie and (free or not is_pair or deployment.host not in (None, "auto"))
 
@@ -61,7 +61,7 @@ def _hosted(
     files: tuple[PlannedFile, ...], base: BaseModel, deployment: Deployment
 ) -> tuple[tuple[PlannedFile, ...], tuple[str, ...]]:
     """The files as they are, or those of a host where llama.cpp's own graph reads no head; and what to know of it."""
-    if base.architecture is None or base.architecture.reads_output or not deployment.untie:
+    if base.architecture is None or base.architecture.graph.reads_output or not deployment.untie:
         if deployment.host not in (None, "auto", "native"):
             raise ConverterError("--host is for the untied head of a Gemma 1 or 2; leave it out")
         return files, ()

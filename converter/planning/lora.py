@@ -11,11 +11,11 @@ from converter.derive.base_model import BaseModel
 from converter.derive.model_names import HUB_NAME, without_cache
 from converter.dtypes import F16, F32, GgmlType
 from converter.errors import ConverterError
+from converter.orders import every
 from converter.planning.changes import Change, Changes, changes_of
 from converter.planning.conversion_plan import NewKeyValue, PlannedFile, PlannedTensor
 from converter.planning.outtypes import factor_type
 from converter.read.stored import StoredTensor
-from converter.row_orders import order_of
 from converter.sources import (
     JoinedColumns,
     JoinedRows,
@@ -100,12 +100,16 @@ class _Factors(NamedTuple):
             yield PlannedTensor(f"{name}.{factor}", shape, self._type(parts), Stacked(parts))
 
     def _matrices(self, change: Change) -> tuple[Rows, Rows]:
-        order = order_of(change.place, self.base.dims)
+        rows, columns = self.base.orders(change.place)
         a: list[Rows] = []
         b: list[Rows] = []
         for pair, scale in self._scaled(change):
-            a.append((StoredColumns if pair.is_embedding else StoredRows)(pair.a.key, pair.a.tensor))
-            b.append(StoredRows(pair.b.key, pair.b.tensor, order, scale))
+            a.append(
+                StoredColumns(pair.a.key, pair.a.tensor)
+                if pair.is_embedding
+                else StoredRows(pair.a.key, pair.a.tensor, columns=columns)
+            )
+            b.append(StoredRows(pair.b.key, pair.b.tensor, rows, scale))
         if len(a) == 1:
             return a[0], b[0]
         return (JoinedColumns if change.pairs[0].is_embedding else JoinedRows)(tuple(a)), JoinedColumns(tuple(b))
@@ -124,11 +128,11 @@ class _Factors(NamedTuple):
     def _stacked(self, change: Change) -> tuple[tuple[Rows, ...], tuple[Rows, ...]]:
         """The factors of all experts, which one pair holds together."""
         ((pair, scale),) = self._scaled(change)
-        order, n = order_of(change.place, self.base.dims), pair.n_experts
-        a, b = pair.a.tensor.slabs(n), pair.b
+        rows, columns = self.base.orders(change.place)
+        n, a, b = pair.n_experts, pair.a.tensor.slabs(pair.n_experts), pair.b
         return (
-            tuple(StoredRows(pair.a.key, a.slab(e)) for e in range(n)),
-            tuple(StoredRows(b.key, b.tensor, order, scale, every=(e, n)) for e in range(n)),
+            tuple(StoredRows(pair.a.key, a.slab(e), columns=columns) for e in range(n)),
+            tuple(StoredRows(b.key, b.tensor, rows, scale, columns=every(n, e, b.tensor.shape[1])) for e in range(n)),
         )
 
     def _by_expert(self, changes: Changes) -> tuple[tuple[Rows, ...], tuple[Rows, ...]]:

@@ -8,18 +8,17 @@ through embed_tokens.
 from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter, LoraPair
-from converter.derive.adapter_tensors import AdapterTensor
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import HEAD
 from converter.derive.vocabulary import vocabulary_of
 from converter.dtypes import F32
-from converter.planning.base_tensors import BaseTensor, base_tensors
+from converter.orders import IDENTITY, Orders, every
+from converter.planning.base_tensors import BaseTensor, base_tensors, huggingface_rows
 from converter.planning.changes import Change, Changes, changes_of
 from converter.planning.conversion_plan import PlannedFile, PlannedTensor
 from converter.planning.metadata import alignment_of, base_key_values
 from converter.planning.outtypes import merged_type
 from converter.planning.vocabulary import with_vocabulary
-from converter.row_orders import IDENTITY, Order, order_of
 from converter.sources import (
     Delta,
     Magnitude,
@@ -92,8 +91,8 @@ class _Merging:
             return Stacked(tuple(self._expert(changes.get(e), rows) for e, rows in enumerate(base.matrices)))
         change = changes[None]
         if len(base.shape) == 3:
-            order = order_of(change.place, self.base.dims)
-            deltas = (tuple(expert_delta(pair, order, e) for pair in change.pairs) for e in range(len(base.matrices)))
+            orders = self.base.orders(change.place)
+            deltas = (tuple(expert_delta(pair, orders, e) for pair in change.pairs) for e in range(len(base.matrices)))
             return Stacked(tuple(map(Merged, base.matrices, deltas)))
         return self._merged(change, base.matrices[0], base.name.rpartition(".")[2])
 
@@ -101,13 +100,13 @@ class _Merging:
         return self._merged(change, base, "weight") if change else base
 
     def _merged(self, change: Change, base: Rows, parameter: str) -> Merged | Rows:
-        order = order_of(change.place, self.base.dims)
+        orders = self.base.orders(change.place)
         own = change.saved or change.own_base
         if own:
             # The tensor the delta was trained on: the same numbers as the base's, or else the better authority.
-            base = _huggingface_rows(own, change, order)
-        deltas = tuple(_deltas(change, order, parameter))
-        magnitude = _magnitude(change, order) if parameter == "weight" else None
+            base = huggingface_rows(own.key, own.tensor, change.place, orders, parameter)
+        deltas = tuple(_deltas(change, orders, parameter))
+        magnitude = _magnitude(change, orders) if parameter == "weight" else None
         replaced = tuple(ReplacedRows(StoredRows(r.tensor.key, r.tensor.tensor), r.indices) for r in change.token_rows)
         return Merged(base, deltas, magnitude, replaced) if deltas or replaced else base
 
@@ -126,37 +125,36 @@ def _head_of_tied(adapter: Adapter, base: BaseModel, embedding: Changes | None) 
     return {"output.weight": {None: Change(place, own_base=began)}} if is_resized else {}
 
 
-def _huggingface_rows(own: AdapterTensor, change: Change, order: Order) -> Rows:
-    if change.place.transposed and len(own.tensor.shape) > 1:
-        return StoredColumns(own.key, own.tensor)
-    return StoredRows(own.key, own.tensor, order, add=change.place.add)
-
-
-def _deltas(change: Change, order: Order, parameter: str) -> Iterator[Delta]:
+def _deltas(change: Change, orders: Orders, parameter: str) -> Iterator[Delta]:
     for sign, pairs in ((1.0, change.pairs), (-1.0, change.initial)):
         for pair in pairs:
             if parameter == "weight":
-                yield _delta(pair, order, sign * pair.scaling)
+                yield _delta(pair, orders, sign * pair.scaling)
             elif pair.b_bias:
-                yield Delta(StoredRows(pair.b_bias.key, pair.b_bias.tensor, order), None, sign * pair.scaling)
+                yield Delta(StoredRows(pair.b_bias.key, pair.b_bias.tensor, orders.rows), None, sign * pair.scaling)
 
 
-def _delta(pair: LoraPair, order: Order, scaling: float) -> Delta:
+def _delta(pair: LoraPair, orders: Orders, scaling: float) -> Delta:
     a, b = pair.a, pair.b
     if pair.is_embedding:
         return Delta(StoredColumns(a.key, a.tensor), StoredColumns(b.key, b.tensor), scaling)
-    return Delta(StoredRows(b.key, b.tensor, order), StoredRows(a.key, a.tensor), scaling)
+    left, right = StoredRows(b.key, b.tensor, orders.rows), StoredRows(a.key, a.tensor, columns=orders.columns)
+    return Delta(left, right, scaling)
 
 
-def expert_delta(pair: LoraPair, order: Order, e: int) -> Delta:
+def expert_delta(pair: LoraPair, orders: Orders, e: int) -> Delta:
     """The delta of one of the experts whose factors a pair holds together."""
-    b = StoredRows(pair.b.key, pair.b.tensor, order, every=(e, pair.n_experts))
-    return Delta(b, StoredRows(pair.a.key, pair.a.tensor.slabs(pair.n_experts).slab(e)), pair.scaling)
+    n = pair.n_experts
+    b = StoredRows(pair.b.key, pair.b.tensor, orders.rows, columns=every(n, e, pair.b.tensor.shape[1]))
+    a = StoredRows(pair.a.key, pair.a.tensor.slabs(n).slab(e), columns=orders.columns)
+    return Delta(b, a, pair.scaling)
 
 
-def _magnitude(change: Change, order: Order) -> Magnitude | None:
+def _magnitude(change: Change, orders: Orders) -> Magnitude | None:
     for pair in change.pairs:
         if pair.magnitude:
-            values = StoredRows(pair.magnitude.key, pair.magnitude.tensor, IDENTITY if pair.is_embedding else order)
+            values = StoredRows(
+                pair.magnitude.key, pair.magnitude.tensor, IDENTITY if pair.is_embedding else orders.rows
+            )
             return Magnitude(values, "columns" if pair.is_embedding else "rows")
     return None

@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from converter.derive.base_model import GGUF_KEYS, BaseModel
+from converter.derive.base_model import BaseModel
+from converter.derive.gguf_dimensions import GGUF_KEYS
 from converter.derive.model_names import HUB_NAME, last_part
-from converter.planning.conversion_plan import CopiedKeyValue, NewKeyValue, PlannedKeyValue, PlannedTensor
+from converter.planning.conversion_plan import CopiedKeyValue, NewArray, NewKeyValue, PlannedKeyValue, PlannedTensor
 from converter.planning.rope import rope_key_values
 from converter.planning.tokenizer import tokenizer_key_values
-from converter.read.gguf_header import DEFAULT_ALIGNMENT
+from converter.read.gguf_header import BOOL, DEFAULT_ALIGNMENT, INT32
 
 # LLAMA_FTYPE in llama.cpp's include/llama.h: informative, of the type that most elements have.
 _FILE_TYPES: Final = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}
@@ -66,17 +67,28 @@ def _public_name(base: BaseModel) -> str:
     return name if name.strip("~.") and name.isprintable() else base.label
 
 
-def _settings(base: BaseModel) -> Iterator[NewKeyValue]:
+def _settings(base: BaseModel) -> Iterator[NewKeyValue | NewArray]:
     architecture = base.architecture
     if architecture is None:
         return
+    name, metadata = architecture.name, architecture.metadata
     for dim, key in GGUF_KEYS.items():
-        if dim in base.dims and key not in architecture.metadata:
-            yield NewKeyValue(f"{architecture.name}.{key}", base.dims[dim])
+        if dim in base.dims and key not in {**metadata.required, **metadata.constant}:
+            yield _dimension(f"{name}.{key}", dim, base)
+    for key, trait in metadata.by_layer.items():
+        yield NewArray(f"{name}.{key}", BOOL, tuple(trait in traits for traits in base.layer_traits))
+    for key, value in metadata.constant.items():
+        yield NewKeyValue(f"{name}.{key}", value)
     yield NewKeyValue(f"{architecture.name}.attention.value_length", base.dims["head_dim"])
     yield NewKeyValue(f"{architecture.name}.vocab_size", base.dims["vocab"])
-    for key, field in (*architecture.metadata.items(), *architecture.optional_metadata.items()):
+    for key, field in (*metadata.required.items(), *metadata.optional.items()):
         value = architecture.setting(base.config, field)
         if isinstance(value, int | float):
             number = float(value) if key.endswith(_FLOATS) else int(value)
-            yield NewKeyValue(f"{architecture.name}.{key}", number)
+            yield NewKeyValue(f"{name}.{key}", number)
+
+
+def _dimension(key: str, dim: str, base: BaseModel) -> NewKeyValue | NewArray:
+    """A dimension; layer by layer where layers differ in it."""
+    values = tuple(dims[dim] for dims in base.layer_dims)
+    return NewArray(key, INT32, values) if len({*values}) > 1 else NewKeyValue(key, base.dims[dim])

@@ -12,7 +12,6 @@ from converter.planning.conversion_plan import (
     PlannedFile,
     PlannedKeyValue,
 )
-from converter.row_orders import Identity, InterleaveRope, Order, RowRange
 from converter.sources import (
     CopiedBytes,
     Delta,
@@ -143,21 +142,11 @@ def _rows_data(rows: Rows) -> dict[str, object]:
         case JoinedRows(parts) | JoinedColumns(parts):
             where = "below" if isinstance(rows, JoinedRows) else "beside"
             return {where: [_rows_data(part) for part in parts]}
-        case StoredRows(key, _, order, scale, add, every):
+        case StoredRows(key, _, order, scale, add, columns):
             facts = {
-                "order": _order_text(order),
+                "order": order.text or None,
                 "scale": scale if scale != 1.0 else None,
                 "add": add or None,
-                "every": list(every) if every else None,
+                "columns": columns.text or None,
             }
             return {"rows": key} | {name: fact for name, fact in facts.items() if fact is not None}
-
-
-def _order_text(order: Order) -> str | None:
-    match order:
-        case InterleaveRope(n_head):
-            return f"interleave_rope over {n_head} heads"
-        case RowRange(begin, n_rows):
-            return f"rows {begin} to {begin + n_rows}"
-        case Identity():
-            return None

@@ -20,11 +20,19 @@ def rope_key_values(base: BaseModel) -> Iterator[NewKeyValue]:
         return
     name = f"{base.architecture.name}.rope"
     yield NewKeyValue(f"{name}.dimension_count", n_rotated(base, rope))
-    yield NewKeyValue(f"{name}.freq_base", rope.theta)
+    yield NewKeyValue(f"{name}.freq_base", _stretched(rope, n_rotated(base, rope)))
     if rope.local_theta is not None:
         yield NewKeyValue(f"{name}.freq_base_swa", rope.local_theta)
     for key, value in _scaling(base, rope):
         yield NewKeyValue(f"{name}.scaling.{key}", value)
+    for key, field in base.architecture.metadata.rope.items():
+        if field in rope.fields:
+            yield NewKeyValue(f"{base.architecture.name}.{key}", rope.number(field, 0.0))
+
+
+def _stretched(rope: Rope, n: int) -> float:
+    """The base of the rotation of ``n`` elements: HunYuan's alpha makes it larger, once and for all."""
+    return rope.theta * rope.number("alpha", 1.0) ** (n / (n - 2)) if rope.type == "dynamic" else rope.theta
 
 
 def n_rotated(base: BaseModel, rope: Rope) -> int:

@@ -16,7 +16,7 @@ from converter.architectures import Place
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDINGS, HEAD
 from converter.read.stored import StoredTensor
-from converter.row_orders import indices, order_of
+from converter.values.orders import inverse
 from converter.values.rows import read_rows
 
 
@@ -83,8 +83,9 @@ def _parameter(
     n_rows = tensor.shape[0]
     values = read_rows(tensor, 0, n_rows).astype(np.float32)
     if own is None and base.format == "gguf":
-        ordered = np.empty_like(values)
-        ordered[indices(order_of(place, base.dims), n_rows)] = values
-        return torch.from_numpy(ordered)
+        rows, columns = base.orders(place)
+        ordered = values[inverse(rows, n_rows)]
+        is_matrix = len(tensor.shape) > 1
+        return torch.from_numpy(ordered[:, inverse(columns, values.shape[1])] if is_matrix else ordered)
     is_transposed = place.transposed and len(tensor.shape) == 2
     return torch.from_numpy(np.ascontiguousarray(values.T if is_transposed else values))

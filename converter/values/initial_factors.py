@@ -9,13 +9,13 @@ from math import isfinite, prod
 from statistics import median
 
 import numpy as np
-import numpy.typing as npt
 
 from converter.derive.adapter import LoraPair
 from converter.derive.base_model import BaseModel
+from converter.orders import Orders
 from converter.read.stored import StoredTensor
-from converter.row_orders import indices, order_of
 from converter.values.numbers import is_readable
+from converter.values.orders import indices
 from converter.values.rows import read_rows
 
 _N_ROWS = 1024
@@ -42,12 +42,13 @@ def off_from_base(name: str, pair: LoraPair, base: BaseModel) -> float | None:
     if not (name.startswith("pissa") or name == "olora") or weight.shape != pair.shape or not _are_readable(pair):
         return None
     with np.errstate(over="ignore", invalid="ignore"):  # huge factors are another rule's
-        return _off(name, pair, weight, indices(order_of(place, base.dims), pair.shape[0]) if is_gguf else slice(None))
+        return _off(name, pair, weight, base.orders(place) if is_gguf else Orders())
 
 
-def _off(name: str, pair: LoraPair, weight: StoredTensor, order: npt.NDArray[np.intp] | slice) -> float | None:
+def _off(name: str, pair: LoraPair, weight: StoredTensor, orders: Orders) -> float | None:
     a, b = (read_rows(factor.tensor, 0, factor.tensor.shape[0]).astype(np.float64) for factor in (pair.a, pair.b))
-    rows, found = b[order], np.zeros_like(a)
+    rows, a = b[indices(orders.rows, len(b))], a[:, indices(orders.columns, a.shape[1])]
+    found = np.zeros_like(a)
     for begin in range(0, len(rows), _N_ROWS):
         block = rows[begin : begin + _N_ROWS]
         found += block.T @ read_rows(weight, begin, begin + len(block)).astype(np.float64)

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from converter.derive.adapter import LoraPair
 from converter.derive.base_model import BaseModel
-from converter.row_orders import indices, order_of
 from converter.values.numbers import is_readable
+from converter.values.orders import indices
 from converter.values.rows import read_columns, read_rows
 
 _N_MODULES: Final = 16  # spread over the model; their median doesn't move by more of them
@@ -37,7 +37,7 @@ def _correlation(pair: LoraPair, base: BaseModel) -> Iterator[float]:
         return
     place = base.place(pair.module)
     if base.format == "gguf" and place:
-        magnitudes = magnitudes[indices(order_of(place, base.dims), len(magnitudes))]
+        magnitudes = magnitudes[indices(base.orders(place).rows, len(magnitudes))]
     magnitudes = magnitudes[: len(norms)]
     usable = (norms > 0) & (magnitudes > 0) & np.isfinite(magnitudes)
     x, y = np.log(magnitudes[usable]), np.log(norms[usable])

@@ -18,10 +18,11 @@ from converter.derive.module_paths import EMBEDDING
 from converter.errors import ConverterError
 from converter.read.gguf_header import GgufArray, GgufHeader, read_gguf_header, read_scalars
 from converter.verification.gguf_weights import Weights, weights_in
+from converter.verification.orders import columns_of_huggingface, rows_of_huggingface
 from converter.verification.reference import Reference
 from converter.verification.sums import ProductSums
 from converter.verification.tensor_proof import TensorCheck, TensorProof
-from converter.verification.tensors import Progress, fits, rows_of_huggingface
+from converter.verification.tensors import Progress, fits
 
 # Relative error of the whole delta: some units in the last place of the factors' type, since B @ A cancels in part.
 DELTA_TOLERANCE: Final[Mapping[str, float]] = {"F32": 1e-6, "F16": 4e-3, "BF16": 3e-2, "Q8_0": 3e-2}
@@ -132,13 +133,14 @@ class _Product:
 
 def _compare(tensor: str, place: Place, product: _Product, base: BaseModel, reference: Reference) -> TensorCheck:
     shape, wanted_shape = product.shape, reference.shape(f"{place.module}.weight")
-    if shape is None or not fits(shape, wanted_shape, place, reference.n_rows_needed):
+    dims = base.dims_of(place.module)
+    if shape is None or not fits(shape, wanted_shape, place, dims, reference.n_rows_needed):
         factors = f"factors of shape {product.a.tensor.shape} and {product.b.tensor.shape}"
         return TensorCheck(tensor, "nothing", fault=f"has {factors}, PEFT's delta has {wanted_shape}")
     sums = ProductSums()
     for rows in product.left.blocks():
-        wanted = reference.delta(place.module, rows_of_huggingface(place, base.dims, shape, rows))
-        sums.add(product.values(rows), wanted)
+        wanted = reference.delta(place.module, rows_of_huggingface(place, dims, shape, rows))
+        sums.add(product.values(rows), wanted[:, columns_of_huggingface(place, dims)])
     return sums.judged(tensor, product.type_name, DELTA_TOLERANCE)
 
 

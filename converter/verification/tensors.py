@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from converter.architectures import Place
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDING, HEAD
 from converter.errors import ConverterError
 from converter.verification.gguf_weights import Weights, weights_of
-from converter.verification.peft_layers import Rows
+from converter.verification.orders import Dims, columns_of_huggingface, n_rows_in_gguf, rows_of_huggingface
 from converter.verification.reference import Reference
 from converter.verification.rounding import has_bound
 from converter.verification.sums import RoundedSums
@@ -26,9 +24,6 @@ Progress = Callable[[int, int], None]
 
 # Made by conversion from the config's rope scaling; transformers keeps them in no parameter.
 _WITHOUT_PARAMETER: Final = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
-
-
-_HALVES: Final = ("first_half", "second_half")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +42,7 @@ def prove_model(deployed: BaseModel, base: BaseModel | None, reference: Referenc
     checks: list[TensorCheck] = []
     for done, want in enumerate(wanted):
         progress(done, len(wanted))
-        checks.append(_check(want, stored, original, reference, deployed.dims))
+        checks.append(_check(want, stored, original, reference, deployed.dims_of(want.place.module)))
     known = {want.tensor for want in wanted}
     checks += [_check_other(name, stored, original) for name in {**stored, **original} if name not in known]
     return TensorProof(tuple(checks))
@@ -84,7 +79,7 @@ def _check(
     stored: Mapping[str, Weights],
     original: Mapping[str, Weights],
     reference: Reference,
-    dims: Mapping[str, int],
+    dims: Dims,
 ) -> TensorCheck:
     if want.tensor not in stored:
         return TensorCheck(want.tensor, "nothing", fault=f"is missing; it serves {want.parameter}")
@@ -95,7 +90,7 @@ def _check(
     if not touched and not has_bound(type_name):
         return TensorCheck(want.tensor, "nothing", type_name)
     found, wanted = weights.tensor.shape, reference.shape(want.parameter)
-    if not fits(found, wanted, want.place, reference.n_rows_needed):
+    if not fits(found, wanted, want.place, dims, reference.n_rows_needed):
         fault = f"has shape {found}, PEFT's {want.parameter} {wanted}"
         return TensorCheck(want.tensor, "nothing", type_name, touched, fault=fault)
     return _compare_numbers(want, weights, reference, dims)
@@ -113,41 +108,28 @@ def _compare_bytes(want: _Wanted, weights: Weights, before: Weights) -> TensorCh
     return TensorCheck(want.tensor, "bytes", weights.tensor.type.name, fault=None if same else fault)
 
 
-def fits(found: tuple[int, ...], wanted: tuple[int, ...], place: Place, n_rows_needed: int) -> bool:
+def fits(found: tuple[int, ...], wanted: tuple[int, ...], place: Place, dims: Dims, n_rows_needed: int) -> bool:
     """Whether a GGUF's shape can serve PEFT's.
 
-    llama.cpp's conversion of Gemma 3 trims rows beyond the tokenizer, and keeps gate and up of fused experts apart.
+    llama.cpp's conversion of Gemma 3 trims rows beyond the tokenizer, and takes some tensors apart: gate and up of
+    fused experts.
     """
-    if place.row_order in _HALVES:
-        wanted = (*wanted[:-2], wanted[-2] // 2, wanted[-1])
+    if place.rows and len(wanted) > 1:
+        wanted = (*wanted[:-2], n_rows_in_gguf(place, dims), wanted[-1])
     is_shorter = found[1:] == wanted[1:] and n_rows_needed <= found[0] < wanted[0]
     return found == wanted or (place.module in {HEAD, EMBEDDING} and is_shorter)
 
 
-def _compare_numbers(want: _Wanted, weights: Weights, reference: Reference, dims: Mapping[str, int]) -> TensorCheck:
-    sums = RoundedSums(weights.tensor.type.name)
+def _compare_numbers(want: _Wanted, weights: Weights, reference: Reference, dims: Dims) -> TensorCheck:
+    sums, columns = RoundedSums(weights.tensor.type.name), columns_of_huggingface(want.place, dims)
+    add = 0.0 if want.parameter.endswith(".bias") else want.place.add
     for rows in weights.blocks():
         source = rows_of_huggingface(want.place, dims, weights.tensor.shape, rows)
         served, base = reference.weight(want.parameter, source), reference.base_weight(want.parameter, source)
-        sums.add(weights.values(rows), served + want.place.add, base + want.place.add)
+        if served.ndim > 1:
+            served, base = served[:, columns], base[:, columns]
+        sums.add(weights.values(rows), served + add, base + add)
     return sums.judged(want.tensor, want.parameter, touched=want.parameter in reference.touched)
-
-
-def rows_of_huggingface(place: Place, dims: Mapping[str, int], shape: Sequence[int], rows: slice) -> Rows:
-    """The rows of the Hugging Face weight that the GGUF's tensor of this ``shape`` keeps as ``rows``.
-
-    An opinion of its own on llama.cpp's order: one that conversion shared would prove its own mistake.
-    """
-    if place.row_order == "identity":
-        return rows
-    row = np.arange(rows.start, rows.stop)
-    if place.row_order in _HALVES:  # of each expert's rows
-        expert, within = row // shape[-2], row % shape[-2]
-        return np.asarray((2 * expert + _HALVES.index(place.row_order)) * shape[-2] + within)
-    per_head = shape[0] // dims[str(place.heads)]
-    head, within = row // per_head, row % per_head
-    # llama.cpp rotates neighbours, transformers the halves of a head: even rows are the first half, odd the second.
-    return np.asarray(head * per_head + within // 2 + (within % 2) * (per_head // 2))
 
 
 def _check_other(name: str, stored: Mapping[str, Weights], original: Mapping[str, Weights]) -> TensorCheck:

@@ -123,7 +123,7 @@ ROPES_OF: Mapping[str, tuple[str, ...]] = {
     "longrope": (),
 }
 ROPE_CASES = [
-    *((name, rope) for name in NAMES for kind in architecture_of(name).rope for rope in ROPES_OF[kind]),
+    *((name, rope) for name in NAMES for kind in architecture_of(name).graph.rope for rope in ROPES_OF[kind]),
     ("llama", "old-names"),
 ]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from converter.architectures import NAMES, Architecture, architecture_named
+from converter.architectures import NAMES, Architecture, _laid_over, architecture_named
 
 EXPERTS = "model.layers.3.mlp.experts"
 
@@ -27,9 +27,9 @@ def test_each_tensor_comes_from_at_most_one_whole_module(name: str) -> None:
 
 def test_gate_and_up_of_fused_experts_are_halves_of_one_parameter() -> None:
     places = _architecture("qwen3moe").places(f"{EXPERTS}.gate_up_proj")
-    assert [(place.tensor, place.row_order, place.expert) for place in places] == [
-        ("blk.3.ffn_gate_exps", "first_half", None),
-        ("blk.3.ffn_up_exps", "second_half", None),
+    assert [(place.tensor, place.rows, place.expert) for place in places] == [
+        ("blk.3.ffn_gate_exps", "2 _ -> 2=0 _", None),
+        ("blk.3.ffn_up_exps", "2 _ -> 2=1 _", None),
     ]
 
 
@@ -64,3 +64,24 @@ def test_gpt2_stores_its_linear_layers_transposed() -> None:
     architecture = _architecture("gpt2")
     transposed = {module for module, (place, *_) in architecture.modules.items() if place.transposed}
     assert {module.rpartition(".")[2] for module in transposed} == {"c_attn", "c_proj", "c_fc"}
+
+
+def test_a_table_says_only_what_differs_from_the_one_it_is_like() -> None:
+    below = {
+        "like": 1,
+        "flags": {"a": True},
+        "table": {"kept": {"x": 1, "y": 2}, "gone": {"z": 3}},
+        "defaults": {"n": 1},
+    }
+    above = {"flags": {"a": False}, "table": {"kept": {"y": 4}, "gone": False, "new": 5}, "defaults": {"m": 2}}
+    assert _laid_over(below, above) == {
+        "like": 1,
+        "flags": {"a": False},
+        "table": {"kept": {"x": 1, "y": 4}, "new": 5},
+        "defaults": {"m": 2},  # of another config class
+    }
+
+
+def test_a_vector_takes_no_lora() -> None:
+    places = [place for name in NAMES for places in _architecture(name).modules.values() for place in places]
+    assert not any(place.lora for place in places if len(place.shape) == 1)

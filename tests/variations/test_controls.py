@@ -11,8 +11,8 @@ from converter.conversion import plan, write
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Deployment, Kind
+from converter.orders import IDENTITY
 from converter.planning.conversion_plan import ConversionPlan, PlannedTensor
-from converter.row_orders import IDENTITY
 from converter.sources import CopiedBytes, Delta, Merged, Stacked, StoredRows, Zeros
 from converter.verification.llama_cpp import LlamaCpp
 from fixtures.variations import VARIATIONS

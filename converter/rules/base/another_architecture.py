@@ -23,7 +23,7 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     mapping = adapter.config.raw.get("auto_mapping") if adapter.config else None
     name = mapping.get("base_model_class") if isinstance(mapping, dict) else None
     trained = _architecture(name) if isinstance(name, str) else None
-    if trained and base.architecture and trained != base.architecture:
+    if trained and base.architecture and trained.name != base.architecture.name:
         yield Problem("auto_mapping", f"has the class {name}, but {base.label} is of the type {base.model_type!r}")
 
 

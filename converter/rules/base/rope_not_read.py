@@ -20,6 +20,9 @@ _FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "linear": frozenset({"factor", "original_max_position_embeddings"}),
     "yarn": frozenset({"factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow"}),
     "llama3": frozenset({"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}),
+    "dynamic": frozenset(
+        {"alpha", "factor", "mscale_all_dim", "original_max_position_embeddings", "beta_fast", "beta_slow", "mscale"}
+    ),
     "longrope": frozenset(
         {"factor", "long_factor", "short_factor", "attention_factor", "original_max_position_embeddings"}
     ),
@@ -28,9 +31,13 @@ _NEEDED: Final[Mapping[str, frozenset[str]]] = {
     "linear": frozenset({"factor"}),
     "yarn": frozenset({"factor"}),
     "llama3": _FIELDS["llama3"],
+    "dynamic": frozenset({"alpha"}),
     "longrope": frozenset({"long_factor", "short_factor"}),
 }
-_OF_EVERY_TYPE: Final = frozenset({"type", "rope_type", "rope_theta", "partial_rotary_factor"})
+# max_position_embeddings is the config's own, repeated.
+_OF_EVERY_TYPE: Final = frozenset(
+    {"type", "rope_type", "rope_theta", "partial_rotary_factor", "max_position_embeddings"}
+)
 
 
 # What llama.cpp's graphs take for granted: they don't read the keys that its converter writes.
@@ -46,21 +53,25 @@ def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
 
 
 def _fault(rope: Rope, architecture: Architecture) -> str | None:
-    if rope.partial != 1.0 and not architecture.partial_rope:
+    if rope.partial != 1.0 and not architecture.graph.partial_rope:
         return f"rotates {rope.partial:g} of each head, wanted all of it"
     if rope.local_type != "default":
         return f"has the rope type {rope.local_type!r} in windowed layers, wanted default"
-    if rope.type not in ("default", *architecture.rope):
-        has = ", ".join(("default", *architecture.rope))
+    if rope.type not in ("default", *architecture.graph.rope):
+        has = ", ".join(("default", *architecture.graph.rope))
         return f"has the rope type {rope.type!r}; llama.cpp's {architecture.name} has {has}"
-    return _field_fault(rope) if rope.type != "default" else None
+    return _field_fault(rope, {*architecture.metadata.rope.values()}) if rope.type != "default" else None
 
 
-def _field_fault(rope: Rope) -> str | None:
+def _field_fault(rope: Rope, read: set[str]) -> str | None:
+    """``read`` are fields that the architecture has keys of its own for."""
     for name, wanted in _YARN_BETAS.items():
         if rope.number(name, wanted) != wanted:
             return f"has {name} {rope.fields[name]}, wanted {wanted:g}"
-    odd = sorted({*rope.fields} - _FIELDS[rope.type] - _OF_EVERY_TYPE)
+    # An mscale counts beside mscale_all_dim only, and llama.cpp takes it for 1 (yarn_attn_factor in llama-context.cpp).
+    is_one = rope.number("mscale", 1.0) == 1.0 and "mscale_all_dim" in read & {*rope.fields}
+    mscale = {"mscale"} if is_one else set()
+    odd = sorted({*rope.fields} - _FIELDS[rope.type] - _OF_EVERY_TYPE - read - mscale)
     lacking = sorted(name for name in _NEEDED[rope.type] if rope.fields.get(name) is None)
     if not odd and not lacking:
         return None

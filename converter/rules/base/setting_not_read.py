@@ -29,11 +29,11 @@ def _unread(base: BaseModel) -> Iterator[tuple[str, object, str]]:
     architecture, config = base.architecture, base.config
     if architecture is None:
         return
-    for field, values in architecture.fixed.items():
+    for field, values in architecture.config.fixed.items():
         value = architecture.setting(config, field)
         if value is not None and value not in values:
             yield field, value, " or ".join(map(repr, values)) or "none"
-    for field in architecture.metadata.values():
+    for field in architecture.metadata.required.values():
         if not isinstance(architecture.setting(config, field), int | float):
             yield field, architecture.setting(config, field), "a number"
     yield from _scale(base, architecture)
@@ -43,9 +43,9 @@ def _unread(base: BaseModel) -> Iterator[tuple[str, object, str]]:
 
 def _scale(base: BaseModel, architecture: Architecture) -> Iterator[tuple[str, object, str]]:
     scale = architecture.setting(base.config, "query_pre_attn_scalar")
-    if architecture.scale_by_width_at is None:
+    if architecture.graph.scale_by_width_at is None:
         return
-    by_width = base.dims["n_layer"] == architecture.scale_by_width_at
+    by_width = base.dims["n_layer"] == architecture.graph.scale_by_width_at
     wanted = base.dims["hidden"] // base.dims["n_head"] if by_width else base.dims["head_dim"]
     if scale != wanted:
         yield "query_pre_attn_scalar", scale, str(wanted)
@@ -53,7 +53,7 @@ def _scale(base: BaseModel, architecture: Architecture) -> Iterator[tuple[str, o
 
 def _windows(base: BaseModel, architecture: Architecture) -> Iterator[tuple[str, object, str]]:
     """Layers are told apart by a list, or by every how many of them attends to everything."""
-    every, n_layer = architecture.window_pattern, base.dims["n_layer"]
+    every, n_layer = architecture.graph.window_pattern, base.dims["n_layer"]
     if every is None:
         return
     for field in ("sliding_window_pattern", "_sliding_window_pattern"):
@@ -67,7 +67,7 @@ def _windows(base: BaseModel, architecture: Architecture) -> Iterator[tuple[str,
 
 def _unrotated(base: BaseModel, architecture: Architecture) -> Iterator[tuple[str, object, str]]:
     """Layers that don't rotate are told by a list of 0 and 1, or by every how many of them doesn't."""
-    every, layers = architecture.rope_pattern, base.config.get("no_rope_layers")
+    every, layers = architecture.graph.rope_pattern, base.config.get("no_rope_layers")
     if every and base.config.get("no_rope_layer_interval") not in (None, every):
         yield "no_rope_layer_interval", base.config["no_rope_layer_interval"], str(every)
     if every and layers and layers != [int((i + 1) % every != 0) for i in range(base.dims["n_layer"])]:

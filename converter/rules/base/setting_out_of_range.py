@@ -68,7 +68,7 @@ def _test_of(key: str) -> tuple[Test, str]:
 def _of_gguf(base: BaseModel, architecture: Architecture) -> Iterator[Setting]:
     """Of a GGUF what llama.cpp takes as it is; a scale or a softcapping of 0 means none there."""
     kv = base.shards[0].kv
-    epsilons = (key for key in architecture.metadata if key.endswith("epsilon"))
+    epsilons = (key for key in architecture.metadata.required if key.endswith("epsilon"))
     for key in (*epsilons, "rope.freq_base", "rope.freq_base_swa"):
         name = f"{architecture.name}.{key}"
         if name in kv and not _is_positive(kv[name]):
@@ -78,10 +78,10 @@ def _of_gguf(base: BaseModel, architecture: Architecture) -> Iterator[Setting]:
 
 
 def _of_config(base: BaseModel, architecture: Architecture) -> Iterator[Setting]:
-    for key, field in (*architecture.metadata.items(), *architecture.optional_metadata.items()):
+    for key, field in (*architecture.metadata.required.items(), *architecture.metadata.optional.items()):
         value = architecture.setting(base.config, field)
         is_right, wanted = _test_of(key)
-        is_judged_elsewhere = key in architecture.metadata and not isinstance(value, int | float)  # BM045
+        is_judged_elsewhere = key in architecture.metadata.required and not isinstance(value, int | float)  # BM045
         if value is None or is_judged_elsewhere:
             continue
         if not is_right(value):
@@ -101,7 +101,11 @@ def _experts(name: str, value: object, base: BaseModel) -> Iterator[Setting]:
 
 def _of_rope(rope: Rope, base: BaseModel) -> Iterator[Setting]:
     positive = {"rope_theta": rope.theta, "factor": rope.fields.get("factor")}
-    positive |= {"attention_factor": rope.fields.get("attention_factor"), "rope_local_base_freq": rope.local_theta}
+    positive |= {
+        "alpha": rope.fields.get("alpha"),
+        "attention_factor": rope.fields.get("attention_factor"),
+        "rope_local_base_freq": rope.local_theta,
+    }
     for name, value in positive.items():
         if value is not None and not _is_positive(value):
             yield name, value, _POSITIVE[1]

@@ -23,7 +23,7 @@ _HOSTED: Final = frozenset({"gemma", "gemma2"})
 def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield the base if its head can't be parted, or is parted already and would be lost."""
     architecture = base.architecture
-    if architecture is None or architecture.reads_output:
+    if architecture is None or architecture.graph.reads_output:
         return
     blocks: frozenset[Kind] = UNTIED if base.tied else EVERY
     if architecture.name in _HOSTED:

@@ -16,7 +16,7 @@ from converter.diagnostics import BaseCheck, Problem, Rule, Severity
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield the layer map of such an architecture."""
     architecture = base.architecture
-    if adapter.config and adapter.config.layer_replication and architecture and architecture.alternates:
+    if adapter.config and adapter.config.layer_replication and architecture and architecture.graph.alternates:
         message = f"moves layers of {base.model_type}, which are local or global by their number"
         yield Problem("layer_replication", message)
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from transformers import AutoConfig
+from transformers import AutoConfig, HunYuanDenseV1Config
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.hunyuan_v1_dense.modeling_hunyuan_v1_dense import HunYuanDenseV1RotaryEmbedding
 
-from converter.architectures import NAMES, Architecture, architecture_named
+from converter.architectures import MODEL_TYPES, NAMES, Architecture, architecture_named
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.planning.rope import rope_factors, rope_key_values
@@ -40,6 +41,7 @@ FIELDS: Mapping[str, list[dict[str, Any]]] = {
             "original_max_position_embeddings": N_ORIGINAL,
         }
     ],
+    "dynamic": [{"alpha": 50.0, "factor": 1.0}],
     "longrope": [
         {
             "long_factor": [1.5 + i for i in range(HEAD_DIM // 2)],
@@ -50,8 +52,8 @@ FIELDS: Mapping[str, list[dict[str, Any]]] = {
         for attention in ({}, {"attention_factor": 1.4})
     ],
 }
-ROTATING = [a for a in map(architecture_named, NAMES) if a and "rope_theta" in a.config_defaults]
-CASES = [(a, kind, fields) for a in ROTATING for kind in ("default", *a.rope) for fields in FIELDS[kind]]
+ROTATING = [a for a in map(architecture_named, NAMES) if a and "rope_theta" in a.config.defaults]
+CASES = [(a, kind, fields) for a in ROTATING for kind in ("default", *a.graph.rope) for fields in FIELDS[kind]]
 
 
 @pytest.mark.parametrize(("architecture", "kind", "fields"), CASES, ids=[f"{a.name}-{kind}" for a, kind, _ in CASES])
@@ -70,12 +72,19 @@ def test_frequencies_are_those_of_transformers(
 def with_rope(tmp_path: Path, architecture: Architecture, rope: Mapping[str, object]) -> BaseModel:
     whole = {"partial_rotary_factor": 1.0, "rope_parameters": dict(rope), "max_position_embeddings": N_CONTEXT}
     names = {"n_embd": HIDDEN, "n_head": N_HEAD, "n_layer": 1}
-    read = read_base_model(write_huggingface(tmp_path / "base", model_type=architecture.model_types[0], **names))
+    model_type = next(name for name, found in MODEL_TYPES.items() if found == architecture.name)
+    read = read_base_model(write_huggingface(tmp_path / "base", model_type=model_type, **names))
     return replace(read, config={**read.config, **whole})
 
 
 def of_transformers(rope: Mapping[str, Any]) -> tuple[npt.NDArray[np.float64], float]:
     """The frequencies and the factor of cosines and sines, beyond the original context."""
+    if rope["rope_type"] == "default":
+        return THETA ** (-np.arange(0, HEAD_DIM, 2) / HEAD_DIM), 1.0
+    if rope["rope_type"] == "dynamic":  # with an alpha it is HunYuan's
+        own = HunYuanDenseV1Config(rope_parameters=dict(rope), head_dim=HEAD_DIM)
+        inverse, attention = HunYuanDenseV1RotaryEmbedding.compute_ntk_alpha_rope_parameters(own)
+        return inverse.double().numpy(), attention
     config = AutoConfig.for_model(
         "llama",  # the formulas are one for all; only its config takes every type
         hidden_size=HEAD_DIM * N_HEAD,
@@ -85,8 +94,6 @@ def of_transformers(rope: Mapping[str, Any]) -> tuple[npt.NDArray[np.float64], f
         if rope["rope_type"] != "default"
         else rope,
     )
-    if rope["rope_type"] == "default":
-        return THETA ** (-np.arange(0, HEAD_DIM, 2) / HEAD_DIM), 1.0
     inverse, attention = ROPE_INIT_FUNCTIONS[rope["rope_type"]](config, "cpu", N_CONTEXT)
     return inverse.double().numpy(), attention
 
@@ -123,7 +130,7 @@ def test_windowed_layers_have_a_base_of_their_own(tmp_path: Path) -> None:
         assert keys["gemma3.rope.freq_base_swa"] == 3e4
 
 
-@pytest.mark.parametrize("architecture", [a for a in ROTATING if a.partial_rope], ids=lambda a: a.name)
+@pytest.mark.parametrize("architecture", [a for a in ROTATING if a.graph.partial_rope], ids=lambda a: a.name)
 def test_a_part_of_each_head_may_be_left_alone(architecture: Architecture, tmp_path: Path) -> None:
     base = with_rope(tmp_path, architecture, {"rope_theta": THETA, "partial_rotary_factor": 0.25})
     keys = {entry.key: entry.value for entry in rope_key_values(base)}

@@ -15,9 +15,9 @@ from gguf import GGMLQuantizationType, quants
 from converter.dtypes import BF16, F16, F32, GGML_BY_NAME, Q8_0, GgmlType
 from converter.errors import COULD_NOT, ConverterError
 from converter.evaluation.encode import decode
+from converter.orders import every, order
 from converter.planning.conversion_plan import PlannedTensor
 from converter.read.stored import StoredTensor
-from converter.row_orders import InterleaveRope
 from converter.sources import (
     CopiedBytes,
     Delta,
@@ -42,8 +42,10 @@ from converter.sources import (
 from converter.writing.blocks import DeltaKept, blocks
 
 N_ROWS, N_COLUMNS, RANK = 48, 64, 5
-ORDER = InterleaveRope(3)
+ORDER = order("3 2 8 -> 3 8 2", N_ROWS, {})
 PERMUTED = [head * 16 + half * 8 + i for head in range(3) for i in range(8) for half in (0, 1)]
+COLUMNS = order("4 2 _ -> 2 _ 4", N_COLUMNS, {})
+TURNED = [a * 16 + b * 8 + c for b in (0, 1) for c in range(8) for a in range(4)]
 BLOCK_SIZES = (1, 64, 100, 640, 1 << 20)
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16}
 
@@ -125,7 +127,7 @@ def minus_another(store: Store) -> Merged:
 
 def one_experts_factors(store: Store) -> Merged:
     """Of four experts the third."""
-    left = StoredRows("b", store.random(N_ROWS, 4 * RANK), ORDER, every=(2, 4))
+    left = StoredRows("b", store.random(N_ROWS, 4 * RANK), ORDER, columns=every(4, 2, 4 * RANK))
     right = StoredRows("a", store.random(4 * RANK, N_COLUMNS).slabs(4).slab(2))
     return Merged(StoredRows("w", store.random(N_ROWS, N_COLUMNS)), (Delta(left, right, 0.3),))
 
@@ -162,6 +164,7 @@ SOURCES: dict[str, Callable[[Store], Source]] = {
     "rows": lambda store: StoredRows("w", store.random(N_ROWS, N_COLUMNS)),
     "rows of another type": lambda store: StoredRows("w", store.random(N_ROWS, N_COLUMNS, dtype="BF16")),
     "ordered rows": lambda store: StoredRows("w", store.random(N_ROWS, N_COLUMNS), ORDER),
+    "ordered columns": lambda store: StoredRows("w", store.random(N_ROWS, N_COLUMNS), ORDER, columns=COLUMNS),
     "scaled rows": lambda store: StoredRows("w", store.random(N_ROWS, N_COLUMNS), ORDER, 0.7),
     "columns": lambda store: StoredColumns("a", store.random(N_COLUMNS, N_ROWS)),
     "merged": merged,
@@ -206,9 +209,11 @@ def expected_rows(source: Rows) -> np.ndarray:
     match source:
         case StoredColumns(_, tensor):
             return numbers(tensor).T
-        case StoredRows(_, tensor, order, scale, add, every):
+        case StoredRows(_, tensor, order, scale, add, columns):
             rows = numbers(tensor)[PERMUTED] if order == ORDER else numbers(tensor)
-            return scale * (rows[:, every[0] :: every[1]] if every else rows) + add
+            if columns.runs:
+                rows = rows[:, TURNED] if columns == COLUMNS else rows[:, 2::4]
+            return scale * rows + add
         case Zeros(shape) | Filled(shape):
             return np.full(shape, source.value if isinstance(source, Filled) else 0.0)
         case Given():

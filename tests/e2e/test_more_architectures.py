@@ -1,0 +1,125 @@
+"""Every architecture of fixtures.more_models, from end to end in real llama.cpp.
+
+A GGUF made of its directory is the tests' own GGUF, tensor by tensor, and computes what transformers computes; a PEFT
+adapter on all its linear layers is applied exactly, as a LoRA file and merged, over either base.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from gguf import GGUFReader
+
+from converter.checking import check_adapter
+from converter.conversion import plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import BaseModel, read_base_model
+from converter.diagnostics import Deployment, Kind
+from converter.planning.base_tensors import base_tensors
+from converter.planning.conversion_plan import PlannedFile
+from converter.planning.metadata import base_key_values
+from converter.verification.comparison import kl_divergence, log_softmax
+from converter.verification.llama_cpp import LlamaCpp
+from converter.writing.gguf_file import write_gguf
+from fixtures.more_adapters import SEQUENCES, more_adapter, more_logits
+from fixtures.more_models import KINDS, N_VOCAB, MoreModel
+from fixtures.trained_tokenizers import write_byte_level
+
+pytestmark = pytest.mark.llama
+
+Array = npt.NDArray[np.float32]
+LARGEST_RATIO = 1e-5
+MODELS = [MoreModel(name) for name in KINDS]
+
+
+@pytest.fixture(params=MODELS, ids=str)
+def model(request: pytest.FixtureRequest) -> MoreModel:
+    found: MoreModel = request.param
+    return found
+
+
+def test_its_directory_becomes_its_gguf(model: MoreModel, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    gguf = _converted(_directory(model, tmp_path), tmp_path)
+    ours, theirs = _tensors(gguf), _tensors(model.gguf)
+    assert ours.keys() == theirs.keys()
+    for name, values in ours.items():
+        np.testing.assert_array_equal(values, theirs[name], err_msg=name)
+    base, _ = more_logits(model)
+    assert _kl(base, _llama_cpp(llama_cpp, gguf)) < model.kind.floor
+    np.testing.assert_array_equal(_llama_cpp(llama_cpp, gguf), _llama_cpp(llama_cpp, model.gguf))
+
+
+@pytest.mark.parametrize("to", ["lora", "model"])
+@pytest.mark.parametrize("of", ["gguf", pytest.param("directory", marks=pytest.mark.variations)])
+def test_an_adapter_is_applied_exactly(
+    of: str, to: Kind, model: MoreModel, llama_cpp: LlamaCpp, tmp_path: Path
+) -> None:
+    path = model.gguf if of == "gguf" else _directory(model, tmp_path)
+    (written,) = write(
+        plan(read_adapter(more_adapter(model)), read_base_model(path), _deployment(to)), tmp_path / "out"
+    )
+    files: Mapping[str, Any] = {"lora": written.path} if to == "lora" else {}
+    found = _llama_cpp(llama_cpp, model.gguf if to == "lora" else written.path, **files)
+    base, peft = more_logits(model)
+    assert _kl(peft, base) > 1e-2  # it has an effect
+    assert _kl(peft, found) / _kl(peft, base) < LARGEST_RATIO
+
+
+def test_a_lora_needs_no_more_than_config_json(model: MoreModel, tmp_path: Path) -> None:
+    """It is the one over the GGUF, byte for byte."""
+    directory = tmp_path / "base"
+    directory.mkdir()
+    shutil.copy(model.hf / "config.json", directory)
+    adapter = read_adapter(more_adapter(model))
+    files = []
+    for path in (directory, model.gguf):
+        (written,) = write(plan(adapter, read_base_model(path), _deployment("lora")), tmp_path / f"{path.name}.out")
+        files.append(_tensors(written.path))
+    assert files[0].keys() == files[1].keys()
+    for name, values in files[0].items():
+        np.testing.assert_array_equal(values, files[1][name], err_msg=name)
+
+
+def _deployment(to: Kind) -> Deployment:
+    return Deployment("lora") if to == "lora" else Deployment("model", outtype="f32")
+
+
+def _directory(model: MoreModel, tmp_path: Path) -> Path:
+    """The model's directory, with a tokenizer."""
+    directory = tmp_path / "base"
+    shutil.copytree(model.hf, directory)
+    return write_byte_level("gpt-2", directory, N_VOCAB)
+
+
+def _converted(directory: Path, tmp_path: Path) -> Path:
+    base = read_base_model(directory)
+    _require_no_findings(base)
+    tensors = tuple(tensor.planned(tensor.name) for tensor in base_tensors(base))
+    path = tmp_path / "converted.gguf"
+    with path.open("wb") as file:
+        write_gguf(PlannedFile("model", tensors, base_key_values(base, tensors)), file, lambda _: None)
+    return path
+
+
+def _require_no_findings(base: BaseModel) -> None:
+    adapter = read_adapter(more_adapter(MoreModel("olmo3")))  # whose modules are another's: only the base is looked at
+    report = check_adapter(adapter, base, Deployment("model"))
+    assert not [finding for finding in report.findings if "BM040" <= finding.code <= "BM049"]
+
+
+def _llama_cpp(llama_cpp: LlamaCpp, gguf: Path, **files: Any) -> Array:
+    return np.stack(llama_cpp.logits(gguf, SEQUENCES, **files))
+
+
+def _tensors(gguf: Path) -> dict[str, Array]:
+    return {tensor.name: np.array(tensor.data) for tensor in GGUFReader(gguf).tensors}
+
+
+def _kl(p: Array, q: Array) -> float:
+    n_vocab = p.shape[-1]
+    log_p, log_q = log_softmax(p.reshape(-1, n_vocab)), log_softmax(q.reshape(-1, n_vocab))
+    return float(kl_divergence(log_p, log_q).mean())
