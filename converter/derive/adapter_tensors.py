@@ -51,9 +51,11 @@ def _adapter_tensor(
 ) -> AdapterTensor:
     info = header.entries[index]
     name = name_of(info.name)
-    path, role = parse_key(name) if foreign_key(name, config) is None else (name, _UNKNOWN)
+    is_of_mlx = config is not None and config.mlx is not None
+    is_known = foreign_key(name, config) is None and not (is_of_mlx and name == info.name)
+    path, role = parse_key(name) if is_known else (name, _UNKNOWN)
     tensor = StoredTensor(header.path, header.data_offset + info.begin, info.end - info.begin, info.shape, info.dtype)
-    if config and config.mlx is not None and role in ("lora_A", "lora_B") and len(info.shape) == 2:
+    if is_of_mlx and role in ("lora_A", "lora_B") and len(info.shape) == 2:
         tensor = tensor._replace(shape=info.shape[::-1], transposed=True)
     module = path if role == "unknown" else normal_module(path)
     read_as = name if name != info.name else None

@@ -156,6 +156,16 @@ def test_what_is_no_linears_is_refused(
     assert all("mlx_lm.fuse" in finding.message for finding in told)
 
 
+def test_pefts_keys_beside_its_config_are_neither(base: Path, tmp_path: Path) -> None:
+    """mlx_lm loads none of them, and PEFT reads another config."""
+    key = "base_model.model.model.layers.0.mlp.down_proj"
+    peft = {f"{key}.lora_A.weight": tensor(RANK_OF_MLX, FFN), f"{key}.lora_B.weight": tensor(HIDDEN, RANK_OF_MLX)}
+    report = judged(write_mlx(tmp_path / "adapter", peft, name="adapter_model"), base)
+    told = {finding.where: finding.message for finding in report.findings if finding.code == "LO004"}
+    assert set(told) == set(peft)
+    assert all("no key that mlx_lm writes of a linear" in message for message in told.values())
+
+
 def test_its_weights_alone_are_missing(base: Path, tmp_path: Path) -> None:
     directory = write_mlx(tmp_path / "adapter")
     (directory / "adapters.safetensors").unlink()

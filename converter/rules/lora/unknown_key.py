@@ -27,6 +27,8 @@ def check(adapter: Adapter) -> Iterator[Problem]:
 
 def _what(key: str, adapter: Adapter) -> str:
     foreign = foreign_key(key, adapter.config)
+    if adapter.config and adapter.config.mlx is not None and (foreign is None or foreign.name):
+        return "is no key that mlx_lm writes of a linear"
     if foreign is None:
         return ""
     way = f"; --rename-keys reads it as {foreign.name}" if foreign.name else ""
