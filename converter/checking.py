@@ -51,6 +51,7 @@ def check_adapter(
     Raises ConverterError where a file can't be read any more.
     """
     base = as_trained(base, adapter) if base else None
+    adapter = compared(adapter, base) if base and values else adapter
     findings: list[Finding] = []
     skipped: list[Skipped] = []
     with _remembering(values=values):
@@ -79,6 +80,15 @@ def _remembering(*, values: bool) -> AbstractContextManager[None]:
     from converter.values.memory import remembering
 
     return remembering()
+
+
+def compared(adapter: Adapter, base: BaseModel) -> Adapter:
+    """The adapter, which knows what of it holds the base's own numbers. Raises ConverterError as reading does."""
+    if not adapter.saved_modules:
+        return adapter
+    from converter.values.unchanged import with_unchanged
+
+    return with_unchanged(adapter, base)
 
 
 def _base_checked_by(adapter: Adapter, base: BaseModel, *, values: bool) -> Iterator[str]:

@@ -176,7 +176,7 @@ def _squared(values: npt.NDArray[np.float32]) -> float:
 
 
 def _blocks(tensor: StoredTensor) -> Iterator[npt.NDArray[Any]]:
-    data = memory.small(tensor) if tensor.dtype in FLOAT_DTYPES else None
+    data = memory.small(tensor) if tensor.dtype in FLOAT_DTYPES and not tensor.transposed else None
     if data is not None:
         yield np.frombuffer(data, FLOAT_DTYPES[tensor.dtype]).reshape(n_rows(tensor), n_columns(tensor))
         return
