@@ -12,9 +12,11 @@ from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import HEAD
 from converter.read.stored import StoredTensor
 
-# What no graph needs: buffers that older transformers saved, and the parts of a multimodal model around the text model.
+# What no graph needs: buffers that older transformers saved, the parts of a multimodal model around the text model, and
+# layers that predict tokens behind the next one, which llama.cpp would serve from a file of their own.
 _NEEDLESS: Final = (
-    r".*\.(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)|(model\.)?(vision_tower|multi_modal_projector)\..*"
+    r".*\.(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)|mtp\..*"
+    r"|(model\.)?(visual|vision_tower|audio_tower|multi_modal_projector|embed_vision|embed_audio)\..*"
 )
 
 
@@ -78,10 +80,12 @@ def _wanted(base: BaseModel) -> Iterator[str]:
 def _names(base: BaseModel, place: Place) -> Iterator[str]:
     """The tensor of a place in each of its layers."""
     if "{i}" not in place.tensor:
-        yield place.tensor
+        if base.place(place.module):
+            yield place.tensor
         return
     for i in range(base.dims["n_layer"]):
-        if not base.layer_traits or place.is_in(base.layer_traits[i]):
+        module = place.module.replace("{i}", str(i)).replace("{e}", "0")
+        if base.place(module) and not base.may_lack(module):
             yield place.tensor.replace("{i}", str(i))
 
 

@@ -24,6 +24,7 @@ from converter.rules.base import (
     saved_tensor_doesnt_fit,
     setting_not_read,
     setting_out_of_range,
+    settings_in_weights,
     tied_pair_on_untied_base,
     token_row_left_out,
     token_without_row,
@@ -65,4 +66,5 @@ RULES: Final[tuple[Rule, ...]] = (
     rope_not_read.RULE,
     setting_not_read.RULE,
     setting_out_of_range.RULE,
+    settings_in_weights.RULE,
 )
