@@ -133,8 +133,11 @@ def _resumable(settings: TrainingSettings) -> Iterator[None]:
     except KeyboardInterrupt:
         from converter.training.saved import checkpoints
 
-        if checkpoints(working_directory(settings.output)):
-            click.echo(f"{COMMAND}: the same command with --resume goes on from the last checkpoint", err=True)
+        kept = checkpoints(working_directory(settings.output))
+        way = "the same command with --resume goes on from the last checkpoint"
+        click.echo(
+            f"{COMMAND}: {way if kept else 'no checkpoint was kept; --save-steps N keeps some for --resume'}", err=True
+        )
         raise
 
 

@@ -30,12 +30,16 @@ KEPT_CODE: Final = "NM011"
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One output file. ``kept`` has a line for every merged tensor; ``reused`` says that it was there already."""
+    """One output file. ``kept`` has a line for every merged tensor; ``reused`` says that it was there already.
+
+    ``replaced`` says that another one was there, whose place it took.
+    """
 
     path: Path
     nbytes: int
     kept: tuple[DeltaKept, ...] = ()
     reused: bool = False
+    replaced: bool = False
 
 
 def write(plan: ConversionPlan, output: Path, progress: Progress = lambda _: None) -> tuple[Written, ...]:
@@ -100,11 +104,12 @@ def _write(plan: ConversionPlan, file: PlannedFile, path: Path, progress: Progre
         refuse_different(path, lambda out: write_gguf(file, out, progress))
         return Written(path, nbytes, reused=True)
     _check_space(path, nbytes)
+    replaced = path.exists()
     with whole_file(path) as out:
         kept = write_gguf(file, out, progress)
         _check_kept(kept)
         refuse_changed(plan.inputs)
-    return Written(path, nbytes, kept)
+    return Written(path, nbytes, kept, replaced=replaced)
 
 
 def _check_same_source(file: PlannedFile, path: Path, nbytes: int) -> None:

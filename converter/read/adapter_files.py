@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from converter.read.adapter_config import AdapterConfig, read_adapter_config
 from converter.read.checkpoint import (
@@ -18,6 +18,8 @@ from converter.read.checkpoint import (
 from converter.read.files import Unreadable, could_not_read
 from converter.read.limits import HEADER_NBYTES, TENSORS
 from converter.read.safetensors_header import SafetensorsHeader, read_safetensors_header
+
+_N_OTHERS: Final = 3
 
 # What kept a file, or a part of it, from being read. Rules of the families ST, CF and SC report each.
 FaultKind = Literal[
@@ -92,8 +94,16 @@ def _weight_names(directory: Path) -> tuple[list[str], list[Fault], Mapping[str,
     if (directory / PICKLE_NAME).exists():
         fault = Fault("pickle", directory / PICKLE_NAME, "is a pickle, which can run code when it is loaded")
     else:
-        fault = Fault("weights-missing", directory / SAFETENSORS_NAME, "is missing")
+        fault = Fault("weights-missing", directory / SAFETENSORS_NAME, f"is missing{_others(directory)}")
     return [], [fault], None
+
+
+def _others(directory: Path) -> str:
+    """What weights lie there under other names: a whole model beside a stale config, or a file that was renamed."""
+    names = sorted(path.name for path in directory.glob("*.safetensors"))[:_N_OTHERS]
+    return (
+        f"; {', '.join(names)} {'is' if len(names) == 1 else 'are'} there, which PEFT doesn't look at" if names else ""
+    )
 
 
 def _shard_names(path: Path) -> tuple[list[str], list[Fault], Mapping[str, str] | None]:

@@ -120,7 +120,7 @@ def _tensors_text(file: PlannedFile) -> str:
 def written_text(plan: ConversionPlan, written: "tuple[Written, ...]", following: Iterable[str]) -> str:
     """What was written, how the adapter went into it, and the lines of ``following``: what to run next."""
     lines = [
-        f"{file.path}  {size_text(file.nbytes)}  {'already there, reused' if file.reused else _tensors_text(planned)}"
+        f"{file.path}  {size_text(file.nbytes)}  {_written_how(planned, file)}"
         for planned, file in zip(plan.files, written, strict=True)
     ]
     fates = Counter(line.fate for line in plan.ledger if line.kind == "tensor")
@@ -132,6 +132,12 @@ def written_text(plan: ConversionPlan, written: "tuple[Written, ...]", following
     if n_without := sum(delta.share is None for file in written for delta in file.kept):
         lines.append(f"tensors whose delta is zero: {n_without}")
     return "\n".join(map(printable, [*lines, *plan.notes, *judged_lines(plan.report), *following]))
+
+
+def _written_how(planned: PlannedFile, file: "Written") -> str:
+    if file.reused:
+        return "already there, reused"
+    return f"{_tensors_text(planned)}{'; another file was there, and is replaced' if file.replaced else ''}"
 
 
 def judged_lines(report: Report | None) -> Iterator[str]:
@@ -156,6 +162,7 @@ def conversion_data(plan: ConversionPlan, written: "tuple[Written, ...] | None")
                 "path": str(file.path),
                 "nbytes": file.nbytes,
                 "reused": file.reused,
+                "replaced": file.replaced,
                 "delta_kept": [{"tensor": d.tensor, "share": d.share, "noise": d.noise} for d in file.kept],
             }
             for file in written

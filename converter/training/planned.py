@@ -39,10 +39,14 @@ class Deployable:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What the settings will make: how many numbers are trained, and what each kind of deployment comes to."""
+    """What the settings will make: how many numbers are trained, and what each kind of deployment comes to.
+
+    ``n_in_frozen_experts`` are the numbers of experts that no LoRA reaches, 0 where there are none.
+    """
 
     n_trainable: int
     deployments: Mapping[Kind, Deployable]
+    n_in_frozen_experts: int = 0
 
 
 def judge_planned(settings: TrainingSettings, config: PretrainedConfig, base: BaseModel) -> Planned:
@@ -58,7 +62,14 @@ def judge_planned(settings: TrainingSettings, config: PretrainedConfig, base: Ba
         if not report.passed:
             raise Refused(replace(report, path=settings.output))
         deployments = {kind: _deployable(report, adapter, base, kind) for kind in OPTIONS}
-        return Planned(model.get_nb_trainable_parameters()[0], deployments)
+        return Planned(model.get_nb_trainable_parameters()[0], deployments, _in_frozen_experts(model))
+
+
+def _in_frozen_experts(model: PeftModel) -> int:
+    """How many numbers lie in fused experts without a LoRA: parameters that all-linear doesn't name."""
+    experts = {name: parameter for name, parameter in model.named_parameters() if ".experts." in name}
+    is_reached = any(".lora_" in name for name in experts)
+    return 0 if is_reached else sum(parameter.numel() for parameter in experts.values())
 
 
 def _deployable(report: Report, adapter: Adapter, base: BaseModel, kind: Kind) -> Deployable:

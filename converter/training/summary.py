@@ -35,6 +35,8 @@ def lines_before(settings: TrainingSettings, base: BaseModel, planned: Planned, 
     yield f"data   {settings.data}: {_samples(data)}; the longest has {data.longest} tokens"
     yield from _sources(data)
     yield f"LoRA   {lora_words(settings)}: {planned.n_trainable:,} parameters to train"
+    if planned.n_in_frozen_experts:
+        yield f"       no expert is trained: their {planned.n_in_frozen_experts:,} parameters stay as they are"
     cost = _COSTS[settings.head] if base.tied or settings.head == "none" else "trained, as the base has it"
     yield f"head   {settings.head}: {cost}"
     for kind, deployable in planned.deployments.items():

@@ -45,6 +45,15 @@ class AdapterTrainer(SFTTrainer):
         refuse_nan(float(self.accelerator.reduce(loss.detach(), "mean")), "loss", self.state.global_step + 1)
         return loss
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The course of the learning rate. A share of the steps that is less than one is no warm-up.
+
+        The superclass rounds it up, and the first step of a warm-up has the rate 0: a run of one step learned nothing.
+        """
+        if self.args.warmup_steps < 1:
+            self.args.warmup_steps = int(num_training_steps * self.args.warmup_steps)
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def learn(self, checkpoint: Path | None) -> None:
         """Train to the end, from a checkpoint or from the start."""
         with without_warnings():

@@ -1,5 +1,7 @@
 """Adapters that hold all that their config promises, though some module of the base has no tensor."""
 
+from time import process_time
+
 import pytest
 
 from tests.rules.bad.incomplete import give_layers, without
@@ -102,3 +104,14 @@ def test_a_module_of_the_text_model_is_no_tower(module: str, specimen: Specimen)
     specimen.tensors |= lora(f"{PREFIX}.{module}", 8, 8)
     specimen.write()
     assert "LO020" not in codes(specimen.report())
+
+
+def test_layers_of_which_no_two_are_alike_take_no_time(specimen: Specimen) -> None:
+    specimen.base = None
+    specimen.config["target_modules"] = "all-linear"
+    for i in range(3000):
+        specimen.tensors |= lora(f"{PREFIX}.model.layers.{i}.mlp.part_{i}", 2, 2)
+    specimen.write()
+    began = process_time()
+    assert "LO023" in {skip.code for skip in specimen.report().skipped}
+    assert process_time() - began < 5

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
+from converter.version import __version__
+
 ROOT = Path(__file__).parents[2]
 HASHES = ROOT / "hashes"
 # torch differs by machine; llama-cpp-python is compiled where it can be, and diskcache is its dependency.
@@ -53,3 +55,12 @@ def test_every_image_is_named_by_its_digest() -> None:
     assert images == {"${PYTHON}"}
     (python,) = re.findall(r"^ARG PYTHON=(\S+)$", dockerfile, re.MULTILINE)
     assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+@sha256:[0-9a-f]{64}", python)
+
+
+def test_the_version_is_what_hatchling_reads() -> None:
+    """Its pattern: hatchling/version/core.py, DEFAULT_PATTERN."""
+    path = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["version"]["path"]
+    pattern = r'^(__version__|VERSION)(?: ?\: ?str)? *= *([\'"])v?(?P<version>.+?)\2'
+    found = re.search(pattern, (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE | re.IGNORECASE)
+    assert found
+    assert found["version"] == __version__

@@ -3,7 +3,8 @@
 Why it matters: there is nothing to deploy. Interrupted downloads, `git clone` without Git LFS and copies that lose
 the targets of symlinks leave such directories; tools that only look for adapter_config.json take them for adapters.
 
-What to do: copy or download adapter_model.safetensors again, or point to the directory that holds it.
+What to do: copy or download adapter_model.safetensors again, or point to the directory that holds it. Give a file that
+was renamed its name back. Where model.safetensors is there instead, it is a whole model: the adapter is merged already.
 """
 
 from collections.abc import Iterator

@@ -9,22 +9,34 @@ What to do: name the base with --base. If something is lost, save the adapter ag
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from converter.derive.adapter import Adapter
-from converter.diagnostics import NoBaseCheck, Problem, Rule, Severity
+from converter.diagnostics import CannotLookError, NoBaseCheck, Problem, Rule, Severity
 from converter.rules.promised import Promise, kind_of, layer_of, promise_of
+
+_MOST_COMPARED: Final = 1_000_000  # kinds of modules, in layers, of so many makes; a hundred times a large model's
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
-    """Yield each kind of module that some layers lack, and each name of target_modules that no tensor has."""
+    """Yield each kind of module that some layers lack, and each name of target_modules that no tensor has.
+
+    A layer lacks a kind where it has less than another one; with something of its own instead it is built otherwise.
+    """
     promise = promise_of(adapter)
     if promise is None:
         return
     layers = _kinds_by_layer(adapter)
-    for kind in sorted(frozenset().union(*layers.values())):
-        lacking = [layer for layer in layers if promise.includes(kind.replace("{i}", str(layer), 1))]
-        lacking = [layer for layer in lacking if _lacks(layers, layer, kind)]
-        if 0 < len(lacking) <= sum(kind in kinds for kinds in layers.values()):
+    makes, kinds = set(layers.values()), sorted(frozenset().union(*layers.values()))
+    if len(makes) * len(kinds) * len(layers) > _MOST_COMPARED:
+        raise CannotLookError("no two of its layers are alike")
+    for kind in kinds:
+        fuller = [make for make in makes if kind in make]
+        lacking = [
+            layer for layer, make in layers.items() if any(make < other for other in fuller) and kind not in make
+        ]
+        lacking = [layer for layer in lacking if promise.includes(kind.replace("{i}", str(layer), 1))]
+        if 0 < len(lacking) <= sum(kind in make for make in layers.values()):
             where = f"layer{'s' if len(lacking) > 1 else ''} {', '.join(map(str, sorted(lacking)))}"
             yield Problem(kind, f"has no tensor in {where}, though the config names it and other layers have it")
     for name in _unused_names(promise):
@@ -38,12 +50,6 @@ def _kinds_by_layer(adapter: Adapter) -> Mapping[int, frozenset[str]]:
         if tensor.role == "lora_A" and layer is not None:
             kinds.setdefault(layer, set()).add(kind_of(tensor.path))
     return {layer: frozenset(of_layer) for layer, of_layer in kinds.items()}
-
-
-def _lacks(layers: Mapping[int, frozenset[str]], layer: int, kind: str) -> bool:
-    """Whether a layer has less than another one. One that has something of its own instead is built otherwise."""
-    ours = layers[layer]
-    return kind not in ours and any(kind in theirs and ours < theirs for theirs in layers.values())
 
 
 def _unused_names(promise: Promise) -> Iterator[str]:

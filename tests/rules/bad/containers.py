@@ -9,6 +9,12 @@ from tests.rules.specimens import FFN, HIDDEN, RANK, UP, Specimen, tensor
 
 
 @bad("ST001")
+def a_merged_model_with_the_adapters_config(it: Specimen, _: Path) -> None:
+    it.write()
+    it.weights.rename(it.weights.with_name("model.safetensors"))
+
+
+@bad("ST001")
 def no_weights(it: Specimen, _: Path) -> None:
     it.write()
     it.weights.unlink()

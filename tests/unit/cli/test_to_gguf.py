@@ -208,6 +208,13 @@ def test_what_the_judgement_went_past_is_said(options: list[str], specimen: Spec
     assert "not checked: LO021 module-missing: adapter_config.json doesn't tell which modules have a delta" in said
 
 
+@pytest.mark.usefixtures("specimen")
+def test_a_file_that_is_replaced_is_told() -> None:
+    assert "replaced" not in run("--untie").stdout
+    assert "another file was there, and is replaced" in run("--untie").stdout
+    assert [file["replaced"] for file in json.loads(run("--untie", "--format", "json").stdout)["files"]] == [True]
+
+
 def test_json_has_the_judgement(specimen: Specimen) -> None:
     specimen.config["target_modules"] = None
     specimen.write()

@@ -1,4 +1,4 @@
-"""The bar of a run: on a terminal alone, on stderr alone, and never in what the run says."""
+"""The bar of a run, on a terminal alone, and lines in a log: on stderr alone, and never in what the run says."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from converter.cli import training_progress
 from converter.cli.training_progress import terminal_watch
 
 PROGRAM: Final = """
@@ -68,14 +69,30 @@ def _all_of(terminal: int) -> str:
     return found.decode()
 
 
-def test_in_a_pipe_there_is_only_what_was_said() -> None:
-    ended = run()
-    assert (ended.stdout.splitlines(), ended.stderr) == (SAID, "")
+LINES: Final = "training step 20 of 40  loss 1.1250  eval loss 2.5000\n"
 
 
-def test_colours_that_are_forced_draw_no_bar_in_a_pipe() -> None:
-    ended = run(FORCE_COLOR="1")
-    assert (ended.stdout.splitlines(), ended.stderr) == (SAID, "")
+@pytest.mark.parametrize("colours", [{}, {"FORCE_COLOR": "1"}])
+def test_in_a_pipe_there_are_lines_and_no_bar(colours: dict[str, str]) -> None:
+    ended = run(**colours)
+    assert (ended.stdout.splitlines(), ended.stderr) == (SAID, LINES)
+
+
+def test_a_log_has_a_line_for_each_tenth_of_the_steps_and_each_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = [0.0]
+    monkeypatch.setattr(training_progress, "monotonic", lambda: seconds[0])
+    with terminal_watch() as watch:
+        watch.begins(100)
+        for step in range(1, 101):
+            watch.logged(step, {"loss": 1.0})
+        watch.begins(1000)
+        for step in range(101, 104):
+            seconds[0] += 40
+            watch.logged(step, {"loss": 1.0})
+    steps = [int(line.split()[2]) for line in capsys.readouterr().err.splitlines()]
+    assert steps == [*range(10, 101, 10), 102]
 
 
 def test_other_processes_of_a_distributed_run_are_silent() -> None:

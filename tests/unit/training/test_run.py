@@ -323,6 +323,29 @@ def test_losses_are_those_of_the_tokens_alone(settings: Settings, tmp_path: Path
     assert report.eval_loss_of_base == pytest.approx(mean_loss(load_base(chosen.base), chosen), rel=1e-6)
 
 
+def test_a_single_step_is_none_of_warm_up(settings: Settings, tmp_path: Path) -> None:
+    chosen = settings(output=tmp_path / "a", max_steps=1, warmup_ratio=0.03)
+    run.train(chosen, Unwatched())
+    rates = [row["learning_rate"] for row in rows_of(chosen.output) if "learning_rate" in row]
+    assert rates == [chosen.learning_rate]
+
+
+def test_a_warm_up_rises_for_its_share_of_the_steps(settings: Settings, tmp_path: Path) -> None:
+    chosen = settings(output=tmp_path / "a", max_steps=8, warmup_ratio=0.3, logging_steps=1)
+    run.train(chosen, Unwatched())
+    rates = [row["learning_rate"] for row in rows_of(chosen.output) if "learning_rate" in row]
+    assert [rate < chosen.learning_rate for rate in rates[:3]] == [True, True, False]
+
+
+def test_that_no_expert_is_trained_is_said(settings: Settings, tmp_path: Path) -> None:
+    watch = Watched()
+    run.train(settings(output=tmp_path / "a", base=trainable(TinyModel("qwen3moe")), max_steps=1), watch)
+    assert any("no expert is trained" in line for line in watch.lines)
+    dense = Watched()
+    run.train(settings(output=tmp_path / "b", max_steps=1), dense)
+    assert not any("expert" in line for line in dense.lines)
+
+
 def test_general_text_beyond_the_context_is_measured_in_parts(settings: Settings, tmp_path: Path) -> None:
     """GPT-2 has no positions beyond its context, and other models no sense."""
     text = tmp_path / "text.txt"
