@@ -45,6 +45,7 @@ def check_adapter(
     Raises ConverterError where a file can't be read any more.
     """
     base = as_trained(base, adapter) if base else None
+    adapter = compared(adapter, base) if base and values else adapter
     findings: list[Finding] = []
     skipped: list[Skipped] = []
     for rule in rules:
@@ -56,6 +57,15 @@ def check_adapter(
             findings.extend(_stamped(rule, problem) for problem in problems)
     path, checked_by = (str(base.path), tuple(_base_checked_by(adapter, base, values=values))) if base else (None, ())
     return Report(adapter.path, path, deployment, tuple(findings), tuple(skipped), base_checked_by=checked_by)
+
+
+def compared(adapter: Adapter, base: BaseModel) -> Adapter:
+    """The adapter, which knows what of it holds the base's own numbers. Raises ConverterError as reading does."""
+    if not adapter.saved_modules:
+        return adapter
+    from converter.values.unchanged import with_unchanged
+
+    return with_unchanged(adapter, base)
 
 
 def _base_checked_by(adapter: Adapter, base: BaseModel, *, values: bool) -> Iterator[str]:

@@ -19,7 +19,13 @@ from typing import Any, Final
 import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from converter.errors import ConverterError
@@ -80,8 +86,12 @@ def load_config(path: Path) -> PretrainedConfig:
 
 
 def shell(config: PretrainedConfig) -> PreTrainedModel:
-    """A model of the config without numbers."""
-    from_config: Any = AutoModelForCausalLM.from_config
+    """A model of the config without numbers, whole where it is a multimodal one. Raises ConverterError."""
+    kinds: tuple[Any, ...] = (AutoModelForCausalLM, AutoModelForImageTextToText)
+    known = [kind for kind in kinds if type(config) in kind._model_mapping.keys()]  # noqa: SIM118, SLF001  no dict
+    if not known and not hasattr(config, "auto_map"):
+        raise ConverterError(f"transformers has no language model of the type {config.model_type!r}")
+    from_config: Any = (known or kinds)[0].from_config
     with torch.device("meta"):
         model: PreTrainedModel = from_config(config, trust_remote_code=False)
     return model

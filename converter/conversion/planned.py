@@ -4,13 +4,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from converter.checking import check_adapter
+from converter.checking import check_adapter, compared
 from converter.conversion.refused import Refused, refusals
 from converter.conversion.scratch import Scratch
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
 from converter.derive.config_fields import initialization
 from converter.derive.peft_methods import peft_method
+from converter.derive.replication import as_trained
 from converter.diagnostics import Deployment, Report
 from converter.errors import ConverterError, how_to_install
 from converter.inputs import stamps
@@ -37,7 +38,12 @@ def plan(
     with refusals(report):
         if _needs_peft(adapter):
             return replace(_through_peft(adapter, base, deployment, scratch), inputs=inputs)
-        return replace(plan_conversion(adapter, base, deployment), report=report, inputs=inputs)
+        return replace(_planned(adapter, base, deployment), report=report, inputs=inputs)
+
+
+def _planned(adapter: Adapter, base: BaseModel, deployment: Deployment) -> ConversionPlan:
+    """Plan what was judged: with what the judgement knew of the numbers."""
+    return plan_conversion(compared(adapter, as_trained(base, adapter)), base, deployment)
 
 
 def judge(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Report:
@@ -60,7 +66,7 @@ def _through_peft(adapter: Adapter, base: BaseModel, deployment: Deployment, par
         undo.callback(scratch.close)
         computed = _computed(adapter, base, scratch.path)
         report = judge(computed, base, deployment)
-        planned = plan_conversion(computed, base, deployment)
+        planned = _planned(computed, base, deployment)
         planned = replace(
             planned, report=report, scratch=scratch, notes=(_computed_by_peft(adapter, base), *planned.notes)
         )

@@ -1,6 +1,7 @@
 """A plan written: its files, what they say of where they come from, and what must not be lost or overwritten."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -107,7 +108,7 @@ def _write(plan: ConversionPlan, file: PlannedFile, path: Path, progress: Progre
     replaced = path.exists()
     with whole_file(path) as out:
         kept = write_gguf(file, out, progress)
-        _check_kept(kept)
+        _check_kept(plan, kept)
         refuse_changed(plan.inputs)
     return Written(path, nbytes, kept, replaced=replaced)
 
@@ -129,10 +130,23 @@ def _check_space(path: Path, nbytes: int) -> None:
         raise ConverterError(f"{path}: needs {nbytes:,} bytes, {free:,} are free there; nothing was written")
 
 
-def _check_kept(kept: tuple[DeltaKept, ...]) -> None:
+def _check_kept(plan: ConversionPlan, kept: tuple[DeltaKept, ...]) -> None:
     lost = [(delta.share, delta.tensor) for delta in kept if delta.share is not None and delta.share < LEAST_KEPT]
     if lost:
         share, tensor = min(lost)
         found = f"rounding keeps {max(share, 0.0):.2f} of the adapter's delta (at least {LEAST_KEPT})"
-        advice = "use --outtype f16 or f32, or --to lora; nothing was written"
+        ways = " or ".join(_ways(plan, {name for _, name in lost}))
+        advice = f"{f'use {ways}; ' if ways else ''}nothing was written"
         raise RuleBroken(KEPT_CODE, tensor, f"{found}, in {len(lost)} tensors; {advice}")
+
+
+def _ways(plan: ConversionPlan, lost: set[str]) -> Iterator[str]:
+    """The options that keep more: types of more bits than those that lost it, and factors of their own if allowed."""
+    types = {tensor.type.name for file in plan.files for tensor in file.tensors if tensor.name in lost}
+    if not types & {"F16", "F32"}:
+        yield "--outtype f16"
+    if "F32" not in types:
+        yield "--outtype f32"
+    as_lora = replace(plan.deployment, to="lora")
+    if plan.deployment.to == "model" and plan.report and not plan.report.blockers(as_lora.kind):
+        yield as_lora.options

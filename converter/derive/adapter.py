@@ -90,7 +90,8 @@ class Adapter:
 
     ``initial`` is the adapter as it was before training, where the base was changed by it (PiSSA, OLoRA): what is
     served is the base, plus this adapter's deltas, minus the initial one's. ``origin`` is the adapter of another PEFT
-    method that this one is the equal of.
+    method that this one is the equal of. ``unchanged`` are the keys of tensors that are saved whole and hold the base's
+    own numbers, as far as somebody compared them (values/unchanged.py).
     """
 
     path: Path
@@ -101,6 +102,7 @@ class Adapter:
     index: Mapping[str, str] | None = None  # of a sharded adapter: key to shard file name, as its index states it
     initial: "Adapter | None" = None
     origin: Origin | None = None
+    unchanged: frozenset[str] = frozenset()
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -162,6 +164,11 @@ class Adapter:
     def saved_modules(self) -> tuple[AdapterTensor, ...]:
         """Whole parameters that replace the base's (modules_to_save and its like)."""
         return tuple(tensor for tensor in self.tensors if tensor.role in ("weight", "bias"))
+
+    @property
+    def changed_modules(self) -> tuple[AdapterTensor, ...]:
+        """Those of ``saved_modules`` that are not known to be the base's own."""
+        return tuple(tensor for tensor in self.saved_modules if tensor.key not in self.unchanged)
 
     @property
     def base_layers(self) -> tuple[AdapterTensor, ...]:
@@ -229,7 +236,7 @@ def with_renamed_keys(adapter: Adapter) -> Adapter:
     """
 
     def name_of(key: str) -> str:
-        foreign = foreign_key(key)
+        foreign = foreign_key(key, adapter.config)
         return foreign.name if foreign and foreign.name else key
 
     return replace(adapter, tensors=tensors_of(adapter.headers, adapter.config, name_of))

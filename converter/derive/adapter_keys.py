@@ -7,10 +7,12 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Final, Literal
 
+from converter.derive.config_fields import is_of_bare_model
 from converter.read.limits import KEY_LENGTH
 
 if TYPE_CHECKING:
     from converter.derive.foreign_keys import ForeignKey
+    from converter.read.adapter_config import AdapterConfig
 
 Role = Literal[
     "lora_A",
@@ -61,7 +63,7 @@ _FOREIGN_MARKS: Final = (
     *("_orig_mod", "_wrapped_module", "unembed_tokens", "lora_a", "lora_b", "lora_up", "lora_down", "lora_unet"),
     *("lora_te", ".linear_", "attention.w", "feed_forward.w"),
 )
-_FOREIGN_BEGINNINGS: Final = ("module.", "thinker.", "layers.", "embed_tokens.")
+_FOREIGN_BEGINNINGS: Final = ("module.", "thinker.", "layers.", "embed_tokens.", "norm.")
 
 
 # The name of an adapter left in a key: PEFT puts its own between, and finds no place for both unless they are one.
@@ -73,8 +75,8 @@ def _foreign_marks() -> re.Pattern[str]:
     return re.compile("|".join((*map(re.escape, _FOREIGN_MARKS), _NAMED)))
 
 
-def foreign_key(key: str) -> "ForeignKey | None":
-    """What a key is, if it is none that PEFT loads into a causal language model and its origin is known."""
+def foreign_key(key: str, config: "AdapterConfig | None") -> "ForeignKey | None":
+    """What a key is, if it is none that PEFT loads into the trained model and its origin is known."""
     bare = key.removeprefix(_PEFT_PREFIX)
     if len(key) > KEY_LENGTH:
         return None
@@ -83,7 +85,8 @@ def foreign_key(key: str) -> "ForeignKey | None":
         return None
     from converter.derive.foreign_keys import foreign_key as told
 
-    return told(key)
+    foreign = told(key)
+    return None if foreign and foreign.is_bare and is_of_bare_model(config) else foreign
 
 
 def bare_key(key: str) -> str:

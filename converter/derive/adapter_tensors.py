@@ -38,15 +38,25 @@ def tensors_of(
     headers: Iterable[SafetensorsHeader], config: AdapterConfig | None, name_of: Callable[[str], str] = str
 ) -> tuple[AdapterTensor, ...]:
     """Every tensor of the files, in their order, read under the name that ``name_of`` gives its key."""
-    tensors = tuple(_adapter_tensor(header, i, name_of) for header in headers for i in range(len(header.entries)))
+    if config and config.mlx is not None:
+        from converter.derive.mlx_keys import pefts_name as name_of
+    tensors = tuple(
+        _adapter_tensor(header, i, name_of, config) for header in headers for i in range(len(header.entries))
+    )
     return _with_copies(_of_method(_with_parameters(tensors, config), config), config)
 
 
-def _adapter_tensor(header: SafetensorsHeader, index: int, name_of: Callable[[str], str]) -> AdapterTensor:
+def _adapter_tensor(
+    header: SafetensorsHeader, index: int, name_of: Callable[[str], str], config: AdapterConfig | None
+) -> AdapterTensor:
     info = header.entries[index]
     name = name_of(info.name)
-    path, role = parse_key(name) if foreign_key(name) is None else (name, _UNKNOWN)
+    is_of_mlx = config is not None and config.mlx is not None
+    is_known = foreign_key(name, config) is None and not (is_of_mlx and name == info.name)
+    path, role = parse_key(name) if is_known else (name, _UNKNOWN)
     tensor = StoredTensor(header.path, header.data_offset + info.begin, info.end - info.begin, info.shape, info.dtype)
+    if is_of_mlx and role in ("lora_A", "lora_B") and len(info.shape) == 2:
+        tensor = tensor._replace(shape=info.shape[::-1], transposed=True)
     module = path if role == "unknown" else normal_module(path)
     read_as = name if name != info.name else None
     return AdapterTensor(info.name, module, role, tensor, path, read_as=read_as)
@@ -106,7 +116,9 @@ def _of_method(tensors: tuple[AdapterTensor, ...], config: AdapterConfig | None)
     if config is None or config.is_lora:
         return tensors
     method = peft_method(config.peft_type)
-    return tuple(_tensor_of_method(t, method) if method and not foreign_key(t.name) else _unknown(t) for t in tensors)
+    return tuple(
+        _tensor_of_method(t, method) if method and not foreign_key(t.name, config) else _unknown(t) for t in tensors
+    )
 
 
 def _unknown(tensor: AdapterTensor) -> AdapterTensor:

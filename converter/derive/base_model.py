@@ -153,6 +153,8 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
     text = config.get("text_config")
     text = text if isinstance(text, dict) else config
     whole_type, text_type = str(config.get("model_type", "")), str(text.get("model_type", ""))
+    if text_type in _BIDIRECTIONAL and text.get("use_bidirectional_attention") is True:
+        whole_type = text_type = _BIDIRECTIONAL[text_type]
     architecture = architecture_of_model_type(whole_type, text_type)
     quantization = _quantization(config)
     tensors = _safetensors_tensors(files.headers)
@@ -175,6 +177,10 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
     )
 
 
+# What llama.cpp calls the graph of a model type where each token attends to all: EmbeddingGemma (conversion/gemma.py).
+_BIDIRECTIONAL: Final = {"gemma3_text": "gemma-embedding"}
+
+
 def _says_tied(config: Mapping[str, object], text: Mapping[str, object], architecture: Architecture | None) -> bool:
     # Of a multimodal model its own word counts, as in transformers (get_expanded_tied_weights_keys).
     stated = config.get("tie_word_embeddings", text.get("tie_word_embeddings"))
@@ -192,6 +198,8 @@ def _has_own_head(tensors: Mapping[str, StoredTensor]) -> bool:
 
 def _quantization(config: Mapping[str, object]) -> str | None:
     settings = config.get("quantization_config")
+    if isinstance(config.get("quantization"), dict):
+        return "MLX"  # which writes its settings under both names
     return str(settings.get("quant_method", "unknown")) if isinstance(settings, dict) else None
 
 

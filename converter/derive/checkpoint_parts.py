@@ -9,15 +9,12 @@ from typing import Final, NamedTuple
 
 from converter.architectures import Place
 from converter.derive.base_model import BaseModel
-from converter.derive.module_paths import HEAD
+from converter.derive.module_paths import HEAD, tower_of
 from converter.read.stored import StoredTensor
 
-# What no graph needs: buffers that older transformers saved, the parts of a multimodal model around the text model, and
-# layers that predict tokens behind the next one, which llama.cpp would serve from a file of their own.
-_NEEDLESS: Final = (
-    r".*\.(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)|mtp\..*"
-    r"|(model\.)?(visual|vision_tower|audio_tower|multi_modal_projector|embed_vision|embed_audio)\..*"
-)
+# What no graph needs: buffers that older transformers saved, and layers that predict tokens behind the next one, which
+# llama.cpp would serve from a file of their own.
+_NEEDLESS: Final = r".*\.(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)|mtp\..*"
 
 
 class Part(NamedTuple):
@@ -57,8 +54,13 @@ def left_over(base: BaseModel) -> Iterator[str]:
     """The tensors of a checkpoint that its GGUF has no place for."""
     for key in base.tensors:
         is_tied_head = _split(key)[0] == HEAD and base.tied
-        if not is_tied_head and not re.fullmatch(_NEEDLESS, key) and not any(_places(base, key)):
+        if not is_tied_head and not _is_needless(key) and not any(_places(base, key)):
             yield key
+
+
+def _is_needless(key: str) -> bool:
+    """Whether no graph of a text model needs a tensor: the parts of a multimodal model around it are none of it."""
+    return re.fullmatch(_NEEDLESS, key) is not None or tower_of(key) is not None
 
 
 def missing(base: BaseModel) -> Iterator[str]:

@@ -107,6 +107,18 @@ def initialization(config: AdapterConfig | None) -> str | None:
     return name if name in ("olora", "corda", "lora_ga") or name.startswith("pissa") else None
 
 
+def is_of_bare_model(config: AdapterConfig | None) -> bool:
+    """Whether the config says that the trained model had no head (AutoModel), so that its paths lack ``model.``.
+
+    PEFT writes the task that it was given, and without one the model's class (PeftModel.save_pretrained).
+    """
+    raw = config.raw if config else {}
+    mapping = raw.get("auto_mapping")
+    kind = mapping.get("base_model_class") if isinstance(mapping, dict) else None
+    is_bare = isinstance(kind, str) and kind.endswith("Model") and not kind.endswith(("HeadModel", "HeadsModel"))
+    return raw.get("task_type") == "FEATURE_EXTRACTION" or is_bare
+
+
 def _is_harmless(name: str, value: object) -> bool:
     return holds_nothing(value) or any(
         value is ok or (isinstance(ok, str) and value == ok) for ok in FIELDS[name].harmless

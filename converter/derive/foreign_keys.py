@@ -23,7 +23,7 @@ _OUTSIDE: Final = {"module": "DDP's or DeepSpeed's wrapper", "thinker": "the wra
 _WRAPPER: Final = re.compile(
     rf"(?:(?<![^.])({'|'.join(_ANYWHERE)})|(?:\A|(?<=\A{re.escape(_PREFIX)}))({'|'.join(_OUTSIDE)}))\."
 )
-_BARE: Final = re.compile(r"(?:layers\.\d+\.(?:self_attn|mlp)|embed_tokens)\.")
+_BARE: Final = re.compile(r"(?:layers\.\d+\.(?:self_attn|mlp|\w*layernorm)|embed_tokens|norm)\.")
 _TINKERS_HEAD: Final = re.compile(r"(?:model\.)?unembed_tokens(?=\.)")
 _NAMED: Final = re.compile(
     r"(?P<factor>\.lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))\.(?P<name>[^.]+)(?P<end>(?:\.weight|\.bias)?)$"
@@ -34,7 +34,11 @@ _TRAINERS: Final = tuple(
     (re.compile(pattern), name, way)
     for pattern, name, way in (
         (r"\.attn\.\w+\.lora_[ab]\.weight$", "torchtune's", "save it with torchtune's checkpointer as a PEFT adapter"),
-        (r"\.lora_[ab]$", "MLX's", "merge it with mlx_lm.fuse; its factors are PEFT's transposed, times its scale"),
+        (
+            r"\.lora_[ab]$",
+            "MLX's",
+            "linears of it are read beside the adapter_config.json of mlx_lm, all else only mlx_lm.fuse merges",
+        ),
         (
             r"^lora_(?:unet|te)\d?_|\.lora_(?:down|up)\.",
             "kohya's",
@@ -59,6 +63,7 @@ class ForeignKey(NamedTuple):
 
     what: str
     name: str | None = None
+    is_bare: bool = False  # PEFT's own of a model without its head, and of no other
 
 
 def foreign_key(key: str) -> ForeignKey | None:
@@ -70,7 +75,8 @@ def foreign_key(key: str) -> ForeignKey | None:
     bare, told = re.sub(_PREFIXES, "", name), []
     if wrappers:
         told.append(f"lies in {', '.join(wrappers)}")
-    if _BARE.match(bare):
+    is_bare = _BARE.match(bare) is not None
+    if is_bare:
         told.append("is of a model without its head (AutoModel), whose paths lack the leading model.")
         bare = f"model.{bare}"
     if _TINKERS_HEAD.match(bare):
@@ -81,7 +87,8 @@ def foreign_key(key: str) -> ForeignKey | None:
         bare = f"{bare[: named.start()]}{named['factor']}{named['end']}"
     if not told and (what := _of_prefix(name)):
         told.append(what)
-    return ForeignKey(" and ".join(told), _PREFIX + bare) if told else None
+    is_bare = is_bare and len(told) == 1 and not _of_prefix(name)
+    return ForeignKey(" and ".join(told), _PREFIX + bare, is_bare) if told else None
 
 
 def _of_prefix(key: str) -> str:

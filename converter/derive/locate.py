@@ -12,7 +12,7 @@ from typing import Final
 
 from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.base_model import BaseModel, read_base_model
-from converter.derive.model_names import COMMIT, cached_snapshot
+from converter.derive.model_names import COMMIT, cached_snapshot, original_name, without_cache
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.read.checkpoint import find_adapters, is_adapter
 from converter.read.files import could_not_read, is_file, read_whole
@@ -61,7 +61,11 @@ def locate_base(adapter: Adapter) -> BaseModel:
     base = find_base(None, adapter)
     if base is None:
         named = adapter.config.base_model_name_or_path if adapter.config else None
-        raise ConverterError(f"{adapter.path}: its base {named!r} is not on this machine; give it with --base")
+        if not named:
+            raise ConverterError(f"{adapter.path}: names no base; give it with --base")
+        original = original_name(without_cache(named))
+        other = f", or {original}, which it was made from, or a GGUF of that" if original else ""
+        raise ConverterError(f"{adapter.path}: its base {named!r} is not on this machine; give it with --base{other}")
     return base
 
 

@@ -10,11 +10,14 @@ EMBEDDINGS: Final = frozenset({EMBEDDING, "model.embed_tokens_per_layer", "trans
 
 # Wrappers of multimodal models around the text model, as transformers 4 and 5 spell them.
 _WRAPPERS: Final = (
+    ("model.text_model.", "model."),
     ("model.language_model.model.", "model."),
     ("model.language_model.lm_head", "lm_head"),
     ("model.language_model.", "model."),
     ("language_model.", ""),
 )
+# A model without its head (AutoModel) has its layers at the top: so are checkpoints and adapters of embedding models.
+_BARE: Final = re.compile(r"(?:layers\.\d+|embed_tokens|norm)(?=\.|$)")
 # GPT-2's checkpoints on the hub are of the bare model, and its embedding is the only one with a name of its own.
 _BARE_GPT2: Final = re.compile(r"(?:wte|wpe|h|ln_f)(?=\.|$)")
 _LAYERS: Final = "model.layers."  # nearly every path, and as it should be
@@ -24,6 +27,8 @@ _GPT2_EMBEDDING: Final = re.compile(r"transformer\.wte(?=\.|$)")
 def normal_module(path: str) -> str:
     """A module path as the text model spells it: ``language_model.model.layers.0`` is ``model.layers.0``.
 
+    So is ``layers.0``, of a model without its head.
+
     It may carry a parameter's name behind it.
     """
     if path.startswith(_LAYERS):
@@ -31,6 +36,24 @@ def normal_module(path: str) -> str:
     for wrapped, bare in _WRAPPERS:
         if path.startswith(wrapped):
             return bare + path.removeprefix(wrapped)
+    if _BARE.match(path):
+        return f"model.{path}"
     whole = f"transformer.{path}" if _BARE_GPT2.match(path) else path
     embedding = _GPT2_EMBEDDING.match(whole)
     return EMBEDDING + whole[embedding.end() :] if embedding else whole
+
+
+# How transformers' multimodal models call what is beside the text model, as a whole part of a module's path.
+_TOWER: Final = re.compile(
+    r"(^|\.)((vision|visual|image|audio|speech)(_\w+)?|(embed|multi_modal|multimodal|mm|modality)_"
+    r"(vision|audio|projector|projection|adaptor)|connector|vpm|apm|resampler|perceiver|img_\w+)\."
+)
+
+
+def tower_of(module: str) -> str | None:
+    """The vision or audio part that a module belongs to, or None.
+
+    The part's name stands before the number of a layer: what stands behind is a module of the text model.
+    """
+    match = _TOWER.search(f"{re.split(r'[.][0-9]', module)[0]}.")
+    return match[2] if match else None

@@ -206,6 +206,17 @@ def _scores(tokenizer: Tokenizer, pairs: list[tuple[str, ...]], n_rows: int) -> 
         yield _ADDED_SCORE if i in added else places.get(tokenizer.vocabulary.get(i, ""), _NEVER_MERGED)
 
 
+def require_scores(directory: Path, config: Mapping[str, object]) -> None:
+    """Raise UnknownTokenizer or Unreadable where SentencePiece's scores can't say what the merges in ``directory`` do.
+
+    That takes a look at every merge and every token: seconds, for a large one.
+    """
+    files, tokenizer = read_bpe_files(directory), read_tokenizer(directory)
+    if tokenizer and not tokenizer.faults and tokenizer_structure(files, config).model == "llama":
+        added = {token.id for token in tokenizer.added}
+        _places(_pairs(files.merges), {text for i, text in tokenizer.vocabulary.items() if i not in added})
+
+
 def _places(pairs: list[tuple[str, ...]], normal: set[str]) -> Mapping[str, float]:
     """The place of each token in the order of merges. Raises UnknownTokenizer where scores couldn't say the same."""
     places: dict[str, float] = {}

@@ -90,6 +90,25 @@ def vocabulary_of(adapter: Adapter, base: BaseModel) -> Vocabulary | None:
     return _compared(n_base, _n_trained(adapter, n_base, n_tokens), tokenizer, base_tokens(base))
 
 
+def has_only_base_rows(adapter: Adapter) -> bool:
+    """Whether all that the adapter has of head and embedding is known to be the base's own."""
+    parts = (*adapter.saved_modules, *adapter.base_layers, *(pair.a for pair in adapter.pairs))
+    ends = [
+        part for part in (*parts, *(rows.tensor for rows in adapter.token_rows)) if part.module in (EMBEDDING, HEAD)
+    ]
+    return all(part.key in adapter.unchanged for part in ends)
+
+
+def is_padding_alone(adapter: Adapter, vocabulary: Vocabulary) -> bool:
+    """Whether all that is new is the token that pads batches: it ends no answer, and no chat template names it."""
+    tokenizer = read_tokenizer(adapter.path)
+    if tokenizer is None or len(vocabulary.new_tokens) != 1 or vocabulary.n_rows > vocabulary.n_base:
+        return False
+    (token,) = vocabulary.new_tokens
+    uses = [name for name, i in tokenizer.special_ids.items() if i == token.id]
+    return uses == ["pad"] and token.text not in (tokenizer.chat_template or "")
+
+
 def _n_trained(adapter: Adapter, n_base: int, n_tokens: int) -> int | None:
     """How many rows the trained model's head or embedding had, as far as the adapter's tensors tell."""
     whole = (t.tensor.shape for t in (*adapter.saved_modules, *adapter.base_layers) if _is_end(t))

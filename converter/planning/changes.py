@@ -45,7 +45,7 @@ def changes_of(adapter: Adapter, base: BaseModel) -> Mapping[str, Changes]:
             change(place, "bias").pairs.append(pair)
     for pair, place in _with_places(_initial_pairs(adapter), base):
         change(place, "weight").initial.append(pair)
-    for tensor, place in _with_places(adapter.saved_modules, base):
+    for tensor, place in _with_places(adapter.changed_modules, base):
         change(place, tensor.role).saved = tensor
     for tensor, place in _with_places(_base_layers(adapter, base), base):
         change(place, tensor.role.removeprefix("base_layer.")).own_base = tensor

@@ -94,6 +94,8 @@ def _redundant(adapter: Adapter, key: str) -> LedgerLine:
 
 def _redundancy(adapter: Adapter, tensor: AdapterTensor) -> str | None:
     """Why a tensor says nothing that others don't."""
+    if tensor.key in adapter.unchanged:
+        return "the base's own numbers"
     if tensor.role.startswith("base_layer."):
         return "the base's own tensor, saved beside its LoRA"
     if adapter.is_tied_pair and tensor.module == HEAD:
@@ -131,6 +133,9 @@ def _initialization_line(changed: str, initial: Adapter | None) -> LedgerLine:
 
 
 def _config_lines(config: AdapterConfig, initial: Adapter | None, *, folds: bool) -> Iterator[LedgerLine]:
+    if config.mlx is not None:
+        yield from _mlx_lines(config.mlx, folds=folds)
+        return
     for name, value in config.raw.items():
         if holds_nothing(value):
             yield LedgerLine("config", name, "redundant", "holds nothing")
@@ -144,3 +149,17 @@ def _config_lines(config: AdapterConfig, initial: Adapter | None, *, folds: bool
             yield LedgerLine("config", name, *_HOW[FIELDS[name].fate])
         else:
             yield LedgerLine("config", name, *_HOW["selects"])
+
+
+# What mlx_lm reads of its config (read/mlx_config.py).
+_MLX: Final = {"fine_tune_type": _HOW["applied"], "num_layers": _HOW["selects"], "lora_parameters": _HOW["applied"]}
+
+
+def _mlx_lines(raw: Mapping[str, object], *, folds: bool) -> Iterator[LedgerLine]:
+    for name in raw:
+        if folds and name == "lora_parameters":
+            yield LedgerLine("config", name, "folded", "multiplied into lora_b")
+        elif name == "model":
+            yield LedgerLine("config", name, *_HOW["about"])
+        else:
+            yield LedgerLine("config", name, *_MLX.get(name, _HOW["training"]))

@@ -116,6 +116,8 @@ def _head_of_tied(adapter: Adapter, base: BaseModel, embedding: Changes | None) 
     place = base.place(HEAD)
     if not embedding or not place:
         return {}
+    if any(tensor.module == HEAD and tensor.key in adapter.unchanged for tensor in adapter.saved_modules):
+        return {}
     if adapter.is_saved_pair:
         return {"output.weight": embedding}
     began = embedding[None].own_base

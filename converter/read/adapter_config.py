@@ -25,6 +25,7 @@ class AdapterConfig(NamedTuple):
     """An adapter's config: PEFT's fields by PEFT's names.
 
     A field of the wrong type reads as its default here and is listed in ``malformed`` as (field, found, wanted).
+    ``mlx`` is what an adapter of mlx_lm says in its own words; ``raw`` then says the same in PEFT's.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class AdapterConfig(NamedTuple):
     alora_invocation_tokens: tuple[int, ...] = ()
     malformed: tuple[tuple[str, str, str], ...] = ()
     duplicates: tuple[str, ...] = ()
+    mlx: Mapping[str, object] | None = None
 
     @property
     def is_lora(self) -> bool:
@@ -72,6 +74,12 @@ def read_adapter_config(path: Path) -> AdapterConfig:
     raw = parsed_json(read_whole(path, CONFIG_NBYTES), object_pairs_hook=pairs)
     if not isinstance(raw, dict):
         raise Unreadable("is not a JSON object")
+    if "peft_type" not in raw:
+        from converter.read.mlx_config import in_pefts_words, is_of_mlx, malformed
+
+        if is_of_mlx(raw):
+            config = _typed(path, in_pefts_words(raw), tuple(duplicates))
+            return config._replace(malformed=(*malformed(raw), *config.malformed), mlx=MappingProxyType(raw))
     _refuse_foreign(raw)
     return _typed(path, raw, tuple(duplicates))
 

@@ -52,7 +52,7 @@ def read_adapter_files(directory: Path) -> AdapterFiles:
     """
     with could_not_read(directory):
         config, config_faults = _read_config(directory / CONFIG_NAME)
-        headers, weight_faults, index = _read_headers(directory)
+        headers, weight_faults, index = _read_headers(directory, config)
     return AdapterFiles(config, headers, (*config_faults, *weight_faults), index)
 
 
@@ -66,9 +66,9 @@ def _read_config(path: Path) -> tuple[AdapterConfig | None, tuple[Fault, ...]]:
 
 
 def _read_headers(
-    directory: Path,
+    directory: Path, config: AdapterConfig | None
 ) -> tuple[tuple[SafetensorsHeader, ...], tuple[Fault, ...], Mapping[str, str] | None]:
-    names, faults, index = _weight_names(directory)
+    names, faults, index = _weight_names(directory, config)
     headers: list[SafetensorsHeader] = []
     for name in names:
         read = _read_weights(directory / name)
@@ -86,11 +86,17 @@ def _n_tensors(headers: Iterable[SafetensorsHeader]) -> int:
     return sum(len(header.entries) + len(header.malformed) for header in headers)
 
 
-def _weight_names(directory: Path) -> tuple[list[str], list[Fault], Mapping[str, str] | None]:
+def _weight_names(
+    directory: Path, config: AdapterConfig | None
+) -> tuple[list[str], list[Fault], Mapping[str, str] | None]:
     if (directory / SAFETENSORS_NAME).is_symlink() or (directory / SAFETENSORS_NAME).exists():
         return [SAFETENSORS_NAME], [], None
     if (directory / INDEX_NAME).exists():
         return _shard_names(directory / INDEX_NAME)
+    if config and config.mlx is not None:
+        from converter.read.mlx_config import WEIGHTS_NAME
+
+        return [WEIGHTS_NAME], [], None
     if (directory / PICKLE_NAME).exists():
         fault = Fault("pickle", directory / PICKLE_NAME, "is a pickle, which can run code when it is loaded")
     else:

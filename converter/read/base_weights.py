@@ -4,16 +4,15 @@ transformers would take a pickle too, and any file that config.json names (_get_
 transformers/modeling_utils.py): what is loaded for a proof or a training is what is judged and converted, or nothing.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from converter.errors import ConverterError
 from converter.read.base_files import HuggingfaceFiles, read_base_files
+from converter.read.checkpoint import pickles
 
 WEIGHTS_NAME: Final = "model.safetensors"
 _NAMED: Final = (None, WEIGHTS_NAME, f"{WEIGHTS_NAME}.index.json")
-_PICKLES: Final = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def refuse_other_weights(base: Path) -> None:
@@ -28,13 +27,9 @@ def refuse_other_weights(base: Path) -> None:
         )
     for other in (header.path for header in files.headers if header.path.suffix != ".safetensors"):
         raise ConverterError(f"{other}: is a shard of the base, wanted one that is called .safetensors")
-    pickle = None if files.headers else next(_pickles(base), None)
+    pickle = None if files.headers else next(pickles(base), None)
     if pickle:
         raise ConverterError(
             f"{pickle}: is a pickle, which can run code when it is loaded, and is not opened; wanted {WEIGHTS_NAME} "
             "(load the model where you trust it, and save it with save_pretrained)"
         )
-
-
-def _pickles(directory: Path) -> Iterator[Path]:
-    return (path for pattern in _PICKLES for path in sorted(directory.glob(pattern)))

@@ -26,6 +26,7 @@ INDEX_NAME: Final = "adapter_model.safetensors.index.json"
 PICKLE_NAME: Final = "adapter_model.bin"
 
 _MAX_DEPTH: Final = 6
+_PICKLES: Final = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 _WEIGHTS: Final = (".bin", ".safetensors", ".pt", ".pth", ".ckpt", ".npz")
 
 
@@ -124,6 +125,11 @@ def weights_beside(directory: Path) -> tuple[str, ...]:
     """The names of the files of weights in ``directory`` that PEFT would not look for there, sorted. Raises OSError."""
     names = sorted(name for name in os.listdir(directory) if name.endswith(_WEIGHTS))  # noqa: PTH208  faster
     return tuple(name for name in names if not name.startswith("adapter_model.") and is_file(directory / name))
+
+
+def pickles(directory: Path) -> Iterator[Path]:
+    """The files in ``directory`` that hold a base's weights as pickles, by their names."""
+    return (path for pattern in _PICKLES for path in sorted(directory.glob(pattern)))
 
 
 def is_local_name(name: str) -> bool:

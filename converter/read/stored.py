@@ -10,13 +10,17 @@ _BLOCK_NBYTES: Final = 1 << 20
 
 
 class StoredTensor(NamedTuple):
-    """A tensor in a file. ``shape`` is row-major, Hugging Face's order; ``dtype`` is safetensors' or GGML's name."""
+    """A tensor in a file. ``shape`` is row-major, Hugging Face's order; ``dtype`` is safetensors' or GGML's name.
+
+    Of a ``transposed`` matrix the file has the columns one after the other.
+    """
 
     path: Path
     offset: int
     nbytes: int
     shape: tuple[int, ...]
     dtype: str
+    transposed: bool = False
 
     @property
     def n_elements(self) -> int:
@@ -28,7 +32,7 @@ class StoredTensor(NamedTuple):
 
         Raises ConverterError where a file can't be read any more.
         """
-        if (self.shape, self.dtype, self.nbytes) != (other.shape, other.dtype, other.nbytes):
+        if self[2:] != other[2:]:
             return False
         blocks = ((at, min(_BLOCK_NBYTES, self.nbytes - at)) for at in range(0, self.nbytes, _BLOCK_NBYTES))
         return all(

@@ -32,8 +32,10 @@ def conversion_command(adapter: str, base: str, kind: Kind) -> str:
 
 def proof_command(plan: "ConversionPlan", output: Path) -> str:
     """The adapter-verify command that proves what a plan wrote to ``output``."""
-    start = ["adapter-verify", str(plan.adapter.path), "--base", str(plan.base.path)]
-    if any(tensor.read_as for tensor in plan.adapter.tensors):
+    base = "ORIGINAL_BASE" if plan.base.quantization else str(plan.base.path)
+    start = ["adapter-verify", str(plan.adapter.path), "--base", base]
+    is_of_mlx = plan.adapter.config is not None and plan.adapter.config.mlx is not None
+    if not is_of_mlx and any(tensor.read_as for tensor in plan.adapter.tensors):
         start.append("--rename-keys")
     if plan.adapter.initial and not plan.scratch:  # not what PEFT computed, and computes again for the proof
         start += ["--initial-adapter", str(plan.adapter.initial.path)]

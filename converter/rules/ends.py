@@ -17,6 +17,7 @@ def lora_on(adapter: Adapter, module: str) -> Iterator[LoraPair]:
 
 
 def saved_weight(adapter: Adapter, module: str) -> Iterator[AdapterTensor]:
-    """The weight of a module, if it is saved whole; or a tensor of a method that gives it a whole new one."""
-    found = (t for t in adapter.tensors if t.module == module and t.role in ("weight", "tuner"))
+    """The weight of a module, if a changed one is saved; or a tensor of a method that gives it a whole new one."""
+    saved = (t for t in adapter.tensors if t.module == module and t.role in ("weight", "tuner"))
+    found = (tensor for tensor in saved if tensor.key not in adapter.unchanged)
     return islice(found, 1)

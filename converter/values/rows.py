@@ -45,6 +45,8 @@ def read_rows(tensor: StoredTensor, begin: int, end: int) -> Array:
     width = n_columns(tensor)
     dtype = FLOAT_DTYPES.get(tensor.dtype)
     if dtype is not None:
+        if tensor.transposed:
+            return _whole(tensor, dtype).T[begin:end]
         start = tensor.offset + begin * width * dtype.itemsize
         return _read(tensor, start, (end - begin) * width, dtype).reshape(end - begin, width)
     return _dequantized(tensor, begin, end)
@@ -53,11 +55,18 @@ def read_rows(tensor: StoredTensor, begin: int, end: int) -> Array:
 def read_columns(tensor: StoredTensor, begin: int, end: int) -> Array:
     """Columns ``begin`` to ``end`` of a float matrix, as rows: shape (end - begin, n_rows)."""
     dtype = FLOAT_DTYPES[tensor.dtype]
+    if tensor.transposed:
+        return _whole(tensor, dtype)[begin:end]
     columns = np.empty((end - begin, n_rows(tensor)), dtype)
     for row in range(n_rows(tensor)):
         start = tensor.offset + (row * n_columns(tensor) + begin) * dtype.itemsize
         columns[:, row] = _read(tensor, start, end - begin, dtype)
     return columns
+
+
+def _whole(tensor: StoredTensor, dtype: np.dtype[Any]) -> Array:
+    """A transposed matrix as it is stored. It is a factor, of a few columns: there is no need to read it in parts."""
+    return _read(tensor, tensor.offset, tensor.n_elements, dtype).reshape(tensor.shape[::-1])
 
 
 def _read(tensor: StoredTensor, start: int, count: int, dtype: np.dtype[Any]) -> Array:

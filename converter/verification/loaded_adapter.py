@@ -104,7 +104,8 @@ def _attached(base: Any, config: Any) -> Any:
 
 
 def _config(prepared: PreparedBase, adapter: Adapter) -> Any:
-    config = read_peft_config(adapter.path)
+    is_of_mlx = adapter.config is not None and adapter.config.mlx is not None
+    config: Any = LoraConfig(**_fields_of_mlx(adapter)) if is_of_mlx else read_peft_config(adapter.path)
     config.inference_mode = True
     if config.is_prompt_learning:
         raise ConverterError(
@@ -117,6 +118,12 @@ def _config(prepared: PreparedBase, adapter: Adapter) -> Any:
         config.layer_replication = None  # done already
         config.init_lora_weights = _initialization(adapter, config)
     return config
+
+
+def _fields_of_mlx(adapter: Adapter) -> dict[str, Any]:
+    """What PEFT would have written of an adapter of mlx_lm's, which has a config of its own."""
+    fields = dict(adapter.config.raw) if adapter.config else {}
+    return {name: fields[name] for name in ("r", "lora_alpha", "use_dora")}
 
 
 def _targets(prepared: PreparedBase, adapter: Adapter) -> Iterator[str]:

@@ -73,6 +73,8 @@ def _check(
     places = base.places(module)
     if not places:
         raise ConverterError(f"{base.path}: {base.model_type} has no tensor for PEFT's {parameter}")
+    if module not in reference.pairs and reference.is_as_in_base(parameter):
+        return  # saved whole with the base's own numbers: there is nothing to carry
     for place in places:
         tensor = f"{place.tensor}.{kind}"
         a, b = stored.get(f"{tensor}.lora_a"), stored.get(f"{tensor}.lora_b")

@@ -77,7 +77,7 @@ def read_values(tensor: AdapterTensor) -> torch.Tensor:
     """The values of one of the adapter's tensors, in the type they are saved in."""
     with safe_open(tensor.tensor.path, framework="pt") as file:
         values: torch.Tensor = file.get_tensor(tensor.key)
-    return values
+    return values.T.contiguous() if tensor.tensor.transposed else values
 
 
 # --- Ties -------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from converter.derive.adapter import Adapter
-from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
+from converter.derive.module_paths import EMBEDDING, HEAD, normal_module, tower_of
 from converter.transformers_base import quiet
 from converter.verification.forward import Forward, States
 from converter.verification.layer_parts import is_divisible, part
@@ -41,6 +42,8 @@ from converter.verification.peft_merges import brings_bias, merged, refuse_wrong
 from converter.verification.prepared_base import prepare_base
 from converter.verification.stored_weights import Storage, keep, let_go, stored_in
 from converter.verification.streamed_base import streamed_base
+
+_N_ROWS: Final = 4096  # at a time, of numbers that are compared
 
 # Weights that are kept while they are asked for block by block: a head is compared with its embedding.
 _N_KEPT: Final = 2
@@ -67,9 +70,8 @@ class Reference:
         adapter = adapter.origin.adapter if adapter.origin else adapter
         with quiet():
             prepared = prepare_base(streamed_base(base_path), adapter)
-            self._places = {
-                _name(path): _place(path) for path, _ in prepared.model.named_parameters(remove_duplicate=False)
-            }
+            parameters = (path for path, _ in prepared.model.named_parameters(remove_duplicate=False))
+            self._places = {_name(path): _place(path) for path in parameters if _is_compared(path, adapter)}
             self._loaded = load_adapter(prepared, adapter)
         self._peft: Any = self._loaded.model
         self._model: Any = self._peft.get_base_model()
@@ -144,6 +146,12 @@ class Reference:
         """Rows of the same parameter as the base has it, in float64: (n_rows, n_in), of a vector (n_rows,)."""
         with self._base_weights():
             return to_numpy(self._matrix(name, self._own(name, own_module))[rows])
+
+    def is_as_in_base(self, name: str) -> bool:
+        """Whether each row that PEFT's model has of a parameter is the base's own, number by number."""
+        n_rows, step = prod(self.shape(name)[:-1] or self.shape(name)), _N_ROWS
+        blocks = (slice(begin, min(begin + step, n_rows)) for begin in range(0, n_rows, step))
+        return all(np.array_equal(self.weight(name, rows), self.base_weight(name, rows)) for rows in blocks)
 
     def delta(self, module: str, rows: Rows) -> np.ndarray:
         """Rows of what PEFT adds to the weight of one of ``pairs``, in float64 (n_rows, n_in)."""
@@ -256,3 +264,8 @@ def _name(path: str) -> str:
     if place.parameter in {"weight", "bias"}:
         return f"{normal_module(place.path)}.{place.parameter}"
     return f"{normal_module(path)}.weight"
+
+
+def _is_compared(path: str, adapter: Adapter) -> bool:
+    """Whether a GGUF of the text model has to have a parameter: not a tower's that the adapter leaves alone."""
+    return tower_of(path) is None or normal_module(_place(path).path) in adapter.modules

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import read_base_model
+from converter.derive.module_paths import EMBEDDING
 from converter.errors import JUDGED_BAD, ConverterError
 from converter.read.gguf_header import read_gguf_header
 from converter.verification.comparison import LogitsComparison, compare_logits
@@ -175,6 +176,16 @@ def refuse_longer(model: Path, sequences: Sequences) -> None:
         )
 
 
+def _refuse_unknown(case: Case, reference: Reference) -> None:
+    """An adapter may be of a base without its spare rows: the deployed file can be asked more than PEFT's model."""
+    n_rows, highest = reference.shape(f"{EMBEDDING}.weight")[0], max(map(max, case.sequences))
+    if highest >= n_rows:
+        raise ConverterError(
+            f"{case.adapter.path}: its model has {n_rows} rows, a sequence has the token {highest}; give others with "
+            "--prompts or --tokens"
+        )
+
+
 def prove(case: Case, llama: LlamaCpp, progress: Progress = lambda *_: None) -> Verification:
     """Prove one case in a llama.cpp that may serve others too, or say what is wrong with it.
 
@@ -184,6 +195,7 @@ def prove(case: Case, llama: LlamaCpp, progress: Progress = lambda *_: None) -> 
     llama.release()
     progress("loading PEFT", 0, 1)
     reference = Reference(case.base, case.adapter)
+    _refuse_unknown(case, reference)
     proof, threshold = _prove_tensors(case.deployed, reference, lambda done, of: progress("tensors", done, of))
     reference.let_go()
     served = Served(case.deployed.model, case.deployed.lora_file, case.deployed.base)

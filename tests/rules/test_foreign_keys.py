@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from converter.checking import check_adapter
 from converter.conversion import plan
 from converter.derive.adapter import read_adapter, with_renamed_keys
+from converter.derive.adapter_keys import foreign_key
 from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment, Report
 from converter.library import read_adapter as read_by_library
-from tests.rules.specimens import HEAD, PREFIX, Specimen, codes, head_lora, lora
+from converter.read.adapter_config import AdapterConfig
+from tests.rules.specimens import HEAD, PREFIX, Specimen, codes, head_lora, lora, tensor
 
 Rename = Callable[[str], str]
 WRAPPED: dict[str, Rename] = {
@@ -112,3 +115,34 @@ def test_a_right_adapter_is_not_renamed(specimen: Specimen) -> None:
     specimen.write()
     adapter = read_adapter(specimen.directory)
     assert with_renamed_keys(adapter) == replace(adapter)
+
+
+BARE_MODELS: list[dict[str, object]] = [
+    {"task_type": "FEATURE_EXTRACTION"},
+    {"task_type": None, "auto_mapping": {"base_model_class": "LlamaModel", "parent_library": "transformers.models.x"}},
+]
+
+
+@pytest.mark.parametrize("says", BARE_MODELS, ids=["task", "class"])
+def test_a_bare_models_keys_are_pefts_own_where_the_config_says_so(says: dict[str, object], specimen: Specimen) -> None:
+    specimen.tensors[f"{PREFIX}.model.norm.weight"] = tensor(32)
+    specimen.config |= {**says, "modules_to_save": ["norm"], "rank_pattern": {"layers.0.mlp.down_proj": 4}}
+    rename(specimen, WRAPPED["AutoModel"])
+    base = read_base_model(specimen.base) if specimen.base else None
+    report = check_adapter(read_adapter(specimen.directory), base, Deployment("model"), values=True)
+    assert codes(report) == ["LO007"]  # of a LoRA file
+    assert base
+    planned = plan(read_adapter(specimen.directory), base, Deployment("model"))
+    assert {line.key for line in planned.ledger if line.kind == "tensor"} == set(specimen.tensors)
+    assert not any(line.how.startswith("read as") for line in planned.ledger)
+
+
+def test_another_wrapper_of_a_bare_model_is_refused_all_the_same(specimen: Specimen) -> None:
+    specimen.config["task_type"] = "FEATURE_EXTRACTION"
+    rename(specimen, lambda key: WRAPPED["_orig_mod"](WRAPPED["AutoModel"](key)))
+    assert "LO004" in codes(specimen.report())
+
+
+def test_gpt2s_whole_model_is_no_bare_one() -> None:
+    config = AdapterConfig(Path(), {"auto_mapping": {"base_model_class": "GPT2LMHeadModel"}})
+    assert foreign_key(f"{PREFIX}.layers.0.mlp.up_proj.lora_A.weight", config)

@@ -23,6 +23,8 @@ from tests.rules.bad.checkpoints import weights, write_checkpoint
 from tests.rules.specimens import (
     EMBEDDING,
     HEAD,
+    HIDDEN,
+    PREFIX,
     UP,
     Specimen,
     embedding_lora,
@@ -170,6 +172,27 @@ def test_a_delta_that_rounding_loses_stops_the_run(specimen: Specimen, tmp_path:
     assert refused.value.status == JUDGED_BAD
     assert not (tmp_path / "model.gguf").exists()
     convert(specimen, tmp_path / "model.gguf", Deployment("model", outtype="f32"))
+
+
+@pytest.mark.parametrize(
+    ("deployment", "saves_a_norm", "ways"),
+    [
+        (Deployment("model", outtype="q8_0"), False, "--outtype f16 or --outtype f32 or --to lora"),
+        (Deployment("model", outtype="f16"), False, "--outtype f32 or --to lora"),
+        (Deployment("model", untie=True, outtype="f16"), False, "--outtype f32 or --untie --to lora"),
+        (Deployment("model", outtype="f16"), True, "--outtype f32"),  # LO007 forbids a LoRA file
+    ],
+)
+def test_only_what_is_open_is_advised(
+    deployment: Deployment, saves_a_norm: bool, ways: str, specimen: Specimen, tmp_path: Path
+) -> None:
+    specimen.config["lora_alpha"] = 1e-6
+    if saves_a_norm:
+        specimen.config["modules_to_save"] = ["norm"]
+        specimen.tensors[f"{PREFIX}.model.norm.weight"] = tensor(HIDDEN)
+    with pytest.raises(Refused, match="NM011") as refused:
+        convert(specimen, tmp_path / "model.gguf", deployment)
+    assert f"; use {ways}; nothing was written" in refused.value.report.findings[-1].message
 
 
 @pytest.mark.parametrize("deployment", [LORA, UNTIED_LORA], ids=lambda it: it.kind)

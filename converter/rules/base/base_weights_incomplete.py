@@ -4,6 +4,8 @@ Why it matters: a merged model, or an untied base, is written from all of the ba
 config.json. llama.cpp refuses a GGUF in which a tensor is missing.
 
 What to do: download the whole model (every file that model.safetensors.index.json names), or give the base as a GGUF.
+Weights in pytorch_model.bin are pickles, which can run code: load the model where you trust it, and save it with
+save_pretrained, which writes model.safetensors.
 """
 
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
 from converter.derive.checkpoint_parts import misshaped, missing
 from converter.diagnostics import WHOLE_BASE, BaseCheck, Problem, Rule, Severity
+from converter.read.checkpoint import pickles
 
 
 def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
@@ -19,7 +22,9 @@ def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     if not base.is_convertible_checkpoint:
         return
     if not base.tensors:
-        yield Problem(base.label, "has no model.safetensors: its weights are not there", WHOLE_BASE)
+        pickle = next(pickles(base.path), None)
+        held = f"has its weights in {pickle.name}, a pickle, which is not opened" if pickle else "has no weights"
+        yield Problem(base.label, f"{held}; wanted model.safetensors", WHOLE_BASE)
         return
     lacking = tuple(missing(base))
     if lacking:

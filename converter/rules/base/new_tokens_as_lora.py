@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
-from converter.derive.vocabulary import vocabulary_of
+from converter.derive.vocabulary import has_only_base_rows, is_padding_alone, vocabulary_of
 from converter.diagnostics import LORA, BaseCheck, Problem, Rule, Severity
 from converter.rules.texts import listed
 
@@ -20,10 +20,12 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     vocabulary = vocabulary_of(adapter, base)
     if vocabulary is None or vocabulary.unclear:
         return
-    if vocabulary.new_tokens:
+    if vocabulary.new_tokens and not is_padding_alone(adapter, vocabulary):
         tokens = listed(f"{token.text!r} ({token.id})" for token in vocabulary.new_tokens)
         yield Problem("tokenizer", f"has tokens that {base.label} lacks: {tokens}", LORA)
-    elif vocabulary.n_rows != vocabulary.n_base:
+    elif vocabulary.n_rows != vocabulary.n_base and not (
+        vocabulary.n_rows < vocabulary.n_base and has_only_base_rows(adapter)
+    ):
         found = f"has {vocabulary.n_rows} rows of head or embedding, {base.label} has {vocabulary.n_base}"
         yield Problem("tokenizer", found, LORA)
 

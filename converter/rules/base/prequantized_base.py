@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
 from converter.derive.model_names import original_name
-from converter.diagnostics import EVERY, WHOLE_BASE, BaseCheck, Problem, Rule, Severity
+from converter.diagnostics import WHOLE_BASE, BaseCheck, Problem, Rule, Severity
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
@@ -23,12 +23,7 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         original = next(filter(None, originals), None)
         which = f" ({original}, by its name)" if original else ""
         message = f"is quantised by {base.quantization}, wanted the original weights{which} or a GGUF"
-        yield Problem(base.label, message, EVERY if _needs_numbers(adapter) else WHOLE_BASE)
-
-
-def _needs_numbers(adapter: Adapter) -> bool:
-    """Whether a LoRA file of this adapter is computed from the base's weights: another method's is."""
-    return adapter.config is not None and not adapter.config.is_lora
+        yield Problem(base.label, message, WHOLE_BASE)
 
 
 RULE = Rule("BM004", "prequantized-base", Severity.ERROR, BaseCheck(check))

@@ -20,4 +20,4 @@ def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem(base.label, message, WHOLE_BASE)
 
 
-RULE = Rule("BM047", "settings-in-weights", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM048", "settings-in-weights", Severity.ERROR, BaseCheck(check))

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
-from converter.derive.vocabulary import vocabulary_of
+from converter.derive.vocabulary import has_only_base_rows, vocabulary_of
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
-    """Yield what is unclear."""
+    """Yield what is unclear. Where all of its rows are the base's own, nothing has to be told."""
     vocabulary = vocabulary_of(adapter, base)
-    if vocabulary and vocabulary.unclear:
+    if vocabulary and vocabulary.unclear and not has_only_base_rows(adapter):
         yield Problem("tokenizer", vocabulary.unclear)
 
 

@@ -11,6 +11,7 @@ from converter.rules.config import (
     field_of_wrong_type,
     initialization_lost,
     initialization_without_base,
+    layer_without_mlx_delta,
     merge_differs,
     module_not_targeted,
     not_loaded_by_peft,
@@ -39,4 +40,5 @@ RULES: Final[tuple[Rule, ...]] = (
     another_initial_adapter.RULE,
     module_not_targeted.RULE,
     begun_by_loftq.RULE,
+    layer_without_mlx_delta.RULE,
 )

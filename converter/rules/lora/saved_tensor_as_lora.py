@@ -15,7 +15,7 @@ from converter.rules.ends import ENDS
 
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each saved parameter that is not the weight of head or embedding, trained biases among them."""
-    for tensor in adapter.saved_modules:
+    for tensor in adapter.changed_modules:
         if tensor.role == "bias" or tensor.module not in ENDS:
             yield Problem(tensor.key, f"replaces the {tensor.role} of {tensor.module} as a whole", LORA)
     for tensor in adapter.base_layers:

@@ -22,11 +22,13 @@ def check(adapter: Adapter) -> Iterator[Problem]:
         return
     for tensor in adapter.tensors:
         if tensor.role == "unknown":
-            yield Problem(tensor.key, _what(tensor.key) or f"is no key that PEFT writes for {method}")
+            yield Problem(tensor.key, _what(tensor.key, adapter) or f"is no key that PEFT writes for {method}")
 
 
-def _what(key: str) -> str:
-    foreign = foreign_key(key)
+def _what(key: str, adapter: Adapter) -> str:
+    foreign = foreign_key(key, adapter.config)
+    if adapter.config and adapter.config.mlx is not None and (foreign is None or foreign.name):
+        return "is no key that mlx_lm writes of a linear"
     if foreign is None:
         return ""
     way = f"; --rename-keys reads it as {foreign.name}" if foreign.name else ""

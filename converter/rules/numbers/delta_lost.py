@@ -4,7 +4,7 @@ Why it matters: what is served is then another adapter, a weaker one. The share 
 model is written: on real SmolLM2 the median is 1.00 in Q8_0, 0.96 in BF16, 0.92 in Q4_0.
 
 What to do: store the touched tensors with more bits (`--outtype f16` or `--outtype f32`), or keep the adapter apart
-from the base with --to lora.
+from the base with --to lora, where that is not forbidden. The message names the options that are open.
 """
 
 from converter.diagnostics import Rule, Severity, WhileWriting

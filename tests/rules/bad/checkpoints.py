@@ -97,6 +97,12 @@ def a_projection_of_another_shape(it: Specimen, _: Path) -> None:
     on_weights(it, lambda changed: changed.update({name: tensor(KV + 1, HIDDEN)}))
 
 
+@bad("BM040")
+def a_base_whose_weights_are_pickles(it: Specimen, _: Path) -> None:
+    base = on_checkpoint(it)
+    (base / "model.safetensors").rename(base / "pytorch_model.bin")
+
+
 @bad("BM041")
 def a_norm_of_q_that_llama_has_not(it: Specimen, _: Path) -> None:
     name = "model.layers.0.self_attn.q_norm.weight"
@@ -132,6 +138,25 @@ def a_tokenizer_with_a_prompt(it: Specimen, _: Path) -> None:
     pieces = [{"SpecialToken": {"id": "ab", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
     specials = {"ab": {"id": "ab", "ids": [3], "tokens": ["ab"]}}
     on_tokenizer(it, post_processor={"type": "TemplateProcessing", "single": pieces, "special_tokens": specials})
+
+
+SPACES: Mapping[str, Any] = {
+    "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+    "pre_tokenizer": None,
+}
+VOCABULARY = {token: i for i, token in enumerate(("<|end|>", "a", "b", "c", "ab", "bc", "abc"))}
+
+
+@bad("BM047")
+def a_token_whose_merges_lie_apart(it: Specimen, _: Path) -> None:
+    merges = [["a", "b"], ["ab", "c"], ["b", "c"], ["a", "bc"]]
+    on_tokenizer(it, **SPACES, model={"type": "BPE", "vocab": VOCABULARY, "merges": merges})
+
+
+@bad("BM047")
+def a_token_that_lacks_a_merge(it: Specimen, _: Path) -> None:
+    merges = [["a", "b"], ["b", "c"], ["ab", "c"]]
+    on_tokenizer(it, **SPACES, model={"type": "BPE", "vocab": VOCABULARY, "merges": merges})
 
 
 @bad("BM044")
@@ -175,7 +200,7 @@ def a_llama3_rope_without_a_middle(it: Specimen, _: Path) -> None:
     on_checkpoint(it, rope_parameters={"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, **lengths})
 
 
-@bad("BM047")
+@bad("BM048")
 def an_apertus(it: Specimen, _: Path) -> None:
     it.tensors = lora(f"{PREFIX}.model.layers.0.self_attn.q_proj", Q, HIDDEN)
     it.config["target_modules"], it.config["layers_to_transform"] = ["q_proj"], [0]

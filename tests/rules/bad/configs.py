@@ -104,6 +104,16 @@ def a_base_that_loftq_quantised(it: Specimen, _: Path) -> None:
     it.write()
 
 
+@bad("CF017")
+def a_layer_that_mlx_does_not_train(it: Specimen, _: Path) -> None:
+    it.config = {"fine_tune_type": "lora", "num_layers": 1, "lora_parameters": {"rank": RANK, "scale": 2.0}}
+    it.tensors = {
+        f"model.layers.0.mlp.down_proj.lora_{part}": tensor(*shape)
+        for part, shape in (("a", (96, RANK)), ("b", (RANK, HIDDEN)))
+    }
+    it.write()
+
+
 @bad("CF006", "CF005")
 def weights_drawn_for_every_input(it: Specimen, _: Path) -> None:
     it.config = {"peft_type": "PVERA", "sample_at_inference": True}

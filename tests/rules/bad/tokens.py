@@ -72,6 +72,27 @@ def a_reserved_token_renamed(it: Specimen, bases: Path) -> None:
     it.write()
 
 
+@bad("BM029")
+def a_padding_token_in_reserve(it: Specimen, bases: Path) -> None:
+    with_tokens(it, bases)
+    write_tokenizer(it.directory, {2: TOOL}, pad_token=TOOL)
+    it.write()
+
+
+@bad("BM020")
+def a_padding_token_that_ends_answers_too(it: Specimen, bases: Path) -> None:
+    with_tokens(it, bases, eos_token_id=2)
+    write_tokenizer(it.directory, {2: TOOL}, pad_token=TOOL, eos_token=TOOL)
+    it.write()
+
+
+@bad("BM020", "BM025")
+def a_padding_token_in_the_chat_template(it: Specimen, bases: Path) -> None:
+    with_tokens(it, bases)
+    write_tokenizer(it.directory, {2: TOOL}, pad_token=TOOL, chat_template=f"{{{{ messages }}}}{TOOL}")
+    it.write()
+
+
 @bad("BM021", "HD010")
 def rows_without_a_tokenizer(it: Specimen, _: Path) -> None:
     save_ends(it, VOCAB + 1)

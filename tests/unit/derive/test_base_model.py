@@ -229,3 +229,22 @@ def test_a_base_that_is_a_pipe_or_has_an_impossible_name(tmp_path: Path) -> None
         with pytest.raises(ConverterError) as refused:
             read_base_model(tmp_path / name)
         assert refused.value.status == COULD_NOT
+
+
+@pytest.mark.parametrize(
+    ("says", "is_known"), [(True, False), (False, True), (None, True), ("vision", True)]
+)  # "vision": of images alone
+def test_a_gemma_that_looks_both_ways_is_another_graph(says: object, is_known: bool, tmp_path: Path) -> None:
+    """EmbeddingGemma: llama.cpp refuses a LoRA of gemma3 on it."""
+    base = read_base_model(write_huggingface(tmp_path, model_type="gemma3_text", use_bidirectional_attention=says))
+    assert (base.architecture is not None) is is_known
+    assert base.model_type == ("gemma3_text" if is_known else "gemma-embedding")
+
+
+@pytest.mark.parametrize("prefix", ["", "model.text_model.", "model.language_model.", "language_model.model."])
+def test_the_text_model_is_read_whatever_it_was_saved_within(prefix: str, tmp_path: Path) -> None:
+    write_huggingface(tmp_path)
+    names = ("embed_tokens.weight", "norm.weight", "layers.1.input_layernorm.weight")
+    tensors = {f"{prefix}{name}": tensor(HIDDEN) for name in names}
+    write_safetensors(tmp_path / "model.safetensors", tensors)
+    assert set(read_base_model(tmp_path).tensors) == {f"model.{name}" for name in names}

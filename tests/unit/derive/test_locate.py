@@ -159,3 +159,23 @@ def test_an_option_that_can_not_be_read_is_never_replaced(cache: Path, tmp_path:
 )
 def test_the_caches_place(environment: dict[str, str], expected: str) -> None:
     assert hub_cache(environment) == Path(expected).expanduser()
+
+
+THERE = " is not on this machine; give it with --base"
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        (None, "names no base; give it with --base"),
+        ("me/tiny", f"its base 'me/tiny'{THERE}"),
+        (
+            "unsloth/T-bnb-4bit",
+            f"its base 'unsloth/T-bnb-4bit'{THERE}, or T, which it was made from, or a GGUF of that",
+        ),
+    ],
+)
+def test_a_base_that_is_not_there_is_told(named: str | None, told: str, tmp_path: Path) -> None:
+    with pytest.raises(ConverterError) as error:
+        converter.read_base(adapter(tmp_path, base_model_name_or_path=named))
+    assert str(error.value) == f"{tmp_path / 'adapter'}: {told}"

@@ -22,7 +22,7 @@ LOCAL, GLOBAL = "sliding_attention", "full_attention"
         ({**GEMMA3, "query_pre_attn_scalar": 17}, "query_pre_attn_scalar"),
         ({**GEMMA3, "sliding_window": None}, "sliding_window"),
         ({**GEMMA3, "attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
-        ({**GEMMA3, "use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ({**GEMMA3, "use_bidirectional_attention": "vision"}, "use_bidirectional_attention"),
         ({"model_type": "smollm3", "no_rope_layers": [1, 1]}, None),
         ({"model_type": "smollm3", "no_rope_layers": [1, 0]}, "no_rope_layers"),
         ({**EXPERTS, "norm_topk_prob": False}, "norm_topk_prob"),
