@@ -44,7 +44,11 @@ _TRAINERS: Final = tuple(
             "kohya's",
             "train again with PEFT, or rename and scale it there",
         ),
-        (r"\.(?:attention\.w[qkvo]|feed_forward\.w[123])\.lora_", "mistral-finetune's", "merge it with its own tools"),
+        (  # LFM2 has a feed_forward.w1 too, but no key of PEFT's begins with its layers
+            r"\.attention\.w[qkvo]\.lora_|^layers\.\d+\.feed_forward\.w[123]\.lora_",
+            "mistral-finetune's",
+            "merge it with its own tools",
+        ),
         (
             r"\.linear_(?:qkv|proj|fc1|fc2)\.|\.adapter\.linear_(?:in|out)\.",
             "Megatron's",
