@@ -19,6 +19,7 @@ from converter.orders import IDENTITY, Orders, axes_of, is_part, order
 # The table of a Hugging Face config's ``model_type``. Of a multimodal model its own type counts before that of its
 # text_config, as in llama.cpp's converter.
 MODEL_TYPES: Final[Mapping[str, str]] = {
+    "apertus": "apertus",
     "arcee": "arcee",
     "cohere": "command-r",
     "cohere2": "cohere2",
@@ -28,12 +29,15 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "gemma2": "gemma2",
     "gemma3": "gemma3",
     "gemma3_text": "gemma3",
+    "gemma4": "gemma4",
+    "gemma4_text": "gemma4",
     "glm4": "glm4",
     "gpt2": "gpt2",
     "granite": "granite",
     "hunyuan_v1_dense": "hunyuan-dense",
     "internlm3": "internlm3",
     "iquestcoder": "iquestcoder",
+    "lfm2": "lfm2",
     "llama": "llama",
     "ministral3": "ministral3",
     "mistral": "mistral",
@@ -44,8 +48,14 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "phi": "phi2",
     "phi3": "phi3",
     "qwen2": "qwen2",
+    "qwen2_5_vl": "qwen2vl",
+    "qwen2_5_vl_text": "qwen2vl",
+    "qwen2_vl": "qwen2vl",
+    "qwen2_vl_text": "qwen2vl",
     "qwen3": "qwen3",
     "qwen3_moe": "qwen3moe",
+    "qwen3_vl": "qwen3vl",
+    "qwen3_vl_text": "qwen3vl",
     "seed_oss": "seed_oss",
     "smollm3": "smollm3",
     "stablelm": "stablelm",
@@ -79,7 +89,8 @@ class Place(NamedTuple):
     there). ``transposed`` says that Hugging Face stores the weight as (in, out), ``expert`` which slab of the tensor
     the module is, ``bias`` that llama.cpp adds ``<tensor>.bias``, and ``lora`` that it honours a LoRA on the tensor,
     which it never does on a vector. ``f32`` says that llama.cpp's converter never makes the matrix smaller than F32.
-    Where ``only`` names traits, the module is in layers that have one of them; in those with one of ``never`` it isn't.
+    Where ``only`` names traits, the module is in layers that have one of them; in those with one of ``never`` it isn't,
+    and in those with one of ``optional`` it may be missing. A module with a dimension of 0 isn't there either.
     """
 
     module: str
@@ -95,6 +106,7 @@ class Place(NamedTuple):
     f32: bool = False
     only: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
     def orders(self, dims: Mapping[str, int]) -> Orders:
         """GGUF's orders of output rows and input columns, by the dimensions of the module's layer."""
@@ -120,11 +132,13 @@ class Config(NamedTuple):
 
     ``tied_by_default``: head and embedding are one where it says nothing. ``dims`` names the fields behind a dimension,
     the first one present counts, where they aren't the usual. ``defaults`` are those of the config's class. ``fixed``
-    has the values of fields that llama.cpp's graph takes for granted.
+    has the values of fields that llama.cpp's graph takes for granted. ``adjusts_ffn``: the width of feed-forward parts
+    follows from what the config says by LFM2's rule.
     """
 
     tied_by_default: bool
     defaults: Mapping[str, Any]
+    adjusts_ffn: bool = False
     dims: Mapping[str, Sequence[str]] = {}
     fixed: Mapping[str, Sequence[Any]] = {}
 
@@ -136,7 +150,8 @@ class Graph(NamedTuple):
     each head can be left unrotated. ``alternates``: a layer's number decides between local and global attention.
     ``window_pattern``: the last of so many layers attends globally. ``ignores_window``: there is no sliding window.
     ``rope_pattern``: the last of so many layers doesn't rotate. ``scale_by_width_at``: with so many layers the
-    attention's scale comes from hidden / heads instead of head_dim.
+    attention's scale comes from hidden / heads instead of head_dim. ``mrope``: positions have several sections, which a
+    text's are the same in.
     """
 
     reads_output: bool
@@ -147,32 +162,38 @@ class Graph(NamedTuple):
     ignores_window: bool = False
     rope_pattern: int | None = None
     scale_by_width_at: int | None = None
+    mrope: bool = False
 
 
 class Layers(NamedTuple):
     """How layers differ, as what the config says of each: its traits (converter/derive/layers.py).
 
     ``kinds`` is the cycle of kinds where the config lists none. ``traits`` are the other ones that the table speaks of.
-    ``dims`` names, by trait, the config's fields behind a dimension.
+    By trait, ``dims`` names the config's fields behind a dimension, or says it; ``factors`` multiply it.
     """
 
     kinds: Sequence[str] = ()
     traits: Sequence[str] = ()
-    dims: Mapping[str, Mapping[str, Sequence[str]]] = {}
+    dims: Mapping[str, Mapping[str, Sequence[str] | int]] = {}
+    factors: Mapping[str, Mapping[str, int]] = {}
 
 
 class Metadata(NamedTuple):
     """The config's field behind a GGUF key (without ``NAME.``); ``optional`` where the config may have none.
 
-    ``rope`` names fields of its rope_parameters. ``by_layer``: whether each layer has a trait. ``constant``: a value
-    that no field says.
+    ``rope`` names fields of its rope_parameters. ``by_layer``: whether each layer has a trait. ``dims``: a dimension in
+    layers of a trait. ``counts``: how long the list is that lies at a path of the config. ``constant``: a value that no
+    field says. ``only_copied``: why a Hugging Face base has no such metadata; only a GGUF base does.
     """
 
     required: Mapping[str, str]
     optional: Mapping[str, str] = {}
     rope: Mapping[str, str] = {}
     by_layer: Mapping[str, str] = {}
+    dims: Mapping[str, Sequence[str]] = {}
+    counts: Mapping[str, str] = {}
     constant: Mapping[str, Any] = {}
+    only_copied: str = ""
 
 
 class Architecture(NamedTuple):

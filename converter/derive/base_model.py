@@ -13,7 +13,7 @@ from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.errors import ConverterError
 from converter.orders import Orders
 from converter.read.base_files import GgufFiles, HuggingfaceFiles, read_base_files
-from converter.read.safetensors_header import SafetensorsHeader
+from converter.read.safetensors_header import SafetensorsHeader, TensorInfo
 from converter.read.stored import StoredTensor
 
 if TYPE_CHECKING:
@@ -85,14 +85,29 @@ class BaseModel:
         if not all(number < count for number, count in zip(numbers, counts, strict=False)):
             return ()
         places = self.architecture.places(module)
-        if not self.layer_traits or not numbers:
-            return places
-        return tuple(place for place in places if place.is_in(self.layer_traits[numbers[0]]))
+        return tuple(place for place in places if self._has(place, numbers)) if self.layer_traits else places
+
+    def may_lack(self, module: str) -> bool:
+        """Whether models of the base's kind may come without a module, by the traits of its layer."""
+        place, numbers = self.place(module), numbers_in(module)
+        return bool(
+            place and numbers and self.layer_traits and not self.layer_traits[numbers[0]].isdisjoint(place.optional)
+        )
+
+    def _has(self, place: Place, numbers: tuple[int, ...]) -> bool:
+        dims = self.dims_of(place.module)
+        is_in_layer = not numbers or place.is_in(self.layer_traits[numbers[0]])
+        return is_in_layer and all(dims[dim] for dim in place.shape)
 
     def dims_of(self, module: str) -> Mapping[str, int]:
         """The dimensions in a module's layer, or in the whole model where its layers are alike."""
         numbers = numbers_in(module)
         return self.layer_dims[numbers[0]] if self.layer_dims and numbers else self.dims
+
+    def dims_with(self, trait: str) -> Mapping[str, int]:
+        """The dimensions in the first layer with a trait; those of the whole model where none has it."""
+        layers = zip(self.layer_dims, self.layer_traits, strict=False)
+        return next((dims for dims, traits in layers if trait in traits), self.dims)
 
     def orders(self, place: Place) -> Orders:
         """GGUF's orders of a place's rows and columns."""
@@ -112,7 +127,12 @@ class BaseModel:
     @property
     def is_convertible_checkpoint(self) -> bool:
         """Whether this is a Hugging Face directory that a GGUF may be made of: other rules refuse the other ones."""
-        return self.format == "huggingface" and self.architecture is not None and not self.quantization
+        return (
+            self.format == "huggingface"
+            and self.architecture is not None
+            and not self.quantization
+            and not self.architecture.metadata.only_copied
+        )
 
     @property
     def is_quantized(self) -> bool:
@@ -203,13 +223,13 @@ _PLAIN: Final = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 def _safetensors_tensors(headers: Iterable[SafetensorsHeader]) -> Mapping[str, StoredTensor]:
-    return {
-        normal_module(info.name): StoredTensor(
-            header.path, header.data_offset + info.begin, info.end - info.begin, info.shape, info.dtype
-        )
-        for header in headers
-        for info in header.entries
-    }
+    return {normal_module(info.name): _stored(header, info) for header in headers for info in header.entries}
+
+
+def _stored(header: SafetensorsHeader, info: TensorInfo) -> StoredTensor:
+    """Kernels of a convolution over one channel each, (n, 1, width), are matrices to llama.cpp."""
+    shape = (info.shape[0], info.shape[2]) if len(info.shape) == 3 and info.shape[1] == 1 else info.shape
+    return StoredTensor(header.path, header.data_offset + info.begin, info.end - info.begin, shape, info.dtype)
 
 
 # --- GGUF -----------------------------------------------------------------------------------------------------------

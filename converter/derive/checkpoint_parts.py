@@ -12,8 +12,9 @@ from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import HEAD, tower_of
 from converter.read.stored import StoredTensor
 
-# What no graph needs: buffers that older transformers saved.
-_NEEDLESS: Final = r".*\.(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)"
+# What no graph needs: buffers that older transformers saved, and layers that predict tokens behind the next one, which
+# llama.cpp would serve from a file of their own.
+_NEEDLESS: Final = r".*\.(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)|mtp\..*"
 
 
 class Part(NamedTuple):
@@ -81,10 +82,12 @@ def _wanted(base: BaseModel) -> Iterator[str]:
 def _names(base: BaseModel, place: Place) -> Iterator[str]:
     """The tensor of a place in each of its layers."""
     if "{i}" not in place.tensor:
-        yield place.tensor
+        if base.place(place.module):
+            yield place.tensor
         return
     for i in range(base.dims["n_layer"]):
-        if not base.layer_traits or place.is_in(base.layer_traits[i]):
+        module = place.module.replace("{i}", str(i)).replace("{e}", "0")
+        if base.place(module) and not base.may_lack(module):
             yield place.tensor.replace("{i}", str(i))
 
 

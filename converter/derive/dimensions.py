@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from converter.architectures import Architecture
 from converter.errors import ConverterError
@@ -20,38 +20,78 @@ _CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "n_ctx": ("max_position_embeddings",),
     "n_expert": ("num_experts",),
     "moe_ffn": ("moe_intermediate_size",),
+    "shortconv_k": ("conv_L_cache",),
+    "ple": ("hidden_size_per_layer_input",),
 }
+_MAY_BE_0: Final = frozenset({"ple"})  # per-layer embeddings, which only some Gemma 4 have
 
 
 def config_dims(
     directory: Path, config: Mapping[str, object], architecture: Architecture, traits: Container[str] = ()
 ) -> Mapping[str, int]:
     """The dimensions of the whole model, or of its layers with some ``traits``. Raises ConverterError, status 2."""
-    special = {
-        dim: names for trait, dims in architecture.layers.dims.items() if trait in traits for dim, names in dims.items()
-    }
-    fields = {**_CONFIG_FIELDS, **architecture.config.dims, **special}
+    fields = {**_CONFIG_FIELDS, **architecture.config.dims, **_of_traits(architecture.layers.dims, traits)}
+    factors = _of_traits(architecture.layers.factors, traits)
 
     def number(dim: str, otherwise: int | None = None) -> int:
         names = fields[dim]
+        if isinstance(names, int):
+            return names
         field = next((name for name in names if config.get(name) is not None), names[0])
         value = config.get(field)
         value = architecture.config.defaults.get(names[0], otherwise) if value is None else value
-        if type(value) is not int or not 1 <= value <= most(dim):
-            wanted = f"wanted a whole number from 1 to {most(dim)}"
+        value = 0 if value is None and dim in _MAY_BE_0 else value
+        if type(value) is not int or not least(dim) <= value <= most(dim):
+            wanted = f"wanted a whole number from {least(dim)} to {most(dim)}"
             raise ConverterError(f"{directory / 'config.json'}: {field} is {value!r}, {wanted}")
-        return value
+        return (_adjusted(architecture, config, value) if dim == "ffn" else value) * factors.get(dim, 1)
 
     return dims_by(architecture, number, number("vocab"))
+
+
+T = TypeVar("T")
+
+
+def _of_traits(by_trait: Mapping[str, Mapping[str, T]], traits: Container[str]) -> Mapping[str, T]:
+    return {key: value for trait, values in by_trait.items() if trait in traits for key, value in values.items()}
+
+
+def _adjusted(architecture: Architecture, config: Mapping[str, object], ffn: int) -> int:
+    """A feed-forward part's width by LFM2's rule (Lfm2MLP in transformers): two thirds, rounded up to a multiple."""
+    if not architecture.config.adjusts_ffn or not architecture.setting(config, "block_auto_adjust_ff_dim"):
+        return ffn
+    ffn = 2 * ffn // 3
+    multiplier = architecture.setting(config, "block_ffn_dim_multiplier")
+    multiple = architecture.setting(config, "block_multiple_of")
+    if not isinstance(multiplier, int | float) or type(multiple) is not int or not 0 < multiplier < 16 or multiple < 1:
+        return ffn
+    return -(-int(multiplier * ffn) // multiple) * multiple
 
 
 def config_layer_dims(
     directory: Path, config: Mapping[str, object], architecture: Architecture, traits: Sequence[Container[str]]
 ) -> tuple[Mapping[str, int], ...]:
-    """The dimensions of each layer, where the table names fields for some of them."""
+    """The dimensions of each layer, where the table names fields for some of them.
+
+    transformers 5 writes the fields of a layer of its own as per_layer_config (Gemma 4).
+    """
     if not architecture.layers.dims:
         return ()
-    return tuple(config_dims(directory, config, architecture, of_layer) for of_layer in traits)
+    stated = config.get("per_layer_config")
+    own = {int(i): fields for i, fields in stated.items() if i.isdigit()} if isinstance(stated, dict) else {}
+    return tuple(
+        config_dims(directory, {**config, **_own_fields(architecture, own.get(i), of_layer)}, architecture, of_layer)
+        for i, of_layer in enumerate(traits)
+    )
+
+
+def _own_fields(architecture: Architecture, own: object, traits: Container[str]) -> Mapping[str, object]:
+    """A layer's own fields, under the names that the table looks for in layers of its traits."""
+    if not isinstance(own, dict):
+        return {}
+    stated = _of_traits(architecture.layers.dims, traits)
+    names = {_CONFIG_FIELDS[dim][0]: fields[0] for dim, fields in stated.items() if not isinstance(fields, int)}
+    return own | {names[field]: value for field, value in own.items() if field in names}
 
 
 class Number(Protocol):
@@ -60,13 +100,18 @@ class Number(Protocol):
     def __call__(self, dim: str, otherwise: int | None = None) -> int: ...
 
 
+def least(dim: str) -> int:
+    """What a dimension has to be at least."""
+    return 0 if dim in _MAY_BE_0 else 1
+
+
 def most(dim: str) -> int:
     """llama.cpp loads 512 layers and experts, and keeps every size as an int32."""
     return LAYERS if dim in ("n_layer", "n_expert") else (1 << 31) - 1
 
 
 # What only some architectures' shapes or orders are made of.
-_OF_SOME: Final[tuple[str, ...]] = ("n_ctx", "n_expert", "moe_ffn")
+_OF_SOME: Final = ("n_ctx", "n_expert", "moe_ffn", "shortconv_k", "ple")
 
 
 def dims_by(architecture: Architecture, number: Number, vocab: int) -> Mapping[str, int]:
@@ -83,5 +128,7 @@ def dims_by(architecture: Architecture, number: Number, vocab: int) -> Mapping[s
 def products(dims: Mapping[str, int]) -> Mapping[str, int]:
     """The dimensions that follow from others."""
     q, kv = dims["n_head"] * dims["head_dim"], dims["n_head_kv"] * dims["head_dim"]
-    experts = {"moe_gate_up": 2 * dims["moe_ffn"]} if "moe_ffn" in dims else {}
-    return {"gate_up": 2 * dims["ffn"], "q": q, "kv": kv, "qkv": q + 2 * kv, **experts}
+    some = {"moe_gate_up": 2 * dims["moe_ffn"]} if "moe_ffn" in dims else {}
+    some |= {"ple_all": dims["n_layer"] * dims["ple"]} if "ple" in dims else {}
+    hidden = dims["hidden"]
+    return {"gate_up": 2 * dims["ffn"], "q": q, "kv": kv, "qkv": q + 2 * kv, "hidden_x3": 3 * hidden, "one": 1, **some}

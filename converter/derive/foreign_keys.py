@@ -44,7 +44,11 @@ _TRAINERS: Final = tuple(
             "kohya's",
             "train again with PEFT, or rename and scale it there",
         ),
-        (r"\.(?:attention\.w[qkvo]|feed_forward\.w[123])\.lora_", "mistral-finetune's", "merge it with its own tools"),
+        (  # LFM2 has a feed_forward.w1 too, but no key of PEFT's begins with its layers
+            r"\.attention\.w[qkvo]\.lora_|^layers\.\d+\.feed_forward\.w[123]\.lora_",
+            "mistral-finetune's",
+            "merge it with its own tools",
+        ),
         (
             r"\.linear_(?:qkv|proj|fc1|fc2)\.|\.adapter\.linear_(?:in|out)\.",
             "Megatron's",
@@ -88,10 +92,11 @@ def foreign_key(key: str) -> ForeignKey | None:
 
 
 def _of_prefix(key: str) -> str:
-    """What is wrong with what stands before the module's path; empty where it is PEFT's own."""
-    if not key.startswith("base_model."):
-        return f"lacks PEFT's prefix {_PREFIX}"
-    return f"has PEFT's prefix {_PREFIX} more than once" if key.startswith(2 * _PREFIX) else ""
+    """What is wrong with what stands before the module's path; empty where it is PEFT's own.
+
+    A model that was wrapped twice has it twice, which names the same module.
+    """
+    return "" if key.startswith("base_model.") else f"lacks PEFT's prefix {_PREFIX}"
 
 
 def _unwrapped(key: str) -> tuple[tuple[str, ...], str]:

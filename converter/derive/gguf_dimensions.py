@@ -6,7 +6,7 @@ from struct import unpack
 from typing import Final
 
 from converter.architectures import Architecture
-from converter.derive.dimensions import Number, dims_by, most, products
+from converter.derive.dimensions import Number, dims_by, least, most, products
 from converter.errors import ConverterError
 from converter.read.base_files import GgufFiles
 from converter.read.files import read_bytes
@@ -24,6 +24,8 @@ GGUF_KEYS: Final = {
     "n_ctx": "context_length",
     "n_expert": "expert_count",
     "moe_ffn": "expert_feed_forward_length",
+    "shortconv_k": "shortconv.l_cache",
+    "ple": "embedding_length_per_layer_input",
 }
 
 
@@ -63,8 +65,9 @@ def _number(path: Path, architecture: Architecture, kv: Mapping[str, object]) ->
     def number(dim: str, otherwise: int | None = None) -> int:
         key = f"{architecture.name}.{GGUF_KEYS[dim]}"
         value = kv.get(key, otherwise)
-        if type(value) is not int or not 1 <= value <= most(dim):
-            raise ConverterError(f"{path}: {key} is {value!r}, wanted one whole number from 1 to {most(dim)}")
+        if type(value) is not int or not least(dim) <= value <= most(dim):
+            wanted = f"wanted one whole number from {least(dim)} to {most(dim)}"
+            raise ConverterError(f"{path}: {key} is {value!r}, {wanted}")
         return value
 
     return number

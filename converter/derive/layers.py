@@ -23,9 +23,11 @@ def layer_traits(architecture: Architecture, config: Config, n_layer: int) -> tu
 
 
 def _kinds(architecture: Architecture, config: Config, n_layer: int) -> list[str]:
-    stated = config.get("layer_types")
+    stated, attending = config.get("layer_types"), config.get("full_attn_idxs")
     if isinstance(stated, list) and len(stated) >= n_layer:
         return [str(kind) for kind in stated[:n_layer]]
+    if isinstance(attending, list):  # LFM2's
+        return ["full_attention" if i in attending else "conv" for i in range(n_layer)]
     cycle = architecture.layers.kinds or ("",)
     return [cycle[i % len(cycle)] for i in range(n_layer)]
 
@@ -33,11 +35,20 @@ def _kinds(architecture: Architecture, config: Config, n_layer: int) -> list[str
 def _others(architecture: Architecture, config: Config, traits: Traits, i: int, n_layer: int) -> Traits:
     def number(field: str) -> int:
         value = architecture.setting(config, field)
-        return value if type(value) is int else 0
+        return value if isinstance(value, int) else 0
 
     return frozenset(name for name in architecture.layers.traits if TRAITS[name](number, traits, n_layer - i))
 
 
 # Whether a layer has a trait: by the config's numbers, the layer's kind, and how many layers are left with it.
 Test = Callable[[Callable[[str], int], Traits, int], bool]
-TRAITS: Final[Mapping[str, Test]] = {}
+TRAITS: Final[Mapping[str, Test]] = {
+    # Gemma 4: layers may have embeddings of their own; the last ones have the keys and values of earlier ones, and may
+    # be twice as wide; of those that attend to everything the values may be the keys.
+    "per_layer_input": lambda number, _, __: number("hidden_size_per_layer_input") > 0,
+    "shared_kv": lambda number, _, n_left: n_left <= number("num_kv_shared_layers"),
+    "double_wide": lambda number, _, n_left: (
+        bool(number("use_double_wide_mlp")) and n_left <= number("num_kv_shared_layers")
+    ),
+    "values_are_keys": lambda number, traits, _: bool(number("attention_k_eq_v")) and "full_attention" in traits,
+}

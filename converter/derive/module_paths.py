@@ -6,7 +6,7 @@ from typing import Final
 EMBEDDING: Final = "model.embed_tokens"
 HEAD: Final = "lm_head"
 # The modules that are looked up, not multiplied by: theirs are lora_embedding_A and lora_embedding_B.
-EMBEDDINGS: Final = frozenset({EMBEDDING, "transformer.wpe"})
+EMBEDDINGS: Final = frozenset({EMBEDDING, "model.embed_tokens_per_layer", "transformer.wpe"})
 
 # Wrappers of multimodal models around the text model, as transformers 4 and 5 spell them.
 _WRAPPERS: Final = (

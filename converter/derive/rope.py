@@ -40,7 +40,7 @@ def rope_of(base: BaseModel) -> Rope | None:
     local = windowed.get("rope_theta", architecture.setting(config, "rope_local_base_freq"))
     kind = _type(everywhere)
     return Rope(
-        "longrope" if kind == "su" else kind,
+        {"su": "longrope", "mrope": "default"}.get(kind, kind),
         _number(everywhere.get("rope_theta"), architecture.setting(config, "rope_theta")),
         _float(local) if isinstance(local, int | float) else None,
         _number(everywhere.get("partial_rotary_factor"), _partial(architecture, config)),

@@ -33,9 +33,15 @@ _SCALES: Final[Mapping[str, tuple[int, ...]]] = {
 }  # fmt: skip
 
 
+# Frequencies are divided by these, and by a huge one where they aren't to turn (Gemma 4's 1e30).
+_INFINITY: Final = 0x7F80_0000  # of F32, which llama.cpp wants them in
+DIVISORS: Final = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
+
+
 def refuse_non_finite(data: bytes | memoryview, ggml_type: GgmlType, name: str) -> None:
     """Raise ConverterError with code NM012, status 2, where whole blocks hold such a number."""
-    if not is_finite(data, ggml_type):
+    is_fine = _are_below(np.frombuffer(data, "<u4"), _INFINITY) if name in DIVISORS else is_finite(data, ggml_type)
+    if not is_fine:
         raise ConverterError(
             f"{NOT_FINITE_CODE}: {name}: the base's own numbers are NaN, infinite or beyond 1e18 there; get it again"
         )

@@ -6,14 +6,15 @@ https://github.com/ggml-org/llama.cpp; what llama.cpp's converter writes: its co
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
+from converter.architectures import Architecture, Metadata
 from converter.derive.base_model import BaseModel
 from converter.derive.gguf_dimensions import GGUF_KEYS
 from converter.derive.model_names import HUB_NAME, last_part
 from converter.planning.conversion_plan import CopiedKeyValue, NewArray, NewKeyValue, PlannedKeyValue, PlannedTensor
-from converter.planning.rope import rope_key_values
+from converter.planning.rope import rope_arrays, rope_key_values
 from converter.planning.tokenizer import tokenizer_key_values
 from converter.read.gguf_header import BOOL, DEFAULT_ALIGNMENT, INT32
 
@@ -31,7 +32,13 @@ def base_key_values(base: BaseModel, tensors: tuple[PlannedTensor, ...]) -> tupl
     """The metadata of an output that has these tensors."""
     if base.format == "gguf":
         return tuple(_copied(base))
-    return (*_general(base, tensors), *_settings(base), *rope_key_values(base), *tokenizer_key_values(base))
+    return (
+        *_general(base, tensors),
+        *_settings(base),
+        *rope_key_values(base),
+        *rope_arrays(base),
+        *tokenizer_key_values(base),
+    )
 
 
 def _copied(base: BaseModel) -> Iterator[PlannedKeyValue]:
@@ -68,27 +75,52 @@ def _public_name(base: BaseModel) -> str:
 
 
 def _settings(base: BaseModel) -> Iterator[NewKeyValue | NewArray]:
-    architecture = base.architecture
-    if architecture is None:
+    if base.architecture is None:
         return
-    name, metadata = architecture.name, architecture.metadata
-    for dim, key in GGUF_KEYS.items():
-        if dim in base.dims and key not in {**metadata.required, **metadata.constant}:
-            yield _dimension(f"{name}.{key}", dim, base)
+    name, metadata = base.architecture.name, base.architecture.metadata
+    for key, value in (*_dimensions(base, metadata), *_of_table(base, metadata), *_of_fields(base, base.architecture)):
+        match value:
+            case tuple():
+                yield NewArray(f"{name}.{key}", BOOL if isinstance(value[0], bool) else INT32, value)
+            case number:
+                yield NewKeyValue(f"{name}.{key}", number)
+
+
+Value = int | float | tuple[int, ...]
+
+
+def _dimensions(base: BaseModel, metadata: Metadata) -> Iterator[tuple[str, Value]]:
+    """The sizes; layer by layer where layers differ in them."""
+    elsewhere = {**metadata.required, **metadata.constant, **metadata.dims}
+    for dim, key in (*GGUF_KEYS.items(), ("head_dim", "attention.value_length")):
+        if dim in base.dims and key not in elsewhere:
+            values = tuple(dims[dim] for dims in base.layer_dims)
+            yield key, values if len({*values}) > 1 else base.dims[dim]
+    for key, (dim, trait) in metadata.dims.items():
+        yield key, base.dims_with(trait)[dim]
+
+
+def _of_table(base: BaseModel, metadata: Metadata) -> Iterator[tuple[str, Value]]:
+    """What the table says of the config beside numbers of its fields."""
     for key, trait in metadata.by_layer.items():
-        yield NewArray(f"{name}.{key}", BOOL, tuple(trait in traits for traits in base.layer_traits))
-    for key, value in metadata.constant.items():
-        yield NewKeyValue(f"{name}.{key}", value)
-    yield NewKeyValue(f"{architecture.name}.attention.value_length", base.dims["head_dim"])
-    yield NewKeyValue(f"{architecture.name}.vocab_size", base.dims["vocab"])
+        yield key, tuple(trait in traits for traits in base.layer_traits)
+    for key, path in metadata.counts.items():
+        yield key, _count(base.config, path)
+    yield from metadata.constant.items()
+    yield "vocab_size", base.dims["vocab"]
+
+
+def _of_fields(base: BaseModel, architecture: Architecture) -> Iterator[tuple[str, Value]]:
+    metadata = architecture.metadata
     for key, field in (*metadata.required.items(), *metadata.optional.items()):
         value = architecture.setting(base.config, field)
         if isinstance(value, int | float):
-            number = float(value) if key.endswith(_FLOATS) else int(value)
-            yield NewKeyValue(f"{name}.{key}", number)
+            yield key, float(value) if key.endswith(_FLOATS) else int(value)
 
 
-def _dimension(key: str, dim: str, base: BaseModel) -> NewKeyValue | NewArray:
-    """A dimension; layer by layer where layers differ in it."""
-    values = tuple(dims[dim] for dims in base.layer_dims)
-    return NewArray(key, INT32, values) if len({*values}) > 1 else NewKeyValue(key, base.dims[dim])
+def _count(config: Mapping[str, object], path: str) -> int:
+    """How many elements the list at a dotted path has; 0 where there is none."""
+    found: object = config
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return len(found) if isinstance(found, list) else 0

@@ -9,7 +9,8 @@ from math import log, pi, sqrt
 
 from converter.derive.base_model import BaseModel
 from converter.derive.rope import Rope, rope_of
-from converter.planning.conversion_plan import NewKeyValue
+from converter.planning.conversion_plan import NewArray, NewKeyValue
+from converter.read.gguf_header import INT32
 from converter.sources import Given
 
 
@@ -19,7 +20,8 @@ def rope_key_values(base: BaseModel) -> Iterator[NewKeyValue]:
     if rope is None or base.architecture is None:
         return
     name = f"{base.architecture.name}.rope"
-    yield NewKeyValue(f"{name}.dimension_count", n_rotated(base, rope))
+    if "rope.dimension_count" not in base.architecture.metadata.dims:
+        yield NewKeyValue(f"{name}.dimension_count", n_rotated(base, rope))
     yield NewKeyValue(f"{name}.freq_base", _stretched(rope, n_rotated(base, rope)))
     if rope.local_theta is not None:
         yield NewKeyValue(f"{name}.freq_base_swa", rope.local_theta)
@@ -28,6 +30,15 @@ def rope_key_values(base: BaseModel) -> Iterator[NewKeyValue]:
     for key, field in base.architecture.metadata.rope.items():
         if field in rope.fields:
             yield NewKeyValue(f"{base.architecture.name}.{key}", rope.number(field, 0.0))
+
+
+def rope_arrays(base: BaseModel) -> Iterator[NewArray]:
+    """The sections of positions, of a graph that has them."""
+    rope = rope_of(base)
+    if rope and base.architecture and base.architecture.graph.mrope:
+        stated = rope.fields.get("mrope_section")
+        sections = (*(stated if isinstance(stated, list) else ()), 0, 0, 0, 0)[:4]
+        yield NewArray(f"{base.architecture.name}.rope.dimension_sections", INT32, sections)
 
 
 def _stretched(rope: Rope, n: int) -> float:
@@ -68,6 +79,8 @@ def rope_factors(base: BaseModel) -> Iterator[tuple[str, Given]]:
     rope = rope_of(base)
     if rope and rope.type == "llama3":
         yield "rope_freqs.weight", _vector(_llama3_factors(base, rope))
+    if rope and base.architecture and "proportional" in base.architecture.graph.rope:
+        yield "rope_freqs.weight", _vector(_proportional_factors(base, rope))
     if rope and rope.type == "longrope":
         for name in ("long", "short"):
             factors = rope.fields.get(f"{name}_factor")
@@ -76,6 +89,14 @@ def rope_factors(base: BaseModel) -> Iterator[tuple[str, Given]]:
 
 def _vector(values: Iterable[float]) -> Given:
     return Given.of([value] for value in values)
+
+
+def _proportional_factors(base: BaseModel, rope: Rope) -> Iterator[float]:
+    """The first part of a head's frequencies is left alone, the others are made too slow to turn (Gemma 4)."""
+    name, trait = base.architecture.metadata.dims["rope.dimension_count"] if base.architecture else ("head_dim", "")
+    head_dim = base.dims_with(trait)[name]
+    for i in range(head_dim // 2):
+        yield 1.0 if i < int(head_dim * rope.partial / 2) else 1e30
 
 
 def _llama3_factors(base: BaseModel, rope: Rope) -> Iterator[float]:

@@ -15,7 +15,7 @@ import pytest
 from gguf import GGUFReader
 
 from converter.checking import check_adapter
-from converter.conversion import plan, write
+from converter.conversion import Refused, plan, write
 from converter.derive.adapter import read_adapter
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Deployment, Kind
@@ -23,25 +23,21 @@ from converter.planning.base_tensors import base_tensors
 from converter.planning.conversion_plan import PlannedFile
 from converter.planning.metadata import base_key_values
 from converter.verification.comparison import kl_divergence, log_softmax
-from converter.verification.llama_cpp import LlamaCpp
+from converter.verification.llama_cpp import LlamaCpp, LlamaCppFailed
 from converter.writing.gguf_file import write_gguf
+from fixtures.mapped_gguf import without_head
 from fixtures.more_adapters import SEQUENCES, more_adapter, more_logits
-from fixtures.more_models import KINDS, N_VOCAB, MoreModel
+from fixtures.more_models import KINDS, N_VOCAB, WANTING_A_HEAD, MoreModel
 from fixtures.trained_tokenizers import write_byte_level
 
 pytestmark = pytest.mark.llama
 
 Array = npt.NDArray[np.float32]
-LARGEST_RATIO = 1e-5
 MODELS = [MoreModel(name) for name in KINDS]
+DIRECTORIES = [model for model in MODELS if not model.kind.gguf_only]
 
 
-@pytest.fixture(params=MODELS, ids=str)
-def model(request: pytest.FixtureRequest) -> MoreModel:
-    found: MoreModel = request.param
-    return found
-
-
+@pytest.mark.parametrize("model", DIRECTORIES, ids=str)
 def test_its_directory_becomes_its_gguf(model: MoreModel, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     gguf = _converted(_directory(model, tmp_path), tmp_path)
     ours, theirs = _tensors(gguf), _tensors(model.gguf)
@@ -54,11 +50,22 @@ def test_its_directory_becomes_its_gguf(model: MoreModel, llama_cpp: LlamaCpp, t
 
 
 @pytest.mark.parametrize("to", ["lora", "model"])
-@pytest.mark.parametrize("of", ["gguf", pytest.param("directory", marks=pytest.mark.variations)])
+@pytest.mark.parametrize(
+    ("model", "of"),
+    [
+        *((model, "gguf") for model in MODELS),
+        *(pytest.param(model, "directory", marks=pytest.mark.variations) for model in DIRECTORIES),
+    ],
+    ids=str,
+)
 def test_an_adapter_is_applied_exactly(
-    of: str, to: Kind, model: MoreModel, llama_cpp: LlamaCpp, tmp_path: Path
+    model: MoreModel, of: str, to: Kind, llama_cpp: LlamaCpp, tmp_path: Path
 ) -> None:
     path = model.gguf if of == "gguf" else _directory(model, tmp_path)
+    if to == "lora" and model.kind.lora_refused:
+        with pytest.raises(Refused, match=model.kind.lora_refused):
+            plan(read_adapter(more_adapter(model)), read_base_model(path), _deployment(to))
+        return
     (written,) = write(
         plan(read_adapter(more_adapter(model)), read_base_model(path), _deployment(to)), tmp_path / "out"
     )
@@ -66,15 +73,20 @@ def test_an_adapter_is_applied_exactly(
     found = _llama_cpp(llama_cpp, model.gguf if to == "lora" else written.path, **files)
     base, peft = more_logits(model)
     assert _kl(peft, base) > 1e-2  # it has an effect
-    assert _kl(peft, found) / _kl(peft, base) < LARGEST_RATIO
+    assert _kl(peft, found) / _kl(peft, base) < model.kind.ratio
 
 
+@pytest.mark.parametrize("model", MODELS, ids=str)
 def test_a_lora_needs_no_more_than_config_json(model: MoreModel, tmp_path: Path) -> None:
     """It is the one over the GGUF, byte for byte."""
     directory = tmp_path / "base"
     directory.mkdir()
     shutil.copy(model.hf / "config.json", directory)
     adapter = read_adapter(more_adapter(model))
+    if model.kind.lora_refused:
+        with pytest.raises(Refused, match=f": {model.kind.lora_refused}$"):
+            plan(adapter, read_base_model(directory), _deployment("lora"))
+        return
     files = []
     for path in (directory, model.gguf):
         (written,) = write(plan(adapter, read_base_model(path), _deployment("lora")), tmp_path / f"{path.name}.out")
@@ -82,6 +94,16 @@ def test_a_lora_needs_no_more_than_config_json(model: MoreModel, tmp_path: Path)
     assert files[0].keys() == files[1].keys()
     for name, values in files[0].items():
         np.testing.assert_array_equal(values, files[1][name], err_msg=name)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_its_loader_wants_a_head_where_it_is_said(model: MoreModel, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    tied = without_head(model.gguf, tmp_path / "tied.gguf")
+    if model.name in WANTING_A_HEAD:
+        with pytest.raises(LlamaCppFailed, match="output"):
+            _llama_cpp(llama_cpp, tied)
+    else:
+        assert not np.array_equal(_llama_cpp(llama_cpp, tied), _llama_cpp(llama_cpp, model.gguf))
 
 
 def _deployment(to: Kind) -> Deployment:

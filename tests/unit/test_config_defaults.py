@@ -1,7 +1,9 @@
 """What tables say of a config's class is what transformers' class says."""
 
+from typing import Any
+
 import pytest
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from converter.architectures import MODEL_TYPES, architecture_of_model_type
 
@@ -12,19 +14,27 @@ def test_the_defaults_are_those_of_the_config_class(model_type: str) -> None:
     config = type(whole.get_text_config())()
     architecture = architecture_of_model_type(model_type, config.model_type)
     assert architecture
-    stated = {**config.to_dict(), **_rope(config.to_dict().get("rope_parameters") or {})}
+    stated = _stated(config)
     for field, value in architecture.config.defaults.items():
-        if field != "rope_parameters":
-            assert stated.get(field, getattr(config, field, None)) == value, field
+        assert field == "rope_parameters" or stated[field] == value, field
     for field, values in architecture.config.fixed.items():  # what no default is stated for
-        said = getattr(config, field, None)
+        said = stated.get(field)
         assert field in architecture.config.defaults or said is None or said in values, field
-    assert architecture.config.tied_by_default == whole.tie_word_embeddings
+    assert architecture.config.tied_by_default == whole.to_dict().get("tie_word_embeddings", False)
     if isinstance(parameters := architecture.config.defaults.get("rope_parameters"), dict):
         assert {**stated["rope_parameters"], **parameters} == stated["rope_parameters"]
     else:
         kinds = {fields["rope_type"] for fields in _every(stated.get("rope_parameters") or {})}
         assert kinds <= {"default"}
+
+
+def _stated(config: PretrainedConfig) -> dict[str, Any]:
+    """Every field, also by the names of transformers 4, which published configs still have."""
+    fields = config.to_dict()
+    aliases = {old: fields[new] for old, new in type(config).attribute_map.items() if new in fields}
+    layers = fields.get("per_layer_config") or {}
+    of_layers = {f"global_{name}": value for layer in layers.values() for name, value in layer.items()}
+    return {**fields, **aliases, **of_layers, **_rope(fields.get("rope_parameters") or {})}
 
 
 def _every(parameters: dict[str, object]) -> list[dict[str, object]]:
@@ -33,7 +43,6 @@ def _every(parameters: dict[str, object]) -> list[dict[str, object]]:
 
 
 def _rope(parameters: dict[str, object]) -> dict[str, object]:
-    """The fields of transformers 4, which published configs still have."""
     of_kinds = [parameters.get("full_attention"), parameters.get("sliding_attention")]
     everywhere = of_kinds[0] if isinstance(of_kinds[0], dict) else parameters
     local = of_kinds[1] if isinstance(of_kinds[1], dict) else {}

@@ -26,6 +26,7 @@ from converter.rules.base import (
     saved_tensor_doesnt_fit,
     setting_not_read,
     setting_out_of_range,
+    settings_in_weights,
     tied_pair_on_untied_base,
     token_row_left_out,
     token_without_row,
@@ -69,4 +70,5 @@ RULES: Final[tuple[Rule, ...]] = (
     setting_not_read.RULE,
     setting_out_of_range.RULE,
     merges_without_scores.RULE,
+    settings_in_weights.RULE,
 )

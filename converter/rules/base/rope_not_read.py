@@ -23,6 +23,7 @@ _FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "dynamic": frozenset(
         {"alpha", "factor", "mscale_all_dim", "original_max_position_embeddings", "beta_fast", "beta_slow", "mscale"}
     ),
+    "proportional": frozenset({"original_max_position_embeddings"}),
     "longrope": frozenset(
         {"factor", "long_factor", "short_factor", "attention_factor", "original_max_position_embeddings"}
     ),
@@ -32,11 +33,13 @@ _NEEDED: Final[Mapping[str, frozenset[str]]] = {
     "yarn": frozenset({"factor"}),
     "llama3": _FIELDS["llama3"],
     "dynamic": frozenset({"alpha"}),
+    "proportional": frozenset(),
     "longrope": frozenset({"long_factor", "short_factor"}),
 }
+_MROPE: Final = ("mrope_section", "mrope_interleaved")  # judged by itself
 # max_position_embeddings is the config's own, repeated.
 _OF_EVERY_TYPE: Final = frozenset(
-    {"type", "rope_type", "rope_theta", "partial_rotary_factor", "max_position_embeddings"}
+    {"type", "rope_type", "rope_theta", "partial_rotary_factor", "max_position_embeddings", *_MROPE}
 )
 
 
@@ -55,12 +58,23 @@ def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
 def _fault(rope: Rope, architecture: Architecture) -> str | None:
     if rope.partial != 1.0 and not architecture.graph.partial_rope:
         return f"rotates {rope.partial:g} of each head, wanted all of it"
+    if not _has_sections(rope, architecture):
+        wanted = "wanted its sections" if architecture.graph.mrope else "wanted none"
+        return f"has the mrope_section {rope.fields.get('mrope_section')}, {wanted}"
     if rope.local_type != "default":
         return f"has the rope type {rope.local_type!r} in windowed layers, wanted default"
     if rope.type not in ("default", *architecture.graph.rope):
         has = ", ".join(("default", *architecture.graph.rope))
         return f"has the rope type {rope.type!r}; llama.cpp's {architecture.name} has {has}"
     return _field_fault(rope, {*architecture.metadata.rope.values()}) if rope.type != "default" else None
+
+
+def _has_sections(rope: Rope, architecture: Architecture) -> bool:
+    """Whether positions have sections where the graph has them, and only there."""
+    sections = rope.fields.get("mrope_section")
+    if not architecture.graph.mrope:
+        return sections is None
+    return isinstance(sections, list) and 1 <= len(sections) <= 4 and all(type(n) is int and n >= 0 for n in sections)
 
 
 def _field_fault(rope: Rope, read: set[str]) -> str | None:

@@ -51,13 +51,14 @@ def _is_whole(value: object) -> bool:
 _POSITIVE: Final[tuple[Test, str]] = (_is_positive, "a number above 0")
 _SCALE: Final[tuple[Test, str]] = (_is_scale, "a finite number that isn't 0")
 _WHOLE: Final[tuple[Test, str]] = (_is_whole, f"a whole number from 1 to {_LARGEST_INT32}")
-_WINDOW: Final[tuple[Test, str]] = (lambda value: value == 0 or _is_whole(value), "a whole number from 0")
+_COUNT: Final[tuple[Test, str]] = (lambda value: value == 0 or _is_whole(value), "a whole number from 0")
 # By the end of the GGUF key; all others count something.
 _TESTS: Final[Mapping[str, tuple[Test, str]]] = {
     "epsilon": _POSITIVE,
     "softcapping": _POSITIVE,
     "scale": _SCALE,
-    "sliding_window": _WINDOW,
+    "sliding_window": _COUNT,
+    "shared_kv_layers": _COUNT,
 }
 
 

@@ -47,7 +47,7 @@ def _matrices(base: BaseModel, *, with_experts: bool) -> Iterator[str]:
         for layer in range(base.dims["n_layer"]) if "{i}" in pattern else (0,):
             for expert in range(base.dims["n_expert"]) if "{e}" in pattern else (0,):
                 module = pattern.replace("{i}", str(layer)).replace("{e}", str(expert))
-                if len(base.shape(module) or ()) > 1:
+                if len(base.shape(module) or ()) > 1 and not base.may_lack(module):
                     yield module
 
 

@@ -14,8 +14,10 @@ from tests.rules.specimens import (
     N_HEAD,
     N_HEAD_KV,
     N_LAYER,
+    PREFIX,
     Specimen,
     base_embedding,
+    lora,
     tensor,
     write_huggingface,
 )
@@ -196,6 +198,13 @@ def a_rotary_base_that_no_float_holds(it: Specimen, _: Path) -> None:
 def a_llama3_rope_without_a_middle(it: Specimen, _: Path) -> None:
     lengths = {"low_freq_factor": 4.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
     on_checkpoint(it, rope_parameters={"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, **lengths})
+
+
+@bad("BM048")
+def an_apertus(it: Specimen, _: Path) -> None:
+    it.tensors = lora(f"{PREFIX}.model.layers.0.self_attn.q_proj", Q, HIDDEN)
+    it.config["target_modules"], it.config["layers_to_transform"] = ["q_proj"], [0]
+    on_checkpoint(it, model_type="apertus", hidden_act="xielu", tie_word_embeddings=False)
 
 
 @bad("BM027")

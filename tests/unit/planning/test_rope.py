@@ -52,7 +52,8 @@ FIELDS: Mapping[str, list[dict[str, Any]]] = {
         for attention in ({}, {"attention_factor": 1.4})
     ],
 }
-ROTATING = [a for a in map(architecture_named, NAMES) if a and "rope_theta" in a.config.defaults]
+# Gemma 4 rotates its two kinds of layers in ways of their own: its end-to-end test holds them.
+ROTATING = [a for a in map(architecture_named, NAMES) if a and "rope_theta" in a.config.defaults and a.name != "gemma4"]
 CASES = [(a, kind, fields) for a in ROTATING for kind in ("default", *a.graph.rope) for fields in FIELDS[kind]]
 
 
@@ -70,7 +71,9 @@ def test_frequencies_are_those_of_transformers(
 
 
 def with_rope(tmp_path: Path, architecture: Architecture, rope: Mapping[str, object]) -> BaseModel:
-    whole = {"partial_rotary_factor": 1.0, "rope_parameters": dict(rope), "max_position_embeddings": N_CONTEXT}
+    sections = {"mrope_section": [1, 1]} if architecture.graph.mrope else {}
+    parameters = {**rope, **sections}
+    whole = {"partial_rotary_factor": 1.0, "rope_parameters": parameters, "max_position_embeddings": N_CONTEXT}
     names = {"n_embd": HIDDEN, "n_head": N_HEAD, "n_layer": 1}
     model_type = next(name for name, found in MODEL_TYPES.items() if found == architecture.name)
     read = read_base_model(write_huggingface(tmp_path / "base", model_type=model_type, **names))
