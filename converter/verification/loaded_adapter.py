@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from converter.derive.adapter import Adapter
 from converter.derive.adapter_keys import Role, bare_key, parse_key
-from converter.derive.adapter_tensors import AdapterTensor
+from converter.derive.adapter_tensors import AdapterTensor, is_parameters
 from converter.errors import ConverterError
 from converter.peft_config import read_peft_config
 from converter.transformers_base import quiet
@@ -130,6 +130,8 @@ def _targets(prepared: PreparedBase, adapter: Adapter) -> Iterator[str]:
     modules = dict(prepared.model.named_modules(remove_duplicate=False))
     for pair in adapter.pairs:
         path, of_expert = prepared.path(pair.module), _OF_EXPERT.fullmatch(pair.module)
+        if is_parameters(pair.a):
+            continue  # target_parameters name it: PEFT wraps the weight, and refuses to wrap its module too
         if of_expert:
             yield of_expert["projection"]  # PEFT makes a target parameter of it
         elif isinstance(modules.get(path), _MATRICES):

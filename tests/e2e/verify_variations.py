@@ -99,6 +99,7 @@ CASES: Mapping[str, tuple[str, Variation]] = {
             ),
         ),
     ),
+    "plain weights": ("llama", Variation("v", _lora("v_proj", target_parameters=["self_attn.q_proj.weight"]))),
     "a router": ("qwen3moe", Variation("v", _lora(*ATTENTION, target_parameters=["mlp.gate.weight"]))),
     "fused projections": ("phi3", Variation("v", _lora("qkv_proj", "gate_up_proj", "down_proj", use_rslora=True))),
     "a layer more": ("llama", Variation("v", _lora(layer_replication=[[0, 2], [1, 3]]))),
