@@ -54,11 +54,13 @@ def main() -> int:
 def _cases(scratch: Path) -> list[Case]:
     plain, head, base, adapter, gemma3 = _prepared(scratch)
     lora, model = scratch / "lora.gguf", scratch / "model.gguf"
-    check: list[Path | str] = [BIN / "adapter-check", head, "--base", base]
+    numbers: list[Path | str] = [BIN / "adapter-check", head, "--base", base]
+    headers = [*numbers, "--headers-only"]
     to_lora: list[Path | str] = [BIN / "adapter-to-gguf", plain, "--base", base, "-o", lora]
     untie: list[Path | str] = [BIN / "adapter-to-gguf", adapter, "--base", gemma3, "--untie", "-o", model]
     return [
-        Case("adapter-check, Gemma-2B with lm_head, 254 tensors", check, 1, None, Cost(0.25, 36)),
+        Case("adapter-check, Gemma-2B with lm_head, 254 tensors", numbers, 1, None, Cost(0.45, 60)),
+        Case("adapter-check --headers-only, the same", headers, 1, None, Cost(0.15, 30)),
         Case("--to lora, Gemma-2B, 78 MB", to_lora, 0, lora, Cost(1.0, 84)),
         Case("--untie --to model, Gemma 3 270M, 703 MB", untie, 0, model, Cost(15, 600)),
     ]

@@ -1,6 +1,7 @@
 """Judge one adapter: run the rules, stamp what they find, say which were skipped and why."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Final
 
@@ -16,10 +17,13 @@ from converter.diagnostics import (
     Check,
     Deployment,
     Finding,
+    Limits,
     NoBaseCheck,
+    PolicyCheck,
     Problem,
     Report,
     Rule,
+    Severity,
     Skipped,
     ValuesCheck,
     WhileWriting,
@@ -28,8 +32,8 @@ from converter.fingerprint import RECORD_NAME, recorded_base
 from converter.rules import RULES
 
 _NO_BASE: Final = "no base given (--base)"
-_NO_VALUES: Final = "reads the numbers (--values)"
-_LEFT_OUT: Final = "left out by --select or --ignore"
+_NO_VALUES: Final = "reads the numbers (--headers-only)"
+_LEFT_OUT: Final = "left out by --select or --ignore"  # or by the same of a policy
 
 
 def check_adapter(
@@ -38,9 +42,11 @@ def check_adapter(
     deployment: Deployment,
     *,
     values: bool = False,
-    rules: Iterable[Rule] = RULES,
+    limits: Limits | None = None,
 ) -> Report:
     """Judge an adapter, beside its base where there is one, for a deployment. ``values`` reads the numbers too.
+
+    ``limits`` are those of the user's policy.
 
     Raises ConverterError where a file can't be read any more.
     """
@@ -48,15 +54,32 @@ def check_adapter(
     adapter = compared(adapter, base) if base and values else adapter
     findings: list[Finding] = []
     skipped: list[Skipped] = []
-    for rule in rules:
-        try:
-            problems = tuple(_problems(rule.check, adapter, base, values=values))
-        except CannotLookError as reason:
-            skipped.append(Skipped(rule.code, rule.name, str(reason)))
-        else:
-            findings.extend(_stamped(rule, problem) for problem in problems)
+    with _remembering(values=values):
+        for rule in RULES:
+            try:
+                problems = tuple(_problems(rule.check, adapter, base, limits, values=values))
+            except CannotLookError as reason:
+                skipped.append(Skipped(rule.code, rule.name, str(reason)))
+            else:
+                findings.extend(_stamped(rule, problem) for problem in problems)
     path, checked_by = (str(base.path), tuple(_base_checked_by(adapter, base, values=values))) if base else (None, ())
-    return Report(adapter.path, path, deployment, tuple(findings), tuple(skipped), base_checked_by=checked_by)
+    return Report(
+        adapter.path,
+        path,
+        deployment,
+        tuple(findings),
+        tuple(skipped),
+        base_checked_by=checked_by,
+        base_named_by_adapter=bool(base and base.named_by_adapter),
+    )
+
+
+def _remembering(*, values: bool) -> AbstractContextManager[None]:
+    if not values:
+        return nullcontext()
+    from converter.values.memory import remembering
+
+    return remembering()
 
 
 def compared(adapter: Adapter, base: BaseModel) -> Adapter:
@@ -86,20 +109,20 @@ def _base_checked_by(adapter: Adapter, base: BaseModel, *, values: bool) -> Iter
         yield "its name"
 
 
-def _problems(check: Check, adapter: Adapter, base: BaseModel | None, *, values: bool) -> Iterable[Problem]:
+def _problems(
+    check: Check, adapter: Adapter, base: BaseModel | None, limits: Limits | None, *, values: bool
+) -> Iterable[Problem]:
+    if isinstance(check, ValuesCheck | BaseValuesCheck) and not values:
+        raise CannotLookError(_NO_VALUES)
     match check:
-        case AdapterCheck(run):
+        case AdapterCheck(run) | ValuesCheck(run):
             return run(adapter)
+        case BaseCheck(run) | BaseValuesCheck(run):
+            return run(adapter, _given(base))
         case NoBaseCheck(run):
             return () if base else run(adapter)
-        case BaseCheck(run):
-            return run(adapter, _given(base))
-        case ValuesCheck(run):
-            _require_values(values)
-            return run(adapter)
-        case BaseValuesCheck(run):
-            _require_values(values)
-            return run(adapter, _given(base))
+        case PolicyCheck(run):
+            return run(adapter, base, limits) if limits else ()
         case WhileWriting():
             return ()
 
@@ -110,13 +133,17 @@ def _given(base: BaseModel | None) -> BaseModel:
     return base
 
 
-def _require_values(values: bool) -> None:  # noqa: FBT001  a fact, selects nothing
-    if not values:
-        raise CannotLookError(_NO_VALUES)
-
-
 def _stamped(rule: Rule, problem: Problem) -> Finding:
-    return Finding(rule.code, rule.name, rule.severity, problem.where, problem.message, problem.blocks)
+    forbids = rule.severity is Severity.ERROR and not isinstance(rule.check, PolicyCheck)
+    return Finding(rule.code, rule.name, rule.severity, problem.where, problem.message, problem.blocks, forbids)
+
+
+def codes_left_out(select: tuple[str, ...], ignore: tuple[str, ...]) -> frozenset[str]:
+    """The codes of the rules that don't count, by prefixes of those that do (all, where none is given) and don't."""
+    codes = (rule.code for rule in RULES)
+    return frozenset(
+        code for code in codes if not code.startswith(select or "") or (ignore and code.startswith(ignore))
+    )
 
 
 def without(report: Report, codes: frozenset[str]) -> Report:
@@ -127,5 +154,5 @@ def without(report: Report, codes: frozenset[str]) -> Report:
         report,
         findings=tuple(finding for finding in report.findings if finding.code not in codes),
         skipped=(*(skip for skip in report.skipped if skip.code not in codes), *left_out),
-        hidden=tuple(finding for finding in report.findings if finding.code in codes),
+        hidden=tuple(replace(finding, note=_LEFT_OUT) for finding in report.findings if finding.code in codes),
     )

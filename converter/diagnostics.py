@@ -76,6 +76,22 @@ class Problem(NamedTuple):
     blocks: frozenset[Kind] = EVERY
 
 
+class Limits(NamedTuple):
+    """What no adapter may exceed; None and () where nothing is said.
+
+    ``bases`` are patterns of base_model_name_or_path, ``base_fingerprints`` those of converter/fingerprint.py,
+    ``forbidden_modules`` patterns of module paths. ``trust_named_base``: the base that an adapter names may show that
+    its head is a tensor of its own.
+    """
+
+    rank: int | None = None
+    nbytes: int | None = None
+    bases: tuple[str, ...] = ()
+    base_fingerprints: tuple[str, ...] = ()
+    forbidden_modules: tuple[str, ...] = ()
+    trust_named_base: bool = False
+
+
 class CannotLookError(Exception):
     """Raised by a check that lacks what it compares with; the message says what. Its rule is reported as skipped."""
 
@@ -113,7 +129,7 @@ class NoBaseCheck:
 
 
 class ValuesCheck:
-    """Reads the adapter's numbers (``--values``; adapter-to-gguf always does)."""
+    """Reads the adapter's numbers (not by ``--headers-only``; adapter-to-gguf always does)."""
 
     __slots__ = __match_args__ = ("run",)
 
@@ -132,6 +148,16 @@ class BaseValuesCheck:
         self.run = run
 
 
+class PolicyCheck:
+    """Compares an adapter with the limits of the user's policy; its base too, where there is one."""
+
+    __slots__ = __match_args__ = ("run",)
+
+    def __init__(self, run: "Callable[[Adapter, BaseModel | None, Limits], Iterable[Problem]]") -> None:
+        """Of this function."""
+        self.run = run
+
+
 class WhileWriting:
     """Found by adapter-to-gguf in what it writes, too late for adapter-check; ``module`` holds the documentation."""
 
@@ -142,7 +168,7 @@ class WhileWriting:
         self.module = module
 
 
-Check = AdapterCheck | BaseCheck | NoBaseCheck | ValuesCheck | BaseValuesCheck | WhileWriting
+Check = AdapterCheck | BaseCheck | NoBaseCheck | ValuesCheck | BaseValuesCheck | PolicyCheck | WhileWriting
 
 
 class Rule(NamedTuple):
@@ -156,7 +182,11 @@ class Rule(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A problem with its rule's code and severity stamped on."""
+    """A problem with its rule's code and severity stamped on.
+
+    ``severity`` is the rule's, or what the user's policy makes of it. ``forbids`` says that a conversion refuses what
+    the finding blocks, whatever the policy: it knows none. ``note`` says why a finding is left out.
+    """
 
     code: str
     name: str
@@ -164,9 +194,11 @@ class Finding:
     where: str
     message: str
     blocks: frozenset[Kind]
+    forbids: bool = True
+    note: str = ""
 
     def stops(self, deployment: Deployment) -> bool:
-        """Whether this finding forbids the deployment."""
+        """Whether the deployment doesn't pass by this finding."""
         return self.severity is Severity.ERROR and deployment.kind in self.blocks
 
 
@@ -183,8 +215,10 @@ class Skipped(NamedTuple):
 class Report:
     """The judgement of one adapter for one deployment.
 
-    ``hidden`` is what rules found that the user left out: it doesn't count for the verdict, but it still forbids.
+    ``hidden`` is what rules found that the user left out or waived: it doesn't count for the verdict, but it still
+    forbids.
     ``base_checked_by`` is what the base was compared by beside its shapes; empty where the adapter brings nothing.
+    ``base_named_by_adapter``: the user named none.
     """
 
     path: Path
@@ -194,19 +228,19 @@ class Report:
     skipped: tuple[Skipped, ...]
     hidden: tuple[Finding, ...] = ()
     base_checked_by: tuple[str, ...] = ()
+    base_named_by_adapter: bool = False
 
     @property
     def stopping(self) -> tuple[Finding, ...]:
-        """The findings that forbid the deployment."""
+        """The findings by which the deployment doesn't pass."""
         return tuple(finding for finding in self.findings if finding.stops(self.deployment))
 
     @property
     def passed(self) -> bool:
-        """Whether nothing forbids the deployment."""
+        """Whether nothing stops the deployment."""
         return not self.stopping
 
     def blockers(self, kind: Kind) -> tuple[str, ...]:
-        """The codes that forbid a kind of deployment, in order, each once."""
-        found = (*self.findings, *self.hidden)
-        errors = (f for f in found if f.severity is Severity.ERROR and kind in f.blocks)
-        return tuple(dict.fromkeys(finding.code for finding in errors))
+        """The codes by which a conversion refuses a kind of deployment, in order, each once."""
+        found = (finding for finding in (*self.findings, *self.hidden) if finding.forbids and kind in finding.blocks)
+        return tuple(dict.fromkeys(finding.code for finding in found))

@@ -1,31 +1,38 @@
 """``adapter-check``: judges adapters before they are deployed."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
-from converter.checking import check_adapter, without
+from converter.checking import check_adapter
 from converter.cli.command import Command, unforeseen
+from converter.cli.gate import Gate, OptionsGate, PolicyGate, may_have_policy
 from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS
 from converter.cli.width import report_width
 from converter.derive.adapter import Adapter, read_adapter, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import find_base, read_initial_adapter
-from converter.diagnostics import Deployment, Report
-from converter.errors import COULD_NOT, NOTHING_LOOKED_AT, ConverterError
+from converter.diagnostics import Deployment, Report, Severity
+from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
 from converter.read.checkpoint import Found, find_adapters
 from converter.read.files import exists
 from converter.report.documentation import explanation, rule_named
-from converter.report.outcomes import Outcome, Unread, status_of_all
+from converter.report.formats import FORMATS, rendered
+from converter.report.outcomes import Outcome, Run, Unread
 from converter.report.printable import printable
 from converter.report.text import text_report, text_summary
 from converter.rules import RULES
 from converter.version import __version__
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from converter.policy import Policy
 
 COMMAND = "adapter-check"
 
@@ -42,7 +49,7 @@ class Request(NamedTuple):
     base: BaseModel | None
     deployment: Deployment
     values: bool
-    left_out: frozenset[str]
+    gate: Gate
     initial: Adapter | None
     rename_keys: bool
 
@@ -65,6 +72,30 @@ def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) 
     return prefixes
 
 
+_VALUES = "Read the numbers (NaN, no effect, lost rows), or headers and config alone; what that skips is said."
+_VERIFY = (
+    "Judge nothing: say whether FILE attests that these very bytes passed this policy. Signatures are not checked."
+)
+_BASELINE = "Add waivers until then to the policy, for all that is refused today."
+_FORMAT = f"""What is printed (text), or written to FILE; may be given several times: {", ".join(FORMATS)}."""
+
+
+def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Mapping[str | None, str]:
+    """The format of each file; that of what is printed under None."""
+    formats: dict[str | None, str] = {}
+    for value in values:
+        name, is_file, file = value.partition("=")
+        if name not in FORMATS:
+            raise click.BadParameter(f"no format {name!r}; there are {', '.join(FORMATS)}")
+        if is_file and not file:
+            raise click.BadParameter(f"{value} names no file")
+        if (file or None) in formats:
+            where = file or "standard output"
+            raise click.BadParameter(f"{formats[file or None]} and {name} can't both go to {where}; give {name}=FILE")
+        formats[file or None] = name
+    return {None: "text", **formats}
+
+
 @click.command(COMMAND, cls=Command, help=_HELP)
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PATH)
 @click.option(
@@ -76,10 +107,19 @@ def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) 
 @click.option("--untie", is_flag=True, help="The head is to become a tensor of its own, as for adapter-to-gguf.")
 @click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
 @click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
-@click.option("--values", is_flag=True, help="Read the numbers too: NaN, zero deltas, foreign base layers.")
-@click.option("--format", "style", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
+@click.option("--values/--headers-only", default=True, help=_VALUES)
+@click.option("--format", "formats", multiple=True, callback=_formats, metavar="FORMAT[=FILE]", help=_FORMAT)
 @click.option("--select", callback=_prefixes, default="", metavar="CODES", help="Apply only rules with these prefixes.")
 @click.option("--ignore", callback=_prefixes, default="", metavar="CODES", help="Leave out rules with these prefixes.")
+@click.option(
+    "--config", type=PATH, help="The policy (adapter-check.toml), instead of the one found from here upwards."
+)
+@click.option("--no-config", is_flag=True, help="Without any policy.")
+@click.option("--baseline-until", type=click.DateTime(["%Y-%m-%d"]), metavar="DAY", help=_BASELINE)
+@click.option("--reason", default="there when the gate was set up", show_default=True, help="Of --baseline-until.")
+@click.option("--attest", type=PATH, metavar="FILE", help="Write an in-toto statement for each adapter, one a line.")
+@click.option("--verify-attestation", type=PATH, metavar="FILE", help=_VERIFY)
+@click.option("--exit-zero", is_flag=True, help="Status 0 for adapters that are refused; 2 and 3 stay.")
 @click.option("--strict", is_flag=True, help="Warnings count, and so do rules that could not be applied.")
 @click.option(
     "--explain",
@@ -98,24 +138,59 @@ def main(
     initial_adapter: Path | None,
     rename_keys: bool,
     values: bool,
-    style: str,
+    formats: Mapping[str | None, str],
     select: tuple[str, ...],
     ignore: tuple[str, ...],
+    config: Path | None,
+    no_config: bool,
+    baseline_until: "datetime | None",
+    reason: str,
+    attest: Path | None,
+    verify_attestation: Path | None,
+    exit_zero: bool,
     strict: bool,
 ) -> None:
     _escape_what_a_console_lacks()
     deployment = Deployment(to or ("model" if untie else "lora"), untie)
+    policy = None if no_config else _policy(config)
+    if verify_attestation:
+        from converter.cli.attest import verify_attestation as verified
+
+        sys.exit(verified(verify_attestation, paths, policy, deployment, base))
+    if attest and (select or ignore or not values):
+        raise click.UsageError("--attest attests the policy whole: no --select, --ignore or --headers-only beside it")
+    gate = PolicyGate(policy, select, ignore) if policy else OptionsGate(select, ignore)
+    strict = strict or bool(policy and policy.fail_on is Severity.WARNING)
     try:
         model = read_base_model(base) if base else None
         initial = read_initial_adapter(initial_adapter) if initial_adapter else None
     except ConverterError as error:
         outcomes: tuple[Outcome, ...] = tuple(Unread(path, error.status, str(error)) for path in paths)
     else:
-        request = Request(model, deployment, values, _left_out(select, ignore), initial, rename_keys)
+        request = Request(model, deployment, values, gate, initial, rename_keys)
         outcomes = tuple(outcome for path in paths for outcome in _judged(path, request))
         outcomes += (_outcome(initial, request),) if initial else ()
-    _print(outcomes, style, strict=strict)
-    sys.exit(status_of_all(outcomes, strict=strict))
+    run = Run(outcomes, strict, report_width(), policy.path if policy else None, tuple(gate.uses()))
+    _print(run, formats[None])
+    _write(run, {Path(file): name for file, name in formats.items() if file})
+    if attest:
+        from converter.cli.attest import write_attestation
+
+        write_attestation(attest, run, policy, base)
+    if baseline_until:
+        from converter.cli.baseline import write_baseline
+
+        click.echo(printable(write_baseline(run, policy, baseline_until.date(), reason)), err=True)
+    sys.exit(FINE if run.status == JUDGED_BAD and (exit_zero or baseline_until) else run.status)
+
+
+def _policy(config: Path | None) -> "Policy | None":
+    """The policy of the option, else the nearest one; its reader is imported where there may be one."""
+    if config is None and not may_have_policy(Path.cwd()):
+        return None
+    from converter.policy import find_policy, read_policy
+
+    return read_policy(config) if config else find_policy(Path.cwd())
 
 
 def _escape_what_a_console_lacks() -> None:
@@ -123,13 +198,6 @@ def _escape_what_a_console_lacks() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _left_out(select: tuple[str, ...], ignore: tuple[str, ...]) -> frozenset[str]:
-    codes = [rule.code for rule in RULES]
-    return frozenset(
-        code for code in codes if not code.startswith(select or "") or (ignore and code.startswith(ignore))
-    )
 
 
 def _judged(path: Path, request: Request) -> Iterator[Outcome]:
@@ -163,32 +231,33 @@ def _asked(adapter: Adapter, request: Request) -> Adapter:
 
 def _report(adapter: Adapter, request: Request) -> Report:
     base = request.base or find_base(None, adapter)
-    report = check_adapter(adapter, base, request.deployment, values=request.values)
-    return without(report, request.left_out)
+    limits = request.gate.limits(adapter.path)
+    report = check_adapter(adapter, base, request.deployment, values=request.values, limits=limits)
+    return request.gate.settled(report, adapter)
 
 
-def _print(outcomes: tuple[Outcome, ...], style: str, *, strict: bool) -> None:
-    if style == "json":
-        from converter.report.json import json_report
+def _write(run: Run, formats: Mapping[Path, str]) -> None:
+    if formats:
+        from converter.cli.report_files import write_report
 
-        click.echo(json_report(outcomes, strict=strict))
-    elif style == "github":
-        from converter.report.github import github_report
-
-        click.echo(github_report(outcomes), nl=False)
-    else:
-        _print_text(outcomes, strict=strict)
+        for path, name in formats.items():
+            write_report(path, name, run)
 
 
-def _print_text(outcomes: tuple[Outcome, ...], *, strict: bool) -> None:
-    for outcome in outcomes:
+def _print(run: Run, style: str) -> None:
+    if style != "text":
+        click.echo(rendered(style, run), nl=False)
+        return
+    for outcome in run.outcomes:
         match outcome:
             case Unread(path, _, message):
                 click.echo(printable(f"{COMMAND}: {path}: {message}"), err=True)
             case Report():
-                click.echo(text_report(outcome, report_width(), strict=strict) + "\n")
-    if len(outcomes) > 1:
-        click.echo(text_summary(outcomes, strict=strict))
+                click.echo(text_report(outcome, run.width, strict=run.strict) + "\n")
+    if len(run.outcomes) > 1:
+        click.echo(text_summary(run.outcomes, strict=run.strict))
+    for use in run.idle_waivers:
+        click.echo(printable(f"{COMMAND}: {use}"), err=True)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ def refusals_shown(style: str) -> Iterator[None]:
     try:
         yield
     except Refused as refused:
-        from converter.report.json import json_report
+        from converter.report.formats import rendered
+        from converter.report.outcomes import Run
         from converter.report.text import text_report
 
         if style == "json":
-            click.echo(json_report((refused.report,), strict=False))
+            click.echo(rendered("json", Run((refused.report,))), nl=False)
         else:
             click.echo(text_report(refused.report, report_width(), strict=False) + "\n", err=True)
         raise

@@ -1,6 +1,7 @@
 """The tensors of an adapter's files: each key read by itself, then beside the config and the other keys."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from converter.derive.adapter_keys import Role, bare_key, foreign_key, parse_key
@@ -53,13 +54,19 @@ def _adapter_tensor(
     name = name_of(info.name)
     is_of_mlx = config is not None and config.mlx is not None
     is_known = foreign_key(name, config) is None and not (is_of_mlx and name == info.name)
-    path, role = parse_key(name) if is_known else (name, _UNKNOWN)
+    path, role, module = _parsed(name) if is_known else (name, _UNKNOWN, name)
     tensor = StoredTensor(header.path, header.data_offset + info.begin, info.end - info.begin, info.shape, info.dtype)
     if is_of_mlx and role in ("lora_A", "lora_B") and len(info.shape) == 2:
         tensor = tensor._replace(shape=info.shape[::-1], transposed=True)
-    module = path if role == "unknown" else normal_module(path)
     read_as = name if name != info.name else None
     return AdapterTensor(info.name, module, role, tensor, path, read_as=read_as)
+
+
+@lru_cache(maxsize=1 << 14)  # the adapters of a run mostly have the same keys
+def _parsed(name: str) -> tuple[str, Role, str]:
+    """The path, the role and the module of a key."""
+    path, role = parse_key(name)
+    return path, role, path if role == "unknown" else normal_module(path)
 
 
 # Parameters of fused experts, in the order in which transformers' modules define them and PEFT wraps them.

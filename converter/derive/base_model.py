@@ -44,7 +44,10 @@ class BaseModel:
     config: Mapping[str, object] = field(default_factory=dict)
     layer_dims: tuple[Mapping[str, int], ...] = ()
     layer_traits: tuple[frozenset[str], ...] = ()
+    named_by_adapter: bool = False  # and not by the user
     original: "BaseModel | None" = None  # the base as it lies there, where an adapter replicated its layers
+    # A dozen rules ask for each module, of every adapter on this base.
+    _found: dict[str, tuple[Place, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def label(self) -> str:
@@ -69,6 +72,12 @@ class BaseModel:
 
     def places(self, module: str) -> tuple[Place, ...]:
         """The module's GGUF places, none where the architecture or this base has no such module."""
+        found = self._found.get(module)
+        if found is None:
+            found = self._found[module] = self._places(module)
+        return found
+
+    def _places(self, module: str) -> tuple[Place, ...]:
         if self.architecture is None:
             return ()
         counts = (self.dims["n_layer"], self.dims.get("n_expert", 0))

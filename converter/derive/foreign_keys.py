@@ -92,10 +92,11 @@ def foreign_key(key: str) -> ForeignKey | None:
 
 
 def _of_prefix(key: str) -> str:
-    """What is wrong with what stands before the module's path; empty where it is PEFT's own."""
-    if not key.startswith("base_model."):
-        return f"lacks PEFT's prefix {_PREFIX}"
-    return f"has PEFT's prefix {_PREFIX} more than once" if key.startswith(2 * _PREFIX) else ""
+    """What is wrong with what stands before the module's path; empty where it is PEFT's own.
+
+    A model that was wrapped twice has it twice, which names the same module.
+    """
+    return "" if key.startswith("base_model.") else f"lacks PEFT's prefix {_PREFIX}"
 
 
 def _unwrapped(key: str) -> tuple[tuple[str, ...], str]:

@@ -74,8 +74,10 @@ def find_base(option: Path | None, adapter: Adapter) -> BaseModel | None:
 
     Raises ConverterError, status 2, where the base can't be read.
     """
-    path = option or named_base(adapter)
-    return read_base_model(path) if path else None
+    if option:
+        return read_base_model(option)
+    path = named_base(adapter)
+    return replace(read_base_model(path), named_by_adapter=True) if path else None
 
 
 def located_base(path: Path) -> Path:

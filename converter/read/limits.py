@@ -11,6 +11,8 @@ HEADER_NBYTES: Final = 25_000_000  # of all safetensors files of an adapter toge
 INDEX_NBYTES: Final = 25_000_000
 TOKENIZER_NBYTES: Final = 50_000_000  # each file of a tokenizer
 RECORD_NBYTES: Final = 10_000  # base_fingerprint.json
+POLICY_NBYTES: Final = 2_000_000
+PICKLE_NBYTES: Final = 10_000_000  # that are looked through
 GGUF_HEADER_NBYTES: Final = 200_000_000
 
 # What stands in them.
@@ -19,11 +21,14 @@ MERGE_VALUES: Final = 10_000_000  # of a tokenizer's merges, which are read for 
 TOKENS: Final = 1_000_000
 TENSORS: Final = 80_000  # of an adapter; of each file of a base
 SHARDS: Final = 1_000
+FILES: Final = 10_000  # of a directory that is attested
+ATTESTATION_NBYTES: Final = 50_000_000
 DIMENSIONS: Final = 8  # of a tensor
 KEY_LENGTH: Final = 300  # of a tensor's key: no longer one is a module's
 LAYERS: Final = 1_000
 METADATA_ENTRIES: Final = 20_000  # of a GGUF
 METADATA_STRINGS: Final = 5_000_000  # in the arrays of a GGUF
+PICKLE_OPCODES: Final = 200_000
 PATTERN_LENGTH: Final = 4_000
 PATTERN_WAYS: Final = 100_000  # in which one pattern can be tried over one module
 PATTERN_STEPS: Final = 500_000  # of all patterns over all modules

@@ -6,6 +6,7 @@ transformers' (tokenization_utils_base.py: added_tokens.json and special_tokens_
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -173,6 +174,19 @@ def _chat_template(file: bytes | None, stated: object) -> str | None:
     templates = (_mapping(entry).get("template") for entry in named if _mapping(entry).get("name") == "default")
     template = next(templates, stated)
     return template if isinstance(template, str) else None
+
+
+def chat_templates(directory: Path) -> Iterator[tuple[str, str]]:
+    """Every chat template beside an adapter, with the name of its file. What can't be read is another rule's."""
+    with suppress(Unreadable):
+        if exists(directory / "chat_template.jinja"):
+            yield "chat_template.jinja", _whole(directory / "chat_template.jinja").decode(errors="replace")
+    with suppress(Unreadable):
+        stated = _config(directory / "tokenizer_config.json").get("chat_template")
+        for entry in stated if isinstance(stated, list) else [stated]:
+            template = _mapping(entry).get("template", entry)
+            if isinstance(template, str):
+                yield "tokenizer_config.json", template
 
 
 # --- The settings alone -----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from converter.diagnostics import Report, Severity
 from converter.planning.conversion_plan import ConversionPlan, PlannedFile, PlannedTensor
 from converter.planning.plan_data import plan_data
-from converter.report.json import report_data
+from converter.report.formats.json import report_data
 from converter.report.printable import printable
 from converter.report.sizes import size_text
 from converter.sources import (

@@ -8,7 +8,9 @@ from converter.diagnostics import (
     AdapterCheck,
     BaseCheck,
     BaseValuesCheck,
+    Check,
     NoBaseCheck,
+    PolicyCheck,
     Rule,
     ValuesCheck,
     WhileWriting,
@@ -54,21 +56,20 @@ def explanation(rule: Rule, width: int) -> str:
     return f"{rule.code} {rule.name} ({rule.severity.value})\n\n{lines}"
 
 
+_LOOKS_AT: Final[dict[type[Check], str]] = {
+    AdapterCheck: "the adapter's headers and config",
+    BaseCheck: "the adapter beside its base (--base)",
+    NoBaseCheck: "an adapter without its base",
+    ValuesCheck: "the adapter's numbers (not by --headers-only)",
+    BaseValuesCheck: "the numbers of adapter and base (--base; not by --headers-only)",
+    PolicyCheck: "the adapter beside the limits of a policy (docs/policy.md)",
+    WhileWriting: "what adapter-to-gguf writes",
+}
+
+
 def looks_at(rule: Rule) -> str:
     """What a rule needs to be given."""
-    match rule.check:
-        case AdapterCheck():
-            return "the adapter's headers and config"
-        case BaseCheck():
-            return "the adapter beside its base (--base)"
-        case NoBaseCheck():
-            return "an adapter without its base"
-        case ValuesCheck():
-            return "the adapter's numbers (--values)"
-        case BaseValuesCheck():
-            return "the numbers of adapter and base (--base, --values)"
-        case WhileWriting():
-            return "what adapter-to-gguf writes"
+    return _LOOKS_AT[type(rule.check)]
 
 
 def rules_page() -> str:

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from converter.diagnostics import Report, Severity
+from converter.diagnostics import Finding, Report, Severity
 from converter.errors import FINE, JUDGED_BAD, Status, worst
+
+if TYPE_CHECKING:
+    from converter.policy import WaiverUse
 
 
 class Unread(NamedTuple):
@@ -17,6 +20,29 @@ class Unread(NamedTuple):
 
 
 Outcome = Report | Unread
+
+
+class Run(NamedTuple):
+    """All outcomes of a run, and how they are looked at. ``width`` is that of lines for people.
+
+    ``policy`` is the file whose settings and waivers were applied, ``waivers`` what each of those did.
+    """
+
+    outcomes: Sequence[Outcome]
+    strict: bool = False
+    width: int = 80
+    policy: Path | None = None
+    waivers: "Sequence[WaiverUse]" = ()
+
+    @property
+    def status(self) -> Status:
+        """The exit status of the run."""
+        return status_of_all(self.outcomes, strict=self.strict)
+
+    @property
+    def idle_waivers(self) -> "Sequence[WaiverUse]":
+        """The waivers that did nothing, and so are to be looked at."""
+        return [use for use in self.waivers if use.state != "used"]
 
 
 def status_of(outcome: Outcome, *, strict: bool = False) -> Status:
@@ -38,3 +64,14 @@ def status_of_all(outcomes: Sequence[Outcome], *, strict: bool = False) -> Statu
 def _is_doubtful(report: Report) -> bool:
     warned = any(finding.severity is Severity.WARNING for finding in report.findings)
     return warned or any(not skip.by_choice for skip in report.skipped)
+
+
+# How CI systems call a finding: an error stops the deployment that was asked for, a notice another one.
+Level = Literal["error", "warning", "notice"]
+
+
+def level_of(report: Report, finding: Finding) -> Level:
+    """How much a finding matters for the deployment that was asked for."""
+    if finding.severity is Severity.WARNING:
+        return "warning"
+    return "error" if finding.stops(report.deployment) else "notice"

@@ -106,7 +106,8 @@ def _deployments(report: Report, width: int) -> str:
 
 def _identity(report: Report) -> str:
     compared = ", ".join(report.base_checked_by)
-    return f"Base checked by: {compared or 'shapes alone; another model of the same shapes would pass too'}"
+    named = f"Base: {printable(str(report.base))}, which the adapter names. " if report.base_named_by_adapter else ""
+    return f"{named}Base checked by: {compared or 'shapes alone; another model of the same shapes would pass too'}"
 
 
 def _deployment_lines(report: Report, kind: Kind) -> Iterator[str]:

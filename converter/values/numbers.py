@@ -12,6 +12,7 @@ import numpy.typing as npt
 from converter.derive.adapter import LoraPair
 from converter.read.files import status_of
 from converter.read.stored import StoredTensor
+from converter.values import memory
 from converter.values.rows import FLOAT_DTYPES, n_columns, n_rows, read_columns, read_rows
 
 _BLOCK: Final = 1 << 20  # elements
@@ -52,7 +53,7 @@ def is_readable(tensor: StoredTensor) -> bool:
     if dtype is None or len(tensor.shape) not in (1, 2) or tensor.n_elements == 0:
         return False
     end = tensor.offset + tensor.nbytes
-    return tensor.nbytes == tensor.n_elements * dtype.itemsize and end <= status_of(tensor.path).st_size
+    return tensor.nbytes == tensor.n_elements * dtype.itemsize and end <= memory.size(tensor.path)
 
 
 def count_non_finite(tensor: StoredTensor) -> int:
@@ -72,6 +73,11 @@ def holds_in_float16(tensor: StoredTensor) -> bool:
 
 def norm(tensor: StoredTensor) -> float:
     """The root of the sum of a tensor's squares; NaN where one of its numbers is not finite, or not there."""
+    known = memory.norms()
+    if known is not None:
+        if tensor not in known:
+            known[tensor] = _norm(tensor) if is_readable(tensor) else nan
+        return known[tensor]
     if not is_readable(tensor):
         return nan
     modified_ns = status_of(tensor.path).st_mtime_ns
@@ -170,6 +176,10 @@ def _squared(values: npt.NDArray[np.float32]) -> float:
 
 
 def _blocks(tensor: StoredTensor) -> Iterator[npt.NDArray[Any]]:
+    data = memory.small(tensor) if tensor.dtype in FLOAT_DTYPES and not tensor.transposed else None
+    if data is not None:
+        yield np.frombuffer(data, FLOAT_DTYPES[tensor.dtype]).reshape(n_rows(tensor), n_columns(tensor))
+        return
     step = max(1, _BLOCK // n_columns(tensor))
     for begin in range(0, n_rows(tensor), step):
         yield read_rows(tensor, begin, min(begin + step, n_rows(tensor)))

@@ -14,8 +14,8 @@ from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.config_fields import FIELDS
 from converter.diagnostics import Deployment
 from converter.errors import COULD_NOT, FINE, ConverterError, Status
-from converter.report.github import github_report
-from converter.report.json import json_report
+from converter.report.formats import FORMATS, rendered
+from converter.report.outcomes import Run
 from converter.report.text import text_report
 from tests.rules.specimens import EMBEDDING, HEAD, UP, Specimen, write_gguf, write_huggingface
 
@@ -72,8 +72,8 @@ def judge(specimen: Specimen, base: BaseModel) -> None:
     except ConverterError:
         return
     text_report(report)
-    json.loads(json_report([report]))
-    github_report([report])
+    for name in FORMATS:
+        rendered(name, Run([report]))
 
 
 def status_of_reading(base: Path) -> Status:

@@ -16,7 +16,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, quants
 from converter.checking import check_adapter
 from converter.derive.adapter import read_adapter
 from converter.derive.base_model import read_base_model
-from converter.diagnostics import EVERY, Deployment, Kind, Report
+from converter.diagnostics import EVERY, Deployment, Kind, Limits, Report
 from fixtures.generated import Tensor, adapter_config, write_safetensors
 
 RANK = 4
@@ -87,9 +87,11 @@ class Specimen:
     config: dict[str, object] = field(
         default_factory=lambda: adapter_config(list(TARGETS), r=RANK, base_model_name_or_path="me/tiny")
     )
-    tensors: dict[str, Tensor] = field(default_factory=all_linear)
+    tensors: dict[str, Tensor] = field(default_factory=all_linear, repr=False)  # long, and said of every failure
     metadata: dict[str, str] | None = field(default_factory=lambda: {"format": "pt"})
     initial: Path | None = None  # what --initial-adapter would give
+    limits: Limits | None = None  # a policy's
+    base_is_named: bool = False  # by the adapter
 
     @property
     def weights(self) -> Path:
@@ -136,11 +138,11 @@ class Specimen:
         self.index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
 
     def report(self, deployment: Deployment | None = None, *, values: bool = True) -> Report:
-        base = read_base_model(self.base) if self.base else None
+        base = replace(read_base_model(self.base), named_by_adapter=self.base_is_named) if self.base else None
         adapter = read_adapter(self.directory)
         if self.initial:
             adapter = replace(adapter, initial=read_adapter(self.initial))
-        return check_adapter(adapter, base, deployment or Deployment(), values=values)
+        return check_adapter(adapter, base, deployment or Deployment(), values=values, limits=self.limits)
 
 
 def codes(report: Report) -> list[str]:

@@ -26,6 +26,7 @@ FAMILIES = {
     "NM": "numbers",
     "GG": "gguf",
     "SC": "security",
+    "PO": "policy",
 }
 WHILE_WRITING = {rule.code for rule in RULES if isinstance(rule.check, WhileWriting)}  # tests/e2e breaks them
 

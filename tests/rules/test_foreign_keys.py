@@ -29,7 +29,6 @@ WRAPPED: dict[str, Rename] = {
     "thinker": lambda key: f"thinker.{key}",
     "AutoModel": lambda key: key.replace(f"{PREFIX}.model.", f"{PREFIX}."),
     "lacks": lambda key: key.removeprefix(f"{PREFIX}."),
-    "more than once": lambda key: f"{PREFIX}.{key}",
     "my_adapter": lambda key: key.replace(".weight", ".my_adapter.weight"),
     "my-adapter": lambda key: key.replace(".weight", ".my-adapter.weight"),
 }
@@ -146,3 +145,10 @@ def test_another_wrapper_of_a_bare_model_is_refused_all_the_same(specimen: Speci
 def test_gpt2s_whole_model_is_no_bare_one() -> None:
     config = AdapterConfig(Path(), {"auto_mapping": {"base_model_class": "GPT2LMHeadModel"}})
     assert foreign_key(f"{PREFIX}.layers.0.mlp.up_proj.lora_A.weight", config)
+
+
+def test_a_prefix_that_stands_twice_names_the_same_module(specimen: Specimen) -> None:
+    """As a model that was wrapped twice saves it (llama.cpp's issue 4406)."""
+    rename(specimen, lambda key: f"{PREFIX}.{key}")
+    assert codes(specimen.report()) == []
+    assert [tensor.read_as for tensor in read_adapter(specimen.directory).tensors] == [None] * len(specimen.tensors)

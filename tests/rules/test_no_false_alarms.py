@@ -103,9 +103,12 @@ def test_sharded_weights(specimen: Specimen) -> None:
 
 
 def test_weights_and_config_as_links_into_a_cache(specimen: Specimen) -> None:
+    cache = specimen.directory.parent / "models--me--adapter"
+    specimen.directory = cache / "snapshots" / "0123abc"
     specimen.write()
+    (cache / "blobs").mkdir()
     for path in (specimen.weights, specimen.config_path):
-        blob = path.rename(path.parent.parent / f"blob-{path.name}")
+        blob = path.rename(cache / "blobs" / path.name)
         path.symlink_to(blob)
     assert codes(specimen.report()) == []
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from converter import checking
 from converter.checking import check_adapter, without
 from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.base_model import BaseModel, read_base_model
@@ -25,7 +26,7 @@ from converter.diagnostics import (
     ValuesCheck,
 )
 from converter.read.files import read_into
-from converter.values import rows
+from converter.values import memory, rows
 from tests.rules.specimens import Specimen, head_lora, write_gguf
 
 PROBLEM = Problem("key", "is wrong", LORA)
@@ -46,7 +47,9 @@ def base(tmp_path: Path) -> BaseModel:
 
 def judged(check: Check, adapter: Adapter, base: BaseModel | None, *, values: bool) -> Report:
     rule = Rule("XX001", "a-fault", Severity.ERROR, check)
-    return check_adapter(adapter, base, Deployment(), values=values, rules=[rule])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checking, "RULES", (rule,))
+        return check_adapter(adapter, base, Deployment(), values=values)
 
 
 CHECKS: list[tuple[Check, set[tuple[bool, bool]]]] = [  # and with which of base and values it is applied
@@ -104,7 +107,8 @@ def test_the_rules_of_numbers_read_an_adapter_once(adapter: Adapter, monkeypatch
         n_read.append(buffer.nbytes)
         read_into(path, offset, buffer)
 
-    monkeypatch.setattr(rows, "read_into", counted)
+    for module in (memory, rows):
+        monkeypatch.setattr(module, "read_into", counted)
     for header in adapter.headers:
         os.utime(header.path, (0, 0))  # what is kept is of files that are left alone
     check_adapter(adapter, None, Deployment(), values=True)

@@ -76,7 +76,7 @@ def convert(saved: Saved, kind: Kind, output: Path) -> Result:
 
 def check(saved: Saved, kind: Kind) -> dict[str, Any]:
     """What adapter-check says of it, as data."""
-    options = [*saved.options, *OPTIONS[kind].split(), "--values", "--format", "json"]
+    options = [*saved.options, *OPTIONS[kind].split(), "--format", "json"]
     report: dict[str, Any] = json.loads(CliRunner().invoke(adapter_check, [str(saved.adapter), *options]).stdout)
     return report
 

@@ -1,6 +1,18 @@
 """One spoilt adapter, or several, for every rule."""
 
-from tests.rules.bad import bases, checkpoints, configs, containers, ends, incomplete, tensors, tokens, wrong_bases
+from tests.rules.bad import (
+    bases,
+    checkpoints,
+    configs,
+    containers,
+    ends,
+    incomplete,
+    neighbours,
+    policies,
+    tensors,
+    tokens,
+    wrong_bases,
+)
 from tests.rules.bad.registry import BAD, Spoil
 
 __all__ = [
@@ -12,6 +24,8 @@ __all__ = [
     "containers",
     "ends",
     "incomplete",
+    "neighbours",
+    "policies",
     "tensors",
     "tokens",
     "wrong_bases",

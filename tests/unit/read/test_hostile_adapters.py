@@ -133,6 +133,9 @@ PROBE = (
 )
 
 
+OF_ZEROS = {"NM002"}  # what holds nothing else has no effect
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_adapter_is_judged_within_two_seconds(name: str, tmp_path: Path) -> None:
@@ -147,9 +150,10 @@ def test_a_hostile_adapter_is_judged_within_two_seconds(name: str, tmp_path: Pat
     assert ran.stderr == ""
     figures, _, output = ran.stdout.partition("\n")
     status, seconds, kilobytes = map(float, figures.split())
-    codes = {finding["code"] for finding in json.loads(output)["adapters"][0]["findings"]}
-    assert not code or code in codes
-    assert status == (JUDGED_BAD if code else FINE)
+    findings = json.loads(output)["adapters"][0]["findings"]
+    errors = {finding["code"] for finding in findings if finding["severity"] == "error"}
+    assert (code in errors) if code else (errors <= OF_ZEROS)
+    assert status == (JUDGED_BAD if errors else FINE)
     assert seconds <= 2
     assert kilobytes <= 200_000
 
@@ -167,7 +171,7 @@ def test_the_largest_adapter_is_judged_within_the_memory(tmp_path: Path) -> None
     it.config |= {"r": 1, "target_modules": ["up_proj"]}
     it.write()
     raw = json.dumps(entries, separators=(",", ":")).encode()
-    it.weights.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(160_000))
+    it.weights.write_bytes(struct.pack("<Q", len(raw)) + raw + b"\x3f" * 160_000)
     command = [sys.executable, "-m", "converter.cli.check", str(it.directory), "--format", "json"]
     ran = subprocess.run(
         [sys.executable, "-c", PROBE, *command], capture_output=True, text=True, timeout=60, check=True

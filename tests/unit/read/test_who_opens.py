@@ -23,6 +23,7 @@ LAYERS = (
 )
 MAY = {
     "read/files.py",  # the one place
+    "read/pickles.py",  # entries of an archive that was opened there
     "writing/whole_file.py",  # opens what it writes
 }
 CALLS = {"open", "read_text", "read_bytes", "fromfile", "memmap", "is_file"}

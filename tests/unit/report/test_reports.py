@@ -9,9 +9,8 @@ import pytest
 
 from converter.diagnostics import EVERY, Deployment, Finding, Kind, Report, Severity, Skipped
 from converter.report.documentation import documentation, explanation, rule_named
-from converter.report.github import github_report
-from converter.report.json import json_report
-from converter.report.outcomes import Outcome, Unread, status_of, status_of_all
+from converter.report.formats import rendered
+from converter.report.outcomes import Outcome, Run, Unread, status_of, status_of_all
 from converter.report.printable import printable
 from converter.report.text import text_report, text_summary
 from converter.rules import RULES
@@ -22,7 +21,8 @@ HOSTILE = "a\x1b[31m\r\n::error::b%0A,:\u202e\ud800"
 def finding(code: str = "HD001", where: str = "key", severity: Severity = Severity.ERROR) -> Finding:
     rule = rule_named(code)
     assert rule
-    return Finding(code, rule.name, severity, where, "is wrong", EVERY if severity is Severity.ERROR else frozenset())
+    is_error = severity is Severity.ERROR
+    return Finding(code, rule.name, severity, where, "is wrong", EVERY if is_error else frozenset(), is_error)
 
 
 def report(*findings: Finding, skipped: tuple[Skipped, ...] = (), path: str = "adapter") -> Report:
@@ -64,7 +64,8 @@ def test_escapes_are_those_of_python() -> None:
 
 
 def test_annotations_are_one_line_each_and_can_not_be_forged() -> None:
-    lines = github_report([report(finding(where=HOSTILE), path="a,b:c"), Unread(Path("x\ny"), 2, HOSTILE)]).splitlines()
+    outcomes: list[Outcome] = [report(finding(where=HOSTILE), path="a,b:c"), Unread(Path("x\ny"), 2, HOSTILE)]
+    lines = rendered("github", Run(outcomes)).splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("::error file=a%2Cb%3Ac/adapter_model.safetensors,title=HD001 ")
     assert all(line.count("%0A") == 0 for line in lines)
@@ -73,23 +74,23 @@ def test_annotations_are_one_line_each_and_can_not_be_forged() -> None:
 def test_annotations_have_the_weight_of_their_findings() -> None:
     warning = finding("SC003", severity=Severity.WARNING)
     elsewhere = replace(finding("BM040"), blocks=frozenset[Kind]({"model"}))
-    lines = github_report([report(finding("CF001"), warning, elsewhere)]).splitlines()
+    lines = rendered("github", Run([report(finding("CF001"), warning, elsewhere)])).splitlines()
     assert [line.split()[0] for line in lines] == ["::error", "::warning", "::notice"]
     assert "adapter_config.json" in lines[0]
 
 
 def test_json_is_one_line_whatever_it_holds() -> None:
-    text = json_report([report(finding(where=HOSTILE)), Unread(Path("x"), 3, "gone")])
-    assert "\n" not in text
+    text = rendered("json", Run([report(finding(where=HOSTILE)), Unread(Path("x"), 3, "gone")]))
+    assert text.index("\n") == len(text) - 1
     data = json.loads(text)
     assert data["status"] == 3
     assert data["adapters"][0]["findings"][0]["where"] == HOSTILE
-    assert set(data) == {"version", "tool", "tool_version", "status", "adapters", "unread"}
+    assert set(data) == {"version", "tool", "tool_version", "status", "adapters", "unread", "policy", "waivers"}
 
 
 def test_status() -> None:
     warned = report(finding("SC003", severity=Severity.WARNING))
-    skipped = report(skipped=(Skipped("NM001", "non-finite", "reads the numbers (--values)"),))
+    skipped = report(skipped=(Skipped("NM001", "non-finite", "reads the numbers (--headers-only)"),))
     chosen = report(skipped=(Skipped("NM001", "non-finite", "left out", by_choice=True),))
     assert [status_of(one) for one in (report(), warned, skipped, chosen, report(finding()))] == [0, 0, 0, 0, 1]
     assert [status_of(one, strict=True) for one in (report(), warned, skipped, chosen)] == [0, 1, 1, 0]

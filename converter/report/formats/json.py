@@ -3,30 +3,35 @@
 ``version`` changes only with a change that breaks readers; fields may be added without one.
 """
 
-from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from converter.diagnostics import OPTIONS, Finding, Report
 from converter.report.commands import command
-from converter.report.outcomes import Outcome, Unread, status_of, status_of_all
+from converter.report.outcomes import Run, Unread, status_of
 from converter.report.printable import json_line
 from converter.version import __version__
+
+if TYPE_CHECKING:
+    from converter.policy import WaiverUse
 
 _SCHEMA_VERSION: Final = 1
 
 
-def json_report(outcomes: Sequence[Outcome], *, strict: bool = False) -> str:
+def render(run: Run) -> str:
     """The outcomes of a run as one JSON object."""
-    return json_line(
-        {
-            "version": _SCHEMA_VERSION,
-            "tool": "adapter-check",
-            "tool_version": __version__,
-            "status": status_of_all(outcomes, strict=strict),
-            "adapters": [report_data(outcome, strict=strict) for outcome in outcomes if isinstance(outcome, Report)],
-            "unread": [_unread_data(outcome) for outcome in outcomes if isinstance(outcome, Unread)],
-        }
-    )
+    reports = [outcome for outcome in run.outcomes if isinstance(outcome, Report)]
+    unread = [outcome for outcome in run.outcomes if isinstance(outcome, Unread)]
+    data = {
+        "version": _SCHEMA_VERSION,
+        "tool": "adapter-check",
+        "tool_version": __version__,
+        "status": run.status,
+        "adapters": [report_data(report, strict=run.strict) for report in reports],
+        "unread": [_unread_data(outcome) for outcome in unread],
+        "policy": str(run.policy) if run.policy else None,
+        "waivers": [_waiver_data(use) for use in run.waivers],
+    }
+    return json_line(data) + "\n"
 
 
 def report_data(report: Report, *, strict: bool) -> dict[str, object]:
@@ -34,6 +39,7 @@ def report_data(report: Report, *, strict: bool) -> dict[str, object]:
     return {
         "path": str(report.path),
         "base": report.base,
+        "base_named_by_adapter": report.base_named_by_adapter,
         "base_checked_by": list(report.base_checked_by),
         "deployment": report.deployment.options,
         "passed": report.passed,
@@ -60,6 +66,20 @@ def _finding_data(report: Report, finding: Finding) -> dict[str, object]:
         "message": finding.message,
         "blocks": [options for kind, options in OPTIONS.items() if kind in finding.blocks],
         "stops": finding.stops(report.deployment),
+        "note": finding.note,
+    }
+
+
+def _waiver_data(use: "WaiverUse") -> dict[str, object]:
+    waiver = use.waiver
+    return {
+        "code": waiver.code,
+        "adapter": waiver.adapter,
+        "reason": waiver.reason,
+        "expires": waiver.expires.isoformat() if waiver.expires else None,
+        "path": waiver.path,
+        "state": use.state,
+        "why": use.why,
     }
 
 

@@ -1,0 +1,23 @@
+"""A pickle lies beside the adapter. Its opcodes were looked through: it imports nothing but what trainers write.
+
+Why it matters: whoever loads it runs what it says. trl and transformers leave training_args.bin, optimizer.pt and the
+like, which no server reads; published beside an adapter they are one more thing to trust.
+
+What to do: leave such files out of what you publish and deploy.
+"""
+
+from collections.abc import Iterator
+
+from converter.derive.adapter import Adapter
+from converter.derive.pickles import pickles_beside
+from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
+
+
+def check(adapter: Adapter) -> Iterator[Problem]:
+    """Yield each pickle that is harmless as far as its imports tell."""
+    for pickle in pickles_beside(adapter.path):
+        if not pickle.fault:
+            yield Problem(pickle.name, "is a pickle; it imports nothing but what trainers write")
+
+
+RULE = Rule("SC004", "pickle-beside", Severity.WARNING, AdapterCheck(check))
