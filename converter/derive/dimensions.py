@@ -22,6 +22,10 @@ _CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "moe_ffn": ("moe_intermediate_size",),
     "shortconv_k": ("conv_L_cache",),
     "ple": ("hidden_size_per_layer_input",),
+    "shexp_ffn": ("shared_expert_intermediate_size",),
+    "lin_n_key": ("linear_num_key_heads",),
+    "lin_n_value": ("linear_num_value_heads",),
+    "lin_dim": ("linear_key_head_dim",),
 }
 _MAY_BE_0: Final = frozenset({"ple"})  # per-layer embeddings, which only some Gemma 4 have
 
@@ -111,7 +115,17 @@ def most(dim: str) -> int:
 
 
 # What only some architectures' shapes or orders are made of.
-_OF_SOME: Final = ("n_ctx", "n_expert", "moe_ffn", "shortconv_k", "ple")
+_OF_SOME: Final = (
+    "n_ctx",
+    "n_expert",
+    "moe_ffn",
+    "shortconv_k",
+    "ple",
+    "shexp_ffn",
+    "lin_n_key",
+    "lin_n_value",
+    "lin_dim",
+)
 
 
 def dims_by(architecture: Architecture, number: Number, vocab: int) -> Mapping[str, int]:
@@ -130,5 +144,24 @@ def products(dims: Mapping[str, int]) -> Mapping[str, int]:
     q, kv = dims["n_head"] * dims["head_dim"], dims["n_head_kv"] * dims["head_dim"]
     some = {"moe_gate_up": 2 * dims["moe_ffn"]} if "moe_ffn" in dims else {}
     some |= {"ple_all": dims["n_layer"] * dims["ple"]} if "ple" in dims else {}
+    some |= _linear_attention(dims) if "lin_dim" in dims else {}
     hidden = dims["hidden"]
-    return {"gate_up": 2 * dims["ffn"], "q": q, "kv": kv, "qkv": q + 2 * kv, "hidden_x3": 3 * hidden, "one": 1, **some}
+    return {
+        "gate_up": 2 * dims["ffn"],
+        "q": q,
+        "kv": kv,
+        "qkv": q + 2 * kv,
+        "hidden_x3": 3 * hidden,
+        "one": 1,
+        "q_x2": 2 * q,
+        **some,
+    }
+
+
+def _linear_attention(dims: Mapping[str, int]) -> Mapping[str, int]:
+    """Sizes of a gated delta net, whose value heads stand in groups, one for each key head."""
+    n_key, n_value, dim = dims["lin_n_key"], dims["lin_n_value"], dims["lin_dim"]
+    if n_value % n_key:
+        raise ConverterError(f"the base has {n_value} heads of values for {n_key} of keys, wanted a multiple")
+    qk, v = 2 * n_key * dim, n_value * dim
+    return {"lin_qk": qk, "lin_v": v, "lin_qkv": qk + v, "lin_group": n_value // n_key}

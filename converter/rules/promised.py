@@ -7,6 +7,7 @@ import re
 from typing import Final, NamedTuple
 
 from converter.derive.adapter import Adapter
+from converter.derive.adapter_tensors import is_expert_parameter
 from converter.derive.patterns import Patterns
 from converter.diagnostics import CannotLookError
 from converter.read.adapter_config import AdapterConfig
@@ -50,6 +51,8 @@ class Promise(NamedTuple):
         parameters = self.config.target_parameters
         if _ends(path, parameters) or _ends(f"{path}.weight", parameters):
             return True
+        if is_expert_parameter(path):  # no module: target_modules that name an expert's of its own don't mean it
+            return False
         selected = self.patterns.selects(path)
         if selected is None:
             raise CannotLookError("adapter_config.json doesn't tell which modules have a delta (target_modules)")

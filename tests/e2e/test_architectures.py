@@ -21,7 +21,7 @@ from fixtures.tiny import CONFIGS, MORE, TinyModel, token_sequences
 pytestmark = pytest.mark.llama
 
 Array = npt.NDArray[np.float32]
-LAYERS = ("1", "0", "2")
+LAYERS = ("1", "0", "2", "3")
 RANK = 2
 SEQUENCES = token_sequences(1)
 

@@ -96,6 +96,13 @@ def test_a_lora_needs_no_more_than_config_json(model: MoreModel, tmp_path: Path)
         np.testing.assert_array_equal(values, files[1][name], err_msg=name)
 
 
+@pytest.mark.parametrize("model", [model for model in MODELS if model.kind.gguf_only], ids=str)
+def test_a_directory_that_lacks_metadata_is_refused(model: MoreModel, tmp_path: Path) -> None:
+    base = read_base_model(_directory(model, tmp_path))
+    with pytest.raises(Refused, match=r": BM048$"):
+        plan(read_adapter(more_adapter(model)), base, _deployment("model"))
+
+
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_its_loader_wants_a_head_where_it_is_said(model: MoreModel, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     tied = without_head(model.gguf, tmp_path / "tied.gguf")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from converter.architectures import NAMES, Architecture, _laid_over, architecture_named
+from converter.architectures import NAMES, Architecture, _laid_over, architecture_named, architecture_of_model_type
 
 EXPERTS = "model.layers.3.mlp.experts"
 
@@ -85,3 +85,32 @@ def test_a_table_says_only_what_differs_from_the_one_it_is_like() -> None:
 def test_a_vector_takes_no_lora() -> None:
     places = [place for name in NAMES for places in _architecture(name).modules.values() for place in places]
     assert not any(place.lora for place in places if len(place.shape) == 1)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "text_type", "name", "n_key_heads"),
+    [
+        ("mistral3", "mistral", "mistral3", 8),  # Mistral Small 3.1
+        ("mistral3", "ministral3", "mistral3", 8),  # Ministral 3
+        ("llava", "mistral", "llama", 8),  # a wrapper that llama.cpp has no graph of its own for
+        ("gemma3", "gemma3_text", "gemma3", 4),
+        ("qwen3_5", "qwen3_5_text", "qwen35", 4),
+        ("qwen3_5_moe", "qwen3_5_moe_text", "qwen35moe", 2),
+        ("qwen2_5_vl", "qwen2_5_vl_text", "qwen2vl", 8),
+        ("olmo3", None, "olmo2", None),
+    ],
+)
+def test_a_multimodal_model_is_of_its_own_type(
+    model_type: str, text_type: str | None, name: str, n_key_heads: int | None
+) -> None:
+    architecture = architecture_of_model_type(model_type, text_type)
+    assert architecture
+    assert architecture.name == name
+    assert architecture.config.defaults.get("num_key_value_heads") == n_key_heads
+
+
+def test_a_gguf_tells_variants_of_a_graph_by_a_key() -> None:
+    plain, windowed = (architecture_named("olmo2", keys) for keys in ((), ("olmo2.attention.sliding_window",)))
+    assert plain
+    assert windowed
+    assert (plain.graph.alternates, windowed.graph.alternates) == (False, True)
