@@ -85,7 +85,7 @@ def _copied(stored: StoredTensor, name: str) -> Iterator[bytes]:
     step = _COPY_NBYTES // ggml_type.type_size * ggml_type.type_size
     for begin in range(0, stored.nbytes, step):
         chunk = read_bytes(stored.path, stored.offset + begin, min(step, stored.nbytes - begin))
-        refuse_non_finite(chunk, ggml_type, name)
+        refuse_non_finite(chunk, ggml_type, name, of_base=True)
         yield chunk
 
 

@@ -1,6 +1,5 @@
 """Odd adapters and bases: what is accepted loads in real llama.cpp and has finite logits; the others are refused.
 
-A GGUF base whose own logits are not finite in llama.cpp, for numbers that are large and no more, may stay as bad.
 A run takes the cases from 0; ``make odd`` takes 500 of them. A case that fails is named by its number, edits and all.
 """
 
@@ -60,7 +59,7 @@ def _served(case: OddCase, output: Path, llama_cpp: LlamaCpp) -> str | None:
         "untie-lora": (output / "untied-base.gguf", output / "lora.gguf"),
     }.get(case.kind, (output, None))
     try:
-        is_good = _is_finite(llama_cpp, model, lora) or (case.base.is_file() and not _is_finite(llama_cpp, case.base))
+        is_good = _is_finite(llama_cpp, model, lora)
     except LlamaCppFailed as error:
         return f"llama.cpp: {' '.join(str(error).split())[-300:]}"
     return None if is_good else "the logits are not finite"

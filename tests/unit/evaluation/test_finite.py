@@ -6,7 +6,8 @@ import pytest
 from gguf import GGMLQuantizationType, quants
 
 from converter.dtypes import GGML_BY_NAME
-from converter.evaluation.finite import is_finite
+from converter.errors import ConverterError
+from converter.evaluation.finite import is_finite, refuse_non_finite
 
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16}
 BLOCKS = [
@@ -24,6 +25,18 @@ def test_one_number_is_enough(dtype: str, value: float) -> None:
     with np.errstate(over="ignore"):
         data = values.astype(FLOATS[dtype]).tobytes()
     assert not is_finite(data, GGML_BY_NAME[dtype])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_weight_of_a_base_is_within_f16(dtype: str) -> None:
+    """What a host computes may be larger."""
+    ggml_type = GGML_BY_NAME[dtype]
+    refuse_non_finite(np.array([65280.0, -65280.0]).astype(FLOATS[dtype]).tobytes(), ggml_type, "x", of_base=True)
+    with np.errstate(over="ignore"):
+        data = np.array([1.0, -70_000.0]).astype(FLOATS[dtype]).tobytes()
+    with pytest.raises(ConverterError, match=r"^NM012: x: "):
+        refuse_non_finite(data, ggml_type, "x", of_base=True)
+    assert is_finite(data, ggml_type) == (dtype != "F16")
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
