@@ -42,14 +42,17 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "ministral3": "ministral3",
     "mistral": "mistral",
     "mistral3": "mistral3",
+    "mixtral": "mixtral",
     "nemotron": "nemotron",
     "olmo2": "olmo2",
     "olmo3": "olmo3",
+    "olmoe": "olmoe",
     "phi": "phi2",
     "phi3": "phi3",
     "qwen2": "qwen2",
     "qwen2_5_vl": "qwen2vl",
     "qwen2_5_vl_text": "qwen2vl",
+    "qwen2_moe": "qwen2moe",
     "qwen2_vl": "qwen2vl",
     "qwen2_vl_text": "qwen2vl",
     "qwen3": "qwen3",
@@ -78,6 +81,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "internlm3": Variant("llama"),
     "iquestcoder": Variant("llama"),
     "ministral3": Variant("mistral3"),
+    "mixtral": Variant("llama", "expert_count"),
     "mistral": Variant("llama"),
     "olmo3": Variant("olmo2", "attention.sliding_window"),
 }
@@ -203,7 +207,8 @@ class Metadata(NamedTuple):
 class Architecture(NamedTuple):
     """One ``general.architecture`` of llama.cpp, and the Hugging Face models that become it.
 
-    ``modules`` are the places of each module, with ``{i}`` for the layer and ``{e}`` for the expert.
+    ``modules`` are the places of each module, with ``{i}`` for the layer and ``{e}`` for the expert; ``aliases`` are
+    other names of them, which checkpoints or adapters of an earlier transformers have.
     """
 
     name: str
@@ -212,6 +217,7 @@ class Architecture(NamedTuple):
     config: Config
     metadata: Metadata
     layers: Layers = Layers()
+    aliases: Mapping[str, str] = {}
 
     def setting(self, config: Mapping[str, object], field: str) -> Any:
         """The value of a config's field; where it says nothing, what the config class takes."""
@@ -219,13 +225,18 @@ class Architecture(NamedTuple):
 
     def places(self, module: str) -> tuple[Place, ...]:
         """The places of a module such as ``model.layers.3.mlp.up_proj``; none where llama.cpp has no such tensor."""
-        numbers = numbers_in(module)
-        patterns = self.modules.get(_pattern(module), ())
+        numbers, pattern = numbers_in(module), _pattern(module)
+        patterns = self.modules.get(self.aliases.get(pattern, pattern), ())
         return tuple(_numbered(place, numbers) for place in patterns)
 
     def place(self, module: str) -> Place | None:
         """The first of the module's places, or None."""
         return next(iter(self.places(module)), None)
+
+    def canonical(self, module: str) -> str:
+        """A module's name where it is an alias of one, else the module itself."""
+        alias = self.aliases.get(_pattern(module)) if self.aliases else None
+        return _with_numbers(alias, numbers_in(module)) if alias else module
 
     def source(self, tensor: str) -> Place | None:
         """The place of the one module that is the whole GGUF tensor (without ``.weight`` or ``.bias``), or None."""
@@ -259,6 +270,12 @@ def _pattern(name: str) -> str:
     for placeholder in ("{i}", "{e}"):
         name = _NUMBER.sub(placeholder, name, count=1)
     return name
+
+
+def _with_numbers(pattern: str, numbers: tuple[int, ...]) -> str:
+    for placeholder, number in zip(("{i}", "{e}"), numbers, strict=False):
+        pattern = pattern.replace(placeholder, str(number))
+    return pattern
 
 
 @lru_cache(maxsize=1 << 14)
@@ -305,6 +322,7 @@ def _load(table: str) -> Architecture:
         Config(**data["config"]),
         Metadata(**data["metadata"]),
         Layers(**data.get("layers", {})),
+        data.get("aliases", {}),
     )
 
 

@@ -131,7 +131,9 @@ class BaseModel:
         return self.tensors.get(f"{self._stored_module(module)}.weight")
 
     def _stored_module(self, module: str) -> str:
-        return EMBEDDING if module == HEAD and self.tied else module
+        if module == HEAD and self.tied:
+            return EMBEDDING
+        return self.architecture.canonical(module) if self.architecture else module
 
     @property
     def is_convertible_checkpoint(self) -> bool:
@@ -175,7 +177,7 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
         whole_type = text_type = _BIDIRECTIONAL[text_type]
     architecture = architecture_of_model_type(whole_type, text_type)
     quantization = _quantization(config)
-    tensors = _safetensors_tensors(files.headers)
+    tensors = _under_their_names(_safetensors_tensors(files.headers), architecture)
     tensors = dict(_left_alone(tensors)) if quantization else tensors
     dims = config_dims(files.directory, text, architecture) if architecture else {}
     traits = layer_traits(architecture, text, dims["n_layer"]) if architecture else ()
@@ -233,6 +235,16 @@ _PLAIN: Final = frozenset({"F64", "F32", "F16", "BF16"})
 
 def _safetensors_tensors(headers: Iterable[SafetensorsHeader]) -> Mapping[str, StoredTensor]:
     return {normal_module(info.name): _stored(header, info) for header in headers for info in header.entries}
+
+
+def _under_their_names(
+    tensors: Mapping[str, StoredTensor], architecture: Architecture | None
+) -> Mapping[str, StoredTensor]:
+    """The tensors under the names that the architecture's table has."""
+    if architecture is None or not architecture.aliases:
+        return tensors
+    parts = ((*key.rpartition("."), stored) for key, stored in tensors.items())
+    return {f"{architecture.canonical(module)}{dot}{name}": stored for module, dot, name, stored in parts}
 
 
 def _stored(header: SafetensorsHeader, info: TensorInfo) -> StoredTensor:

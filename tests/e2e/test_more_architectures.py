@@ -76,6 +76,18 @@ def test_an_adapter_is_applied_exactly(
     assert _kl(peft, found) / _kl(peft, base) < model.kind.ratio
 
 
+@pytest.mark.parametrize("to", ["lora", "model"])
+@pytest.mark.parametrize("model", [model for model in MODELS if model.kind.has_experts], ids=str)
+def test_experts_are_served_exactly(model: MoreModel, to: Kind, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    adapter, base = read_adapter(more_adapter(model, on_experts=True)), read_base_model(model.gguf)
+    (written,) = write(plan(adapter, base, _deployment(to)), tmp_path / "out")
+    files: Mapping[str, Any] = {"lora": written.path} if to == "lora" else {}
+    found = _llama_cpp(llama_cpp, model.gguf if to == "lora" else written.path, **files)
+    without, peft = more_logits(model, on_experts=True)
+    assert _kl(peft, without) > 1e-2
+    assert _kl(peft, found) / _kl(peft, without) < model.kind.ratio
+
+
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_a_lora_needs_no_more_than_config_json(model: MoreModel, tmp_path: Path) -> None:
     """It is the one over the GGUF, byte for byte."""

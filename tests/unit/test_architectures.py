@@ -114,3 +114,13 @@ def test_a_gguf_tells_variants_of_a_graph_by_a_key() -> None:
     assert plain
     assert windowed
     assert (plain.graph.alternates, windowed.graph.alternates) == (False, True)
+
+
+def test_an_alias_is_the_module_it_names() -> None:
+    architecture = architecture_of_model_type("mixtral")
+    assert architecture
+    layer = "model.layers.3"
+    alias, module = f"{layer}.block_sparse_moe.experts.2.w3", f"{layer}.mlp.experts.2.up_proj"
+    assert architecture.canonical(alias) == module
+    assert architecture.canonical(module) == module
+    assert architecture.places(alias) == architecture.places(module) != ()
