@@ -10,7 +10,9 @@ from converter.conversion import plan, write
 from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment
+from converter.errors import ConverterError
 from converter.verification.llama_cpp import LlamaCpp
+from converter.verification.reference import Reference
 from converter.verification.verification import Case, DeployedModel, prove
 from fixtures.generated import Tensor, adapter_config, write_safetensors
 from fixtures.more_adapters import SEQUENCES
@@ -58,3 +60,9 @@ def test_it_is_proven_and_a_tensor_that_lacks_its_delta_is_named(llama_cpp: Llam
     assert proven.comparison.effect_ratio < 1e-10
     base = prove(Case(adapter, MIXTRAL.hf, DeployedModel(MIXTRAL.gguf, MIXTRAL.gguf), SEQUENCES), llama_cpp)
     assert any(failure.startswith("tensor proof: blk.0.ffn_gate_exps.weight") for failure in base.failures)
+
+
+def test_a_gguf_that_transformers_takes_for_another_model_is_told_with_the_way_out(tmp_path: Path) -> None:
+    """A Mixtral's says `llama`."""
+    with pytest.raises(ConverterError, match="give the Hugging Face directory of the same model with --base"):
+        Reference(MIXTRAL.gguf, old_adapter(tmp_path / "adapter"))
