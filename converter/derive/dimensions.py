@@ -22,6 +22,7 @@ _CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "moe_ffn": ("moe_intermediate_size",),
     "shortconv_k": ("conv_L_cache",),
     "ple": ("hidden_size_per_layer_input",),
+    "n_shared": ("n_shared_experts",),
     "shexp_ffn": ("shared_expert_intermediate_size",),
     "lin_n_key": ("linear_num_key_heads",),
     "lin_n_value": ("linear_num_value_heads",),
@@ -121,6 +122,7 @@ _OF_SOME: Final = (
     "moe_ffn",
     "shortconv_k",
     "ple",
+    "n_shared",
     "shexp_ffn",
     "lin_n_key",
     "lin_n_value",
@@ -135,7 +137,8 @@ def dims_by(architecture: Architecture, number: Number, vocab: int) -> Mapping[s
     ffn = number("ffn", 4 * hidden)  # GPT-2's n_inner says nothing
     dims = {"n_layer": number("n_layer"), "n_head": n_head, "n_head_kv": n_head_kv, "head_dim": head_dim}
     dims |= {"vocab": vocab, "hidden": hidden, "ffn": ffn}
-    dims |= {dim: number(dim) for dim in _OF_SOME if dim in architecture.dims}
+    named = architecture.dims | ({"n_shared"} if "shared_ffn" in architecture.dims else set())
+    dims |= {dim: number(dim) for dim in _OF_SOME if dim in named}
     return {**dims, **products(dims)}
 
 
@@ -144,6 +147,7 @@ def products(dims: Mapping[str, int]) -> Mapping[str, int]:
     q, kv = dims["n_head"] * dims["head_dim"], dims["n_head_kv"] * dims["head_dim"]
     some = {"moe_gate_up": 2 * dims["moe_ffn"]} if "moe_ffn" in dims else {}
     some |= {"ple_all": dims["n_layer"] * dims["ple"]} if "ple" in dims else {}
+    some |= {"shared_ffn": dims["n_shared"] * dims["moe_ffn"]} if "n_shared" in dims else {}
     some |= _linear_attention(dims) if "lin_dim" in dims else {}
     hidden = dims["hidden"]
     return {

@@ -26,6 +26,7 @@ GGUF_KEYS: Final = {
     "moe_ffn": "expert_feed_forward_length",
     "shortconv_k": "shortconv.l_cache",
     "ple": "embedding_length_per_layer_input",
+    "n_shared": "expert_shared_count",
     "shexp_ffn": "expert_shared_feed_forward_length",
     "lin_n_key": "ssm.group_count",
     "lin_n_value": "ssm.time_step_rank",

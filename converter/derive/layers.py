@@ -4,7 +4,7 @@ A trait is the layer's kind, as config.json or the config class calls it, or one
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.architectures import Architecture
 
@@ -32,23 +32,32 @@ def _kinds(architecture: Architecture, config: Config, n_layer: int) -> list[str
     return [cycle[i % len(cycle)] for i in range(n_layer)]
 
 
-def _others(architecture: Architecture, config: Config, traits: Traits, i: int, n_layer: int) -> Traits:
+class Layer(NamedTuple):
+    """A layer as traits see it: the config's whole numbers, its kind, its number, and how many are left with it."""
+
+    number: Callable[[str], int]
+    kinds: Traits
+    i: int
+    n_left: int
+
+
+def _others(architecture: Architecture, config: Config, kinds: Traits, i: int, n_layer: int) -> Traits:
     def number(field: str) -> int:
         value = architecture.setting(config, field)
         return value if isinstance(value, int) else 0
 
-    return frozenset(name for name in architecture.layers.traits if TRAITS[name](number, traits, n_layer - i))
+    layer = Layer(number, kinds, i, n_layer - i)
+    return frozenset(name for name in architecture.layers.traits if TRAITS[name](layer))
 
 
-# Whether a layer has a trait: by the config's numbers, the layer's kind, and how many layers are left with it.
-Test = Callable[[Callable[[str], int], Traits, int], bool]
-TRAITS: Final[Mapping[str, Test]] = {
+TRAITS: Final[Mapping[str, Callable[[Layer], bool]]] = {
     # Gemma 4: layers may have embeddings of their own; the last ones have the keys and values of earlier ones, and may
     # be twice as wide; of those that attend to everything the values may be the keys.
-    "per_layer_input": lambda number, _, __: number("hidden_size_per_layer_input") > 0,
-    "shared_kv": lambda number, _, n_left: n_left <= number("num_kv_shared_layers"),
-    "double_wide": lambda number, _, n_left: (
-        bool(number("use_double_wide_mlp")) and n_left <= number("num_kv_shared_layers")
-    ),
-    "values_are_keys": lambda number, traits, _: bool(number("attention_k_eq_v")) and "full_attention" in traits,
+    "per_layer_input": lambda it: it.number("hidden_size_per_layer_input") > 0,
+    "shared_kv": lambda it: it.n_left <= it.number("num_kv_shared_layers"),
+    "double_wide": lambda it: bool(it.number("use_double_wide_mlp")) and it.n_left <= it.number("num_kv_shared_layers"),
+    "values_are_keys": lambda it: bool(it.number("attention_k_eq_v")) and "full_attention" in it.kinds,
+    # The first layers have no experts.
+    "dense": lambda it: it.i < it.number("first_k_dense_replace"),
+    "sparse": lambda it: it.i >= it.number("first_k_dense_replace"),
 }

@@ -49,9 +49,11 @@ class Promise(NamedTuple):
 
     def _selects(self, path: str) -> bool:
         parameters = self.config.target_parameters
-        if _ends(path, parameters) or _ends(f"{path}.weight", parameters):
+        is_expert = is_expert_parameter(path)
+        is_parameter = is_expert or path.endswith(".weight")
+        if _ends(path if is_parameter else f"{path}.weight", parameters):
             return True
-        if is_expert_parameter(path):  # no module: target_modules that name an expert's of its own don't mean it
+        if is_expert:  # no module, so target_modules that name an expert's of its own don't mean it
             return False
         selected = self.patterns.selects(path)
         if selected is None:
