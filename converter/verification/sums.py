@@ -25,22 +25,30 @@ _COARSEST: Final = 0.3
 
 @dataclass(slots=True)
 class RoundedSums:
-    """Of a weight stored in ``type_name``: each number must be the one wanted, rounded ``n_roundings`` times."""
+    """Of a weight stored in ``type_name``: each number must be the one wanted, rounded ``n_roundings`` times.
+
+    ``is_replaced``: the adapter brings the weight itself, whole. Of such a one only what differs by more than rounding
+    is to be kept: the rest may be the very numbers that the base was quantised from.
+    """
 
     type_name: str
     n_roundings: float = 1.0
+    is_replaced: bool = False
     worst: float = 0.0
     held: float = 0.0
     norm2: float = 0.0
 
     def add(self, stored: np.ndarray, served: np.ndarray, base: np.ndarray | None) -> None:
         """Account for some rows, (n_rows, n_columns) or (n_rows,) each; without ``base`` there is no delta to keep."""
-        if has_bound(self.type_name):
-            bound = rounding_bound(served, self.type_name) * self.n_roundings
+        bound = rounding_bound(served, self.type_name) * self.n_roundings if has_bound(self.type_name) else None
+        if bound is not None:
             self.worst = float(np.maximum(self.worst, (np.abs(stored - served) / bound).max()))  # keeps NaN
         if base is not None:
-            self.held += float(((stored - base) * (served - base)).sum())
-            self.norm2 += float(((served - base) ** 2).sum())
+            delta = served - base
+            if self.is_replaced and bound is not None:
+                delta *= np.abs(delta) > bound
+            self.held += float(((stored - base) * delta).sum())
+            self.norm2 += float((delta**2).sum())
 
     def judged(self, tensor: str, of: str, *, touched: bool) -> TensorCheck:
         """The verdict on ``tensor``, which serves ``of``."""

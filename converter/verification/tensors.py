@@ -121,7 +121,9 @@ def fits(found: tuple[int, ...], wanted: tuple[int, ...], place: Place, dims: Di
 
 
 def _compare_numbers(want: _Wanted, weights: Weights, reference: Reference, dims: Dims) -> TensorCheck:
-    sums, columns = RoundedSums(weights.tensor.type.name), columns_of_huggingface(want.place, dims)
+    is_replaced = want.parameter.removesuffix(".weight") not in reference.pairs
+    sums = RoundedSums(weights.tensor.type.name, is_replaced=is_replaced)
+    columns = columns_of_huggingface(want.place, dims)
     add = 0.0 if want.parameter.endswith(".bias") else want.place.add
     for rows in weights.blocks():
         source = rows_of_huggingface(want.place, dims, weights.tensor.shape, rows)

@@ -48,6 +48,28 @@ def test_a_type_without_a_bound_still_keeps_the_delta(kept: float) -> None:
     assert check.fault == f"holds {kept:.3g} of the delta of w in Q4_K, wanted 1"
 
 
+@pytest.mark.parametrize(
+    ("is_replaced", "fault"), [(True, None), (False, "holds 0 of the delta of w in F16, wanted 1")]
+)
+def test_what_is_brought_whole_may_differ_by_no_more_than_rounding(is_replaced: bool, fault: str | None) -> None:
+    """The weight that a base was rounded from is such a one; a delta is to be there, however small."""
+    served = np.ones((4, 3)) + 0.6 * HALF_A_STEP
+    sums = RoundedSums("F16", is_replaced=is_replaced)
+    sums.add(np.ones((4, 3)), served, np.ones((4, 3)))
+    check = sums.judged("t", "w", touched=True)
+    assert check.error == pytest.approx(0.6, rel=1e-2)
+    assert check.fault == fault
+
+
+def test_what_is_brought_whole_and_differs_more_is_to_be_there() -> None:
+    sums = RoundedSums("Q4_K", is_replaced=True)  # a type without a bound
+    sums.add(np.ones((4, 3)), np.full((4, 3), 1.5), np.ones((4, 3)))
+    assert sums.judged("t", "w", touched=True).fault
+    sums = RoundedSums("F16", is_replaced=True)
+    sums.add(np.ones((4, 3)), np.full((4, 3), 1.5), np.ones((4, 3)))
+    assert sums.judged("t", "w", touched=True).fault
+
+
 def test_a_product_is_judged_by_its_relative_error() -> None:
     wanted = np.array([[3.0, 4.0]])
     for error, fault in ((0.001, None), (0.02, "differs from PEFT's by 0.02 of its size")):
