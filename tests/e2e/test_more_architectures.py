@@ -84,7 +84,7 @@ def test_experts_are_served_exactly(model: MoreModel, to: Kind, llama_cpp: Llama
     files: Mapping[str, Any] = {"lora": written.path} if to == "lora" else {}
     found = _llama_cpp(llama_cpp, model.gguf if to == "lora" else written.path, **files)
     without, peft = more_logits(model, on_experts=True)
-    assert _kl(peft, without) > 1e-2
+    assert _kl(peft, without) > 1e-3
     assert _kl(peft, found) / _kl(peft, without) < model.kind.ratio
 
 
