@@ -177,10 +177,7 @@ def _gguf_arguments(path: Path) -> dict[str, Any]:
                 path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError, KeyError) as error:
-            raise ConverterError(
-                f"{path}: transformers can't read this GGUF ({cause(error)}); give the Hugging Face directory "
-                "of the same model with --base, and this file with --base-gguf"
-            ) from error
+            raise ConverterError(f"{path}: transformers can't read this GGUF ({cause(error)}); {_DIRECTORY}") from error
     _complete(config, path)
     return {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name, "config": config}
 
@@ -196,11 +193,16 @@ def _complete(config: PretrainedConfig, path: Path) -> None:
         config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads
 
 
+_DIRECTORY: Final = "give the Hugging Face directory of the same model with --base, and this file with --base-gguf"
+
+
 def _refuse_gaps(path: Path, report: Mapping[str, Any]) -> None:
     # A weight that the checkpoint lacks is filled at random, which no comparison should stand on.
     gaps = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if gaps:
-        raise ConverterError(f"{path}: the base lacks weights of its own architecture: {', '.join(gaps[:5])}")
+        # A Mixtral's GGUF says `llama`, and transformers takes it for one.
+        advice = f"; {_DIRECTORY}" if path.is_file() else ""
+        raise ConverterError(f"{path}: the base lacks weights of its own architecture: {', '.join(gaps[:5])}{advice}")
 
 
 def cause(error: Exception) -> str:

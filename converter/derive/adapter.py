@@ -17,6 +17,7 @@ from converter.derive.patterns import Patterns
 from converter.read.adapter_config import AdapterConfig
 from converter.read.adapter_files import Fault, read_adapter_files
 from converter.read.safetensors_header import SafetensorsHeader
+from converter.read.tokenizer import Tokenizer, read_tokenizer
 
 
 class LoraPair(NamedTuple):
@@ -104,7 +105,7 @@ class Adapter:
     origin: Origin | None = None
     unchanged: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def modules(self) -> tuple[str, ...]:
         """The modules that have tensors, in file order, each once."""
         return tuple(dict.fromkeys(tensor.module for tensor in self.tensors))
@@ -113,6 +114,11 @@ class Adapter:
     def patterns(self) -> Patterns | None:
         """The patterns of the config, and what they say of modules."""
         return Patterns(self.config) if self.config else None
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer beside the adapter. Raises ConverterError where the system doesn't let us read it."""
+        return read_tokenizer(self.path)
 
     @cached_property
     def renamed(self) -> dict[str, str]:
@@ -150,7 +156,7 @@ class Adapter:
         magnitude, b_bias = roles.get("lora_magnitude_vector"), roles.get("lora_B.bias")
         return LoraPair(factor.module, factor, roles[b], scaled, n_experts, magnitude, b_bias)
 
-    @property
+    @cached_property
     def token_rows(self) -> tuple[TokenRows, ...]:
         """The rows of trainable_token_indices, for each module that has some and whose indices the config states."""
         tensors = (tensor for tensor in self.tensors if tensor.role == "trainable_tokens_delta")
@@ -160,7 +166,7 @@ class Adapter:
             if self.config and (indices := token_indices(self.config, tensor))
         )
 
-    @property
+    @cached_property
     def saved_modules(self) -> tuple[AdapterTensor, ...]:
         """Whole parameters that replace the base's (modules_to_save and its like)."""
         return tuple(tensor for tensor in self.tensors if tensor.role in ("weight", "bias"))
@@ -170,12 +176,12 @@ class Adapter:
         """Those of ``saved_modules`` that are not known to be the base's own."""
         return tuple(tensor for tensor in self.saved_modules if tensor.key not in self.unchanged)
 
-    @property
+    @cached_property
     def base_layers(self) -> tuple[AdapterTensor, ...]:
         """Copies of the base's own parameters that PEFT saved beside the LoRA of a head or an embedding."""
         return tuple(tensor for tensor in self.tensors if tensor.role.startswith("base_layer."))
 
-    @property
+    @cached_property
     def is_tied_pair(self) -> bool:
         """Whether head and embedding carry one delta between them: trained with ensure_weight_tying, LoRA on both.
 
@@ -191,7 +197,7 @@ class Adapter:
             and not any(pair.magnitude for pair in ends.values())
         )
 
-    @property
+    @cached_property
     def is_saved_pair(self) -> bool:
         """Whether head and embedding are saved whole as the one tensor that they are in a tied base.
 

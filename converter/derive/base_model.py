@@ -15,6 +15,7 @@ from converter.orders import Orders
 from converter.read.base_files import GgufFiles, HuggingfaceFiles, read_base_files
 from converter.read.safetensors_header import SafetensorsHeader, TensorInfo
 from converter.read.stored import StoredTensor
+from converter.read.tokenizer import Tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
     from converter.read.gguf_header import GgufHeader, GgufTensor
@@ -47,13 +48,21 @@ class BaseModel:
     stacked: frozenset[str] = frozenset()
     named_by_adapter: bool = False  # and not by the user
     original: "BaseModel | None" = None  # the base as it lies there, where an adapter replicated its layers
-    # A dozen rules ask for each module, of every adapter on this base.
+    # What is found once for all rules, and for every adapter on this base.
     _found: dict[str, tuple[Place, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _tokenizers: list[Tokenizer | None] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def label(self) -> str:
         """How messages call the base: the last part of its path, or the repository that the hub's cache has there."""
         return public_name(self.path)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer of a Hugging Face directory. Raises ConverterError where the system doesn't let us read it."""
+        if not self._tokenizers:
+            self._tokenizers.append(read_tokenizer(self.path) if self.format == "huggingface" else None)
+        return self._tokenizers[0]
 
     def shape(self, module: str) -> tuple[int, ...] | None:
         """The shape of PEFT's delta on a module's weight, or None where the base has no such module.

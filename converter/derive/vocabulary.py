@@ -16,7 +16,7 @@ from converter.derive.adapter import Adapter
 from converter.derive.adapter_tensors import AdapterTensor
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDING, HEAD
-from converter.read.tokenizer import AddedToken, Tokenizer, read_tokenizer
+from converter.read.tokenizer import AddedToken, Tokenizer
 
 TOKENS_KEY: Final = "tokenizer.ggml.tokens"
 TYPES_KEY: Final = "tokenizer.ggml.token_type"
@@ -85,7 +85,7 @@ def vocabulary_of(adapter: Adapter, base: BaseModel) -> Vocabulary | None:
     n_base = base.dims.get("vocab")
     if n_base is None:
         return None
-    tokenizer = read_tokenizer(adapter.path)
+    tokenizer = adapter.tokenizer
     n_tokens = tokenizer.n_tokens if tokenizer else 0
     return _compared(n_base, _n_trained(adapter, n_base, n_tokens), tokenizer, base_tokens(base))
 
@@ -101,7 +101,7 @@ def has_only_base_rows(adapter: Adapter) -> bool:
 
 def is_padding_alone(adapter: Adapter, vocabulary: Vocabulary) -> bool:
     """Whether all that is new is the token that pads batches: it ends no answer, and no chat template names it."""
-    tokenizer = read_tokenizer(adapter.path)
+    tokenizer = adapter.tokenizer
     if tokenizer is None or len(vocabulary.new_tokens) != 1 or vocabulary.n_rows > vocabulary.n_base:
         return False
     (token,) = vocabulary.new_tokens
@@ -192,7 +192,7 @@ def _differing(
 def base_tokens(base: BaseModel) -> BaseTokens:
     """The tokens of a base: of a GGUF its own, of a Hugging Face directory those of its tokenizer."""
     if base.format == "huggingface":
-        return _huggingface_tokens(read_tokenizer(base.path))
+        return _huggingface_tokens(base.tokenizer)
     header = base.shards[0]
     kv = header.kv
     return _gguf_tokens(header.path, header.nbytes, kv.get(TOKENS_KEY), kv.get(TYPES_KEY))
@@ -227,7 +227,7 @@ class BaseSettings(NamedTuple):
 def base_settings(base: BaseModel) -> BaseSettings | None:
     """The settings of a base's tokenizer, None where it has no tokenizer."""
     if base.format == "huggingface":
-        tokenizer = read_tokenizer(base.path)
+        tokenizer = base.tokenizer
         return BaseSettings(tokenizer.special_ids, tokenizer.chat_template) if tokenizer else None
     kv = base.shards[0].kv
     if TOKENS_KEY not in kv:

@@ -23,7 +23,7 @@ from converter.derive.vocabulary import (
 from converter.diagnostics import Deployment
 from converter.planning.conversion_plan import CopiedKeyValue, EditedArray, NewArray, NewKeyValue, PlannedKeyValue
 from converter.read.gguf_header import GgufArray
-from converter.read.tokenizer import Tokenizer, read_tokenizer
+from converter.read.tokenizer import Tokenizer
 
 _SCORES_KEY: Final = "tokenizer.ggml.scores"
 _ADDED_SCORE: Final = -1000.0
@@ -33,7 +33,7 @@ def with_vocabulary(
     key_values: tuple[PlannedKeyValue, ...], adapter: Adapter, base: BaseModel
 ) -> tuple[PlannedKeyValue, ...]:
     """The base's metadata with the vocabulary of a judged adapter."""
-    tokenizer, vocabulary = read_tokenizer(adapter.path), vocabulary_of(adapter, base)
+    tokenizer, vocabulary = adapter.tokenizer, vocabulary_of(adapter, base)
     if vocabulary is None:
         return key_values
     entries = {entry.key: entry for entry in key_values}

@@ -61,6 +61,16 @@ def status_of_all(outcomes: Sequence[Outcome], *, strict: bool = False) -> Statu
     return worst([status_of(outcome, strict=strict) for outcome in outcomes])
 
 
+Verdict = Literal["refused", "doubtful", "fine"]
+
+
+def verdict_of(report: Report, *, strict: bool) -> Verdict:
+    """What comes of one adapter: doubtful is what passes, but not by --strict."""
+    if not report.passed:
+        return "refused"
+    return "fine" if status_of(report, strict=strict) == FINE else "doubtful"
+
+
 def _is_doubtful(report: Report) -> bool:
     warned = any(finding.severity is Severity.WARNING for finding in report.findings)
     return warned or any(not skip.by_choice for skip in report.skipped)

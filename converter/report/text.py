@@ -11,10 +11,10 @@ from typing import Final
 import click
 
 from converter.diagnostics import OPTIONS, Finding, Kind, Report, Severity, Skipped
-from converter.errors import FINE, Status
+from converter.errors import Status
 from converter.report.commands import command
 from converter.report.documentation import documentation, rule_named
-from converter.report.outcomes import Outcome, status_of
+from converter.report.outcomes import Outcome, status_of, verdict_of
 from converter.report.printable import printable
 
 _N_SHOWN: Final = 3  # of one rule's findings; a fault in every layer is told once
@@ -42,12 +42,12 @@ def text_summary(outcomes: Sequence[Outcome], *, strict: bool = False) -> str:
 
 def _verdict(report: Report, *, strict: bool) -> str:
     options = report.deployment.options
-    if not report.passed:
-        verdict = click.style(f"refused for {options}", fg="red", bold=True)
-    elif status_of(report, strict=strict) == FINE:
-        verdict = click.style(f"fine for {options}", fg="green", bold=True)
-    else:
-        verdict = click.style(f"fine for {options}, but not by --strict", fg="yellow", bold=True)
+    words, colour = {
+        "refused": (f"refused for {options}", "red"),
+        "fine": (f"fine for {options}", "green"),
+        "doubtful": (f"fine for {options}, but not by --strict", "yellow"),
+    }[verdict_of(report, strict=strict)]
+    verdict = click.style(words, fg=colour, bold=True)
     left_out = report.blockers(report.deployment.kind) if report.passed else ()
     note = f"\n  Left out, but adapter-to-gguf refuses by it: {', '.join(left_out)}" if left_out else ""
     return f"{printable(str(report.path))}: {verdict}{_counts(report)}{click.style(note, fg='yellow')}"

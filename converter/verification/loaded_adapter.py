@@ -31,6 +31,9 @@ _PREFIX: Final = "base_model.model."
 _MATRICES: Final = (nn.Linear, nn.Embedding, Conv1D)
 # A LoRA on one expert: the path of all experts, the expert's number, the projection.
 _OF_EXPERT: Final = re.compile(r"(?P<experts>.+\.experts)\.(?P<expert>\d+)\.(?P<projection>\w+)")
+# What transformers 5 calls otherwise than 4 did, and the parts of the joint gate and up; w1, w2, w3 are Mixtral's.
+_RENAMED: Final = re.compile(r"\.block_sparse_moe\.experts$")
+_PARTS: Final = {"gate_proj": (2, 0), "up_proj": (2, 1), "w1": (2, 0), "w3": (2, 1)}
 # Values of init_lora_weights that leave the base as it is, once the adapter's own factors are loaded.
 _HARMLESS: Final = (True, False, None, "gaussian", "orthogonal", "eva")
 # Those that change it the same way every time; pissa_niter_4 draws random numbers.
@@ -218,10 +221,10 @@ def _are_equal(loaded: torch.Tensor, values: torch.Tensor) -> bool:
 def _factor_of_expert(model: Any, prepared: PreparedBase, tensor: AdapterTensor) -> torch.Tensor | None:
     """One expert's factor out of the joint one: gate and up have half of the ranks each, and B is 0 beside its own."""
     match = _OF_EXPERT.match(bare_key(tensor.name))
-    layer: Any = _submodule(model, prepared.path(match["experts"])) if match else None
+    layer: Any = _submodule(model, prepared.path(_RENAMED.sub(".mlp.experts", match["experts"]))) if match else None
     if not match or not isinstance(layer, LoraLayer):
         return None
-    n_parts, part = {"gate_proj": (2, 0), "up_proj": (2, 1)}.get(match["projection"], (1, 0))
+    n_parts, part = _PARTS.get(match["projection"], (1, 0))
     layer = layer.base_layer if n_parts == 2 and isinstance(layer.base_layer, LoraLayer) else layer
     a, b = factors(layer)
     expert, n = int(match["expert"]), layer.num_experts

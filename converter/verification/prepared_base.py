@@ -28,7 +28,6 @@ from converter.derive.adapter_tensors import AdapterTensor
 from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.errors import ConverterError
 from converter.read.adapter_config import AdapterConfig
-from converter.read.tokenizer import read_tokenizer
 from converter.transformers_base import head_of, is_tied, untie
 
 _WHOLE: Final[frozenset[Role]] = frozenset({"weight", "base_layer.weight"})
@@ -129,7 +128,7 @@ def _rows_of(tensor: AdapterTensor) -> Iterator[int]:
 
 
 def _n_tokens(adapter: Adapter) -> int:
-    tokenizer = read_tokenizer(adapter.path)
+    tokenizer = adapter.tokenizer
     return tokenizer.n_tokens if tokenizer else 0
 
 

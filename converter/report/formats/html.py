@@ -14,10 +14,10 @@ from typing import NamedTuple
 from converter.architectures import numbers_in
 from converter.derive.adapter import Adapter, LoraPair, read_adapter
 from converter.diagnostics import OPTIONS, Finding, Report, Severity
-from converter.errors import FINE, ConverterError
+from converter.errors import ConverterError
 from converter.report.commands import command
 from converter.report.documentation import documentation, rule_named
-from converter.report.outcomes import Outcome, Run, Unread, level_of, status_of
+from converter.report.outcomes import Outcome, Run, Unread, level_of, verdict_of
 from converter.report.printable import printable
 from converter.report.text import text_summary
 from converter.version import __version__
@@ -70,12 +70,8 @@ def _section(outcome: Outcome, *, strict: bool) -> Iterator[str]:
 
 
 def _report(report: Report, *, strict: bool) -> Iterator[str]:
-    if not report.passed:
-        kind, verdict = "refused", "refused"
-    elif status_of(report, strict=strict) == FINE:
-        kind, verdict = "fine", "fine"
-    else:
-        kind, verdict = "doubtful", "fine, but not by --strict,"
+    kind = verdict_of(report, strict=strict)
+    verdict = "fine, but not by --strict," if kind == "doubtful" else kind
     yield f'<section class="{kind}">'
     yield _heading(f"{verdict} for {report.deployment.options}", str(report.path))
     if report.base:

@@ -4,15 +4,14 @@ What comes from files stands between backticks, where it can be no link, no imag
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Final
 
 from converter.diagnostics import OPTIONS, Finding, Report
-from converter.errors import FINE
 from converter.report.commands import command
 from converter.report.documentation import documentation, rule_named
-from converter.report.outcomes import Outcome, Run, Unread, level_of, status_of
+from converter.report.outcomes import Outcome, Run, Unread, Verdict, level_of, verdict_of
 from converter.report.printable import printable
 from converter.report.text import text_summary
 
@@ -43,14 +42,15 @@ def _section(outcome: Outcome, *, strict: bool) -> Iterator[str]:
                 yield f"Not applied: {', '.join(skip.code for skip in outcome.skipped)}"
 
 
+_VERDICTS: Final[Mapping[Verdict, str]] = {
+    "refused": ":x: {} is refused for `{}`",
+    "doubtful": ":warning: {} is fine, but not by `--strict`, for `{}`",
+    "fine": ":white_check_mark: {} is fine for `{}`",
+}
+
+
 def _verdict(report: Report, *, strict: bool) -> str:
-    if not report.passed:
-        mark, verdict = ":x:", "refused"
-    elif status_of(report, strict=strict) == FINE:
-        mark, verdict = ":white_check_mark:", "fine"
-    else:
-        mark, verdict = ":warning:", "fine, but not by `--strict`,"
-    return f"{mark} {_code(str(report.path))} is {verdict} for `{report.deployment.options}`"
+    return _VERDICTS[verdict_of(report, strict=strict)].format(_code(str(report.path)), report.deployment.options)
 
 
 def _rows(report: Report) -> Iterator[str]:

@@ -13,12 +13,11 @@ from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
 from converter.derive.vocabulary import base_settings
 from converter.diagnostics import LORA, BaseCheck, Problem, Rule, Severity
-from converter.read.tokenizer import read_tokenizer
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield each setting that the base has otherwise."""
-    tokenizer, settings = read_tokenizer(adapter.path), base_settings(base)
+    tokenizer, settings = adapter.tokenizer, base_settings(base)
     if tokenizer is None or settings is None:
         return
     if tokenizer.chat_template and tokenizer.chat_template != settings.chat_template:

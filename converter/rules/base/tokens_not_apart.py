@@ -13,7 +13,6 @@ from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
 from converter.derive.vocabulary import Vocabulary, base_tokens, vocabulary_of
 from converter.diagnostics import MODEL, WHOLE_BASE, BaseCheck, Problem, Rule, Severity
-from converter.read.tokenizer import read_tokenizer
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
@@ -60,7 +59,7 @@ def _as_read(i: int, text: str) -> str:
 def _served(base: BaseModel, vocabulary: Vocabulary, changed: Mapping[int, str]) -> list[str]:
     """The text of each row; added ones of a Hugging Face tokenizer with spaces as llama.cpp looks for them."""
     texts = list(base_tokens(base).texts[: vocabulary.n_rows])
-    tokenizer = read_tokenizer(base.path) if base.format == "huggingface" else None
+    tokenizer = base.tokenizer
     for token in tokenizer.added if tokenizer else ():
         if token.id < len(texts) and not token.special:
             texts[token.id] = token.text.replace("▁", " ")

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.read.tokenizer import read_tokenizer
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each such file."""
-    tokenizer = read_tokenizer(adapter.path)
+    tokenizer = adapter.tokenizer
     for path, fault in tokenizer.faults if tokenizer else ():
         yield Problem(path.name, fault)
 
