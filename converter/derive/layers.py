@@ -58,6 +58,10 @@ TRAITS: Final[Mapping[str, Callable[[Layer], bool]]] = {
     "double_wide": lambda it: bool(it.number("use_double_wide_mlp")) and it.n_left <= it.number("num_kv_shared_layers"),
     "values_are_keys": lambda it: bool(it.number("attention_k_eq_v")) and "full_attention" in it.kinds,
     # The first layers have no experts.
-    "dense": lambda it: it.i < it.number("first_k_dense_replace"),
-    "sparse": lambda it: it.i >= it.number("first_k_dense_replace"),
+    "dense": lambda it: it.i < _n_dense(it),
+    "sparse": lambda it: it.i >= _n_dense(it),
 }
+
+
+def _n_dense(it: Layer) -> int:
+    return it.number("first_k_dense_replace") or it.number("num_dense_layers")

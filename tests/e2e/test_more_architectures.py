@@ -4,6 +4,7 @@ A GGUF made of its directory is the tests' own GGUF, tensor by tensor, and compu
 adapter on all its linear layers is applied exactly, as a LoRA file and merged, over either base.
 """
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from gguf import GGUFReader
+from safetensors.torch import load_file, save_file
 
 from converter.checking import check_adapter
 from converter.conversion import Refused, plan, write
@@ -47,6 +49,34 @@ def test_its_directory_becomes_its_gguf(model: MoreModel, llama_cpp: LlamaCpp, t
     base, _ = more_logits(model)
     assert _kl(base, _llama_cpp(llama_cpp, gguf)) < model.kind.floor
     np.testing.assert_array_equal(_llama_cpp(llama_cpp, gguf), _llama_cpp(llama_cpp, model.gguf))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrapper"), [("ministral3", "mistral3"), ("gemma4", "gemma4"), ("internlm3", "llava")]
+)
+@pytest.mark.parametrize("prefix", ["language_model.{}", "model.language_model.{}"])
+def test_a_wrapped_text_model_becomes_the_same_gguf(name: str, wrapper: str, prefix: str, tmp_path: Path) -> None:
+    """As multimodal checkpoints have it: its config within theirs, its weights below a name, a tower beside it."""
+    model = MoreModel(name)
+    directory = _directory(model, tmp_path)
+    config = json.loads((directory / "config.json").read_bytes())
+    whole = {"model_type": wrapper, "text_config": config, "tie_word_embeddings": False}
+    (directory / "config.json").write_text(json.dumps(whole), encoding="utf-8")
+    weights = load_file(directory / "model.safetensors")
+    wrapped = {_wrapped(key, prefix): values for key, values in weights.items()}
+    tower = {"vision_tower.patch_conv.weight": weights["model.norm.weight"].clone()}
+    save_file(wrapped | tower, directory / "model.safetensors")
+    ours, theirs = _tensors(_converted(directory, tmp_path)), _tensors(model.gguf)
+    assert ours.keys() == theirs.keys()
+    for key, values in ours.items():
+        np.testing.assert_array_equal(values, theirs[key], err_msg=key)
+
+
+def _wrapped(key: str, prefix: str) -> str:
+    """Transformers 5 keeps the head beside the language model, 4 within it."""
+    if prefix.startswith("model."):
+        return key if key.startswith("lm_head") else prefix.format(key.removeprefix("model."))
+    return prefix.format(key)
 
 
 @pytest.mark.parametrize("to", ["lora", "model"])
@@ -84,7 +114,7 @@ def test_experts_are_served_exactly(model: MoreModel, to: Kind, llama_cpp: Llama
     files: Mapping[str, Any] = {"lora": written.path} if to == "lora" else {}
     found = _llama_cpp(llama_cpp, model.gguf if to == "lora" else written.path, **files)
     without, peft = more_logits(model, on_experts=True)
-    assert _kl(peft, without) > 1e-2
+    assert _kl(peft, without) > 1e-3
     assert _kl(peft, found) / _kl(peft, without) < model.kind.ratio
 
 

@@ -13,6 +13,7 @@ from converter.rules.base import (
     base_tensor_not_converted,
     base_weights_incomplete,
     base_without_tokenizer,
+    directory_not_converted,
     factors_dont_fit,
     magnitudes_of_another_base,
     merged_already,
@@ -26,7 +27,6 @@ from converter.rules.base import (
     saved_tensor_doesnt_fit,
     setting_not_read,
     setting_out_of_range,
-    settings_in_weights,
     tied_pair_on_untied_base,
     token_row_left_out,
     token_without_row,
@@ -70,5 +70,5 @@ RULES: Final[tuple[Rule, ...]] = (
     setting_not_read.RULE,
     setting_out_of_range.RULE,
     merges_without_scores.RULE,
-    settings_in_weights.RULE,
+    directory_not_converted.RULE,
 )

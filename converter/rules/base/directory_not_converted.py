@@ -1,7 +1,7 @@
-"""The base is a Hugging Face directory of a kind whose settings for llama.cpp lie in its weights.
+"""The base is a Hugging Face directory of a kind that this tool makes no GGUF of.
 
-Why it matters: a GGUF of it has numbers in its metadata that no field of config.json says (xIELU's in Apertus), and
-this tool makes metadata of the config alone. A LoRA file needs none of them.
+Why it matters: a GGUF of it has what is no renaming or order of its weights: metadata that lie among them (xIELU's in
+Apertus), numbers computed of them (Qwen 3.5), packed experts (gpt-oss). A LoRA file needs none of it.
 
 What to do: make a GGUF of the base with llama.cpp's convert_hf_to_gguf.py, and give that as --base.
 """
@@ -20,4 +20,4 @@ def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem(base.label, message, WHOLE_BASE)
 
 
-RULE = Rule("BM048", "settings-in-weights", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM048", "directory-not-converted", Severity.ERROR, BaseCheck(check))
