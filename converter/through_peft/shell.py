@@ -85,7 +85,8 @@ def _parameter(
     if own is None and base.format == "gguf":
         rows, columns = base.orders(place)
         ordered = values[inverse(rows, n_rows)]
-        is_matrix = len(tensor.shape) > 1
-        return torch.from_numpy(ordered[:, inverse(columns, values.shape[1])] if is_matrix else ordered)
+        if len(tensor.shape) > 1:
+            ordered = ordered[:, inverse(columns, values.shape[1])]
+        return torch.from_numpy(np.ascontiguousarray(ordered))  # SuperTuning writes through a flat view of it
     is_transposed = place.transposed and len(tensor.shape) == 2
     return torch.from_numpy(np.ascontiguousarray(values.T if is_transposed else values))
