@@ -14,8 +14,8 @@ from typing import Final
 from converter.read.files import read_into, status_of
 from converter.read.stored import StoredTensor
 
-_SMALL_NBYTES: Final = 1 << 16
-_PIECE_NBYTES: Final = 1 << 22
+_SMALL_NBYTES: Final = 1 << 15
+_PIECE_NBYTES: Final = 1 << 19
 
 
 @dataclass(slots=True)
