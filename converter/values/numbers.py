@@ -75,9 +75,10 @@ def norm(tensor: StoredTensor) -> float:
     """The root of the sum of a tensor's squares; NaN where one of its numbers is not finite, or not there."""
     known = memory.norms()
     if known is not None:
-        if tensor not in known:
-            known[tensor] = _norm(tensor) if is_readable(tensor) else nan
-        return known[tensor]
+        found = known.get(tensor)
+        if found is None:
+            found = known[tensor] = _norm(tensor) if is_readable(tensor) else nan
+        return found
     if not is_readable(tensor):
         return nan
     modified_ns = status_of(tensor.path).st_mtime_ns

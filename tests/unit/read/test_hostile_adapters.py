@@ -178,7 +178,7 @@ def test_the_largest_adapter_is_judged_within_the_memory(tmp_path: Path) -> None
     )
     status, seconds, kilobytes = map(float, ran.stdout.partition("\n")[0].split())
     assert status == FINE
-    assert seconds <= 4  # half of it on a machine that does nothing else
+    assert seconds <= 8  # half of it on a machine that does nothing else, and half of that is reading the numbers
     assert kilobytes <= 200_000
 
 
