@@ -5,10 +5,10 @@ Whoever loads it lets it call what it imports. https://docs.python.org/3/library
 
 import pickletools
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from converter.read.files import Unreadable, open_regular
 from converter.read.limits import PICKLE_NBYTES, PICKLE_OPCODES
@@ -43,39 +43,71 @@ def imports_of(path: Path) -> frozenset[Import] | None:
         file.seek(0)
         if start == _ZIP_START:
             return _of_zip(file)
-        return frozenset(_of_pickles(file.read(PICKLE_NBYTES))) if start[:2] in _PICKLE_STARTS else None
+        return frozenset(_of_pickles([file.read(PICKLE_NBYTES)])) if start[:2] in _PICKLE_STARTS else None
+
+
+class _InPieces:
+    """A file of which no more is read at once than of a pickle: zipfile takes a list of entries of any length."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, nbytes: int = -1) -> bytes:
+        most = PICKLE_NBYTES + 1
+        if nbytes > most:
+            raise Unreadable(f"has a list of more than {PICKLE_NBYTES} bytes")
+        data = self._file.read(most if nbytes < 0 else nbytes)
+        if nbytes < 0 and len(data) == most:
+            raise Unreadable(f"has an end of more than {PICKLE_NBYTES} bytes")
+        return data
 
 
 def _of_zip(file: BinaryIO) -> frozenset[Import] | None:
+    pieces: Any = _InPieces(file)
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(pieces) as archive:
             entries = [entry for entry in archive.infolist() if entry.filename.endswith(".pkl")]
-            pickles = [_entry(archive, entry) for entry in entries]
+            pickles = [*_entries(archive, entries)]
+    # A way of packing that zipfile doesn't know is a NotImplementedError of its own, a password a RuntimeError.
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
         raise Unreadable(f"is a zip archive that can't be read: {error}") from error
-    return frozenset(found for data in pickles for found in _of_pickles(data)) if entries else None
+    return frozenset(_of_pickles(pickles)) if entries else None
 
 
-def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    with archive.open(entry) as file:
-        data = file.read(PICKLE_NBYTES + 1)
-    if len(data) > PICKLE_NBYTES:
-        raise Unreadable(f"holds a pickle of more than {PICKLE_NBYTES} bytes")
-    return data
+def _entries(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> Iterator[bytes]:
+    """The pickles of an archive, as many bytes in all as one may have."""
+    left = PICKLE_NBYTES
+    for entry in entries:
+        with archive.open(entry) as file:
+            data = file.read(left + 1)
+        left -= len(data)
+        if left < 0:
+            raise Unreadable(f"holds pickles of more than {PICKLE_NBYTES} bytes")
+        yield data
 
 
-def _of_pickles(data: bytes) -> Iterator[Import]:
-    """Of the pickles that lie behind each other: the older form of torch.save writes five, then raw numbers."""
-    stream, n_opcodes = BytesIO(data), 0
-    while data[stream.tell() :][:2] in _PICKLE_STARTS:
-        texts: list[str] = []  # what STACK_GLOBAL may take, in the order of the opcodes
+def _of_pickles(pieces: Iterable[bytes]) -> Iterator[Import]:
+    """Of all pickles in pieces of files, together no longer than one may be."""
+    steps = (step for data in pieces for step in _steps(data))
+    for n_before, (opcode, argument, texts, memo) in enumerate(steps):
+        if n_before >= PICKLE_OPCODES:
+            raise Unreadable(f"holds pickles of more than {PICKLE_OPCODES} operations")
+        yield from _imported(opcode, argument, texts, memo)
+
+
+def _steps(data: bytes) -> Iterator[tuple[str, object, list[str], dict[int, str]]]:
+    """The operations of the pickles that lie behind each other: torch.save's older form writes five, then raw numbers.
+
+    With each what STACK_GLOBAL may take, in the order of the operations, and what is kept by number.
+    """
+    stream = BytesIO(data)
+    while data.startswith(_PICKLE_STARTS, stream.tell()):
+        texts: list[str] = []
         memo: dict[int, str] = {}
         try:
             for opcode, argument, _ in pickletools.genops(stream):
-                n_opcodes += 1
-                if n_opcodes > PICKLE_OPCODES:
-                    raise Unreadable(f"holds a pickle of more than {PICKLE_OPCODES} operations")
-                yield from _imported(opcode.name, argument, texts, memo)
+                yield opcode.name, argument, texts, memo
         except (ValueError, EOFError, OverflowError) as error:
             # Python would run what stands before the break.
             raise Unreadable(f"holds a broken pickle: {error}") from error

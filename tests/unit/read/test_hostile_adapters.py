@@ -3,11 +3,13 @@
 Each is judged by the command itself, within 2 s of CPU and 200 MB of memory.
 """
 
+import io
 import json
 import os
 import struct
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +53,18 @@ def replaced(name: str, make: Callable[[Path], object]) -> Callable[[Specimen], 
         make(it.directory / name)
 
     return spoil
+
+
+def zipped(n_entries: int, data: bytes) -> bytes:
+    """A zip of pickles; a list of entries is written by hand where there are many."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("0.pkl", data)
+    whole = stream.getvalue()
+    begin, end = whole.index(b"PK\x01\x02"), whole.index(b"PK\x05\x06")
+    entries = whole[begin:end] * n_entries
+    n = min(n_entries, 0xFFFF)
+    return whole[:begin] + entries + struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, n, n, len(entries), begin, 0)
 
 
 def zero(path: Path) -> None:
@@ -111,6 +125,9 @@ HOSTILE: dict[str, tuple[str, Callable[[Specimen], None]]] = {
     "a layer of 5,000 digits": ("LO004", header(f'{{"{MODULE.format("9" * 5000)}.lora_A.weight":{{{ENTRY}}}}}')),
     "a layer of 200 digits": ("LO001", header(f'{{"{MODULE.format("9" * 200)}.lora_A.weight":{{{ENTRY}}}}}')),
     "a gap of 10^9": ("", layers(0, 10**9)),
+    "a million pickles in a file": ("SC005", file("optimizer.pt", b"\x80\x02N." * 1_000_000)),
+    "a zip of 200 large pickles": ("SC005", file("optimizer.pt", zipped(200, b"\x80\x02N." + bytes(5_000_000)))),
+    "a zip of 300,000 names": ("SC005", file("optimizer.pt", zipped(300_000, b""))),
     "5,000 gaps": ("", layers(*range(0, 10_000, 2), *range(1, 21, 2))),
     "config of empty lists": ("CF002", config(b'{"a":[' + b"[]," * 660_000 + b"[]]}")),
     "60,000 fields, one twice": ("CF008", config('{"a":0,' + "".join(f'"{i}":0,' for i in range(60_000)) + '"a":0}')),
