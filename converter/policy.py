@@ -71,13 +71,17 @@ class Policy(NamedTuple):
 
     def settings_for(self, adapter: Path) -> Settings:
         """The settings of an adapter: the policy's own, changed by each pattern that its path matches, in order."""
-        here, settings = self.path.resolve().parent, self.settings
-        path = adapter.resolve()
-        name = path.relative_to(here).as_posix() if path.is_relative_to(here) else path.as_posix()
+        settings, name = self.settings, path_from(self.path, adapter)
         for pattern, table in self.by_path:
             if fnmatchcase(name, pattern):
                 settings = _changed(settings, _Reader(self.path, table, f"by-path.{pattern}"))
         return settings
+
+
+def path_from(policy: Path, adapter: Path) -> str:
+    """An adapter's path as a policy file names it: from its directory, or whole where it lies elsewhere."""
+    here, adapter = policy.resolve().parent, adapter.resolve()
+    return adapter.relative_to(here).as_posix() if adapter.is_relative_to(here) else adapter.as_posix()
 
 
 # --- Finding it -------------------------------------------------------------------------------------------------------

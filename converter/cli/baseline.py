@@ -8,7 +8,7 @@ from converter.derive.adapter import read_adapter
 from converter.diagnostics import Report
 from converter.digests import adapter_digest
 from converter.errors import ConverterError
-from converter.policy import NAME, Policy, Waiver, waivers_table
+from converter.policy import NAME, Policy, Waiver, path_from, waivers_table
 from converter.read.files import could_not_read, exists, read_whole
 from converter.read.limits import POLICY_NBYTES
 from converter.report.baseline import codes_to_waive, waiver_toml
@@ -38,9 +38,4 @@ def _waivers(outcome: Outcome, policy: Path, until: date, reason: str, strict: b
     if codes:
         digest = adapter_digest(read_adapter(outcome.path))
         for code in codes:
-            yield Waiver(code, digest, reason, until, _relative(outcome.path, policy))
-
-
-def _relative(adapter: Path, policy: Path) -> str:
-    here, adapter = policy.resolve().parent, adapter.resolve()
-    return adapter.relative_to(here).as_posix() if adapter.is_relative_to(here) else adapter.as_posix()
+            yield Waiver(code, digest, reason, until, path_from(policy, outcome.path))

@@ -67,5 +67,6 @@ def _rank(raw: Mapping[str, object]) -> int | None:
 
 def _scale(raw: Mapping[str, object]) -> float | None:
     scale = _settings(raw).get("scale")
-    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
-    return float(scale) if is_number and abs(scale) <= sys.float_info.max else None  # type: ignore[arg-type]
+    if not isinstance(scale, int | float) or isinstance(scale, bool):
+        return None
+    return float(scale) if abs(scale) <= sys.float_info.max else None
