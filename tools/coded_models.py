@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
+from gguf import MODEL_ARCH
 from safetensors.numpy import load_file
 from transformers import AutoConfig, PreTrainedModel
 
-from fixtures.more_models import COMMON, KINDS
+from fixtures.mapped_gguf import Recipe
+from fixtures.more_models import COMMON, KINDS, Kind, _distribution
 from fixtures.tiny import CONFIGS, MORE, TIED_FOR_GOOD
 
 Codes = npt.NDArray[np.float32]
@@ -110,6 +112,11 @@ class CodedModel:
     def gguf(self) -> Path:
         return self.directory.with_suffix(".gguf")
 
+    @property
+    def halved(self) -> Path:
+        """The GGUF in F16: what is F32 in it is so for good."""
+        return self.directory.with_suffix(".f16.gguf")
+
 
 def coded(subject: Subject, directory: Path, *, other: bool = False) -> CodedModel:
     """Build and save it; ``other`` is the second time."""
@@ -125,6 +132,17 @@ def coded(subject: Subject, directory: Path, *, other: bool = False) -> CodedMod
     values = {name: parameter.detach().numpy() for name, parameter in parameters.items()}
     stored = {key: array for file in directory.glob("*.safetensors") for key, array in load_file(file).items()}
     return CodedModel(subject, directory, values, stored)
+
+
+def random(subject: Subject, directory: Path) -> None:
+    """Save it with random numbers, so that nothing in it is without effect."""
+    model = built(subject, subject.fields)
+    generator = torch.Generator().manual_seed(1)
+    kind = Kind(subject.model_type, subject.fields, Recipe(MODEL_ARCH.LLAMA))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(*_distribution(name, parameter, kind), generator=generator)
+    save(model, subject, directory)
 
 
 def save(model: PreTrainedModel, subject: Subject, directory: Path) -> None:

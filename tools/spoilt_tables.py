@@ -26,6 +26,7 @@ def _faults(place: Place) -> Iterator[tuple[str, Place]]:
     yield changed(tensor=f"{place.tensor}_exp")
     yield changed(add=0.0 if place.add else 1.0)
     if len(place.shape) > 1:
+        yield changed(f32=not place.f32)
         if place.shape[-2] != "one":
             yield changed(rows="" if place.rows else HALVES)
         yield changed(columns="" if place.columns else HALVES)
