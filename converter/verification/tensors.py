@@ -62,12 +62,12 @@ def _as_replicated(original: Mapping[str, Weights], layers: Sequence[int]) -> Ma
 
 def _wanted(deployed: BaseModel, stored: Mapping[str, Weights], reference: Reference) -> Iterator[_Wanted]:
     for parameter in reference.names:
-        module, _, kind = parameter.rpartition(".")
+        module, _, leaf = parameter.rpartition(".")
         places = deployed.places(module)
         if not places:
             raise ConverterError(f"{deployed.path}: {deployed.model_type} has no tensor for PEFT's {parameter}")
         for place in places:
-            tensor = f"{place.tensor}.{kind}"
+            tensor = f"{place.tensor}.{leaf}"
             # Without a head of its own the file serves the embedding as head, right or wrong.
             if module == HEAD and tensor not in stored:
                 tensor = "token_embd.weight"
