@@ -99,7 +99,7 @@ def model(file: PlannedFile, gemma: Gemma, outtype: str | None) -> PlannedFile:
     """The planned Gemma 2 as grok."""
     n = heads_of(gemma).n_head * gemma.head_dim
     tensors = (*relaid_tensors(file, layouts(gemma), outtype), *_experts_of_zeros(gemma, n))
-    return replace(with_metadata(file, gemma, "grok", _metadata(file, gemma, n)), tensors=tensors)
+    return with_metadata(file, gemma, "grok", _metadata(file, gemma, n))._replace(tensors=tensors)
 
 
 def _metadata(file: PlannedFile, gemma: Gemma, n: int) -> Mapping[str, Value | None]:

@@ -5,7 +5,7 @@ its rows, and lora_b its columns.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import frexp
 
 from converter.dtypes import F32, GgmlType
@@ -84,7 +84,7 @@ def relaid_tensors(
         layout = layouts.get(name.kind, UNCHANGED)
         layer = None if name.layer is None else name.layer + first_layer
         hosted = str(TensorName(layer, layout.name or name.kind, name.parameter))
-        yield replace(relaid(tensor, _part(layout, name), outtype), name=hosted)
+        yield relaid(tensor, _part(layout, name), outtype)._replace(name=hosted)
 
 
 def _part(layout: Layout, name: TensorName) -> Layout:

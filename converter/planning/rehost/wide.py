@@ -146,13 +146,13 @@ def model(
     """The planned Gemma, whose head is its embedding plus ``head``, as a wide one."""
     by_name = {tensor.name: tensor for tensor in file.tensors}
     wide = _wide(by_name, gemma, rank_of(head), basis)
-    tensors = tuple(_tensors(replace(file, tensors=_without_head(file)), by_name, wide, head, outtype))
+    tensors = tuple(_tensors(file._replace(tensors=_without_head(file)), by_name, wide, head, outtype))
     metadata = {
         "embedding_length": wide.width,
         "block_count": gemma.n_layer + wide.n_new_layers,
         "attention.layer_norm_rms_epsilon": wide.eps,
     }
-    return replace(with_metadata(file, gemma, gemma.architecture, metadata), tensors=tensors)
+    return with_metadata(file, gemma, gemma.architecture, metadata)._replace(tensors=tensors)
 
 
 def _without_head(file: PlannedFile) -> tuple[PlannedTensor, ...]:
@@ -248,7 +248,7 @@ def _with_shadow(
     n_columns = tensor.shape[1] if len(tensor.shape) > 1 else 1
     shadow = Piece(values, (wide.gemma.hidden, 0), (0, wide.rank), (0, n_columns))
     assert isinstance(tensor.source, Placed)  # noqa: S101  its layout pads it
-    return replace(tensor, source=replace(tensor.source, pieces=(*tensor.source.pieces, shadow)))
+    return tensor._replace(source=tensor.source._replace(pieces=(*tensor.source.pieces, shadow)))
 
 
 def _post_norm(original: PlannedTensor, kind: str, by_name: Mapping[str, PlannedTensor]) -> PlannedTensor | None:
