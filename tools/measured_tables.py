@@ -121,7 +121,9 @@ def pattern(name: str) -> str:
 def _module(name: str) -> tuple[str, str]:
     """A parameter's module, and what it is called there; fused experts are parameters of no module of their own."""
     module, _, parameter = name.rpartition(".")
-    return (module, parameter) if parameter in {"weight", "bias"} else (name, "weight")
+    if parameter in {"weight", "bias"}:
+        return module, parameter
+    return (name.removesuffix("_bias"), "bias") if name.endswith("_proj_bias") else (name, "weight")
 
 
 def _canonical(module: str, base: BaseModel) -> str:
@@ -153,7 +155,10 @@ def _misshaped(place: Place, parameter: str, values: Codes, base: BaseModel) -> 
     """Whether the table says another shape, or orders that don't fit into it."""
     dims = base.dims_of(place.module)
     shape = tuple(dims[dim] for dim in place.shape)
-    shape = (*shape[:-2], shape[-2:][0]) if parameter == "bias" else shape[::-1] if place.transposed else shape
+    if parameter == "bias":
+        shape = (*shape[:-2], shape[-2:][0])
+    elif place.transposed:
+        shape = (*shape[:-2], *shape[-2:][::-1])
     try:
         base.orders(place)
     except ValueError:
@@ -173,7 +178,7 @@ def _made(place: Place, parameter: str, values: Codes, base: BaseModel) -> Codes
         return values[..., indices(orders.rows, values.shape[-1])]
     if values.ndim == 1:
         return values + np.float32(place.add)
-    values = values.T if place.transposed else _squeezed(values)
+    values = values.swapaxes(-1, -2) if place.transposed else _squeezed(values)
     rows, columns = (indices(order, values.shape[axis]) for order, axis in ((orders.rows, -2), (orders.columns, -1)))
     made: Codes = values[..., rows, :][..., columns] + np.float32(place.add)
     return made
