@@ -64,6 +64,11 @@ hashes:
 		>$@.log 2>&1; then touch $@; \
 	else echo "No llama-cpp-python: its tests are skipped. Has this machine a C++ compiler? See $@.log"; fi
 
+# llama.cpp's own converter, which no wheel has: every table is held against what it does.
+# Where that can't be had, the tests that want it are skipped, and say so.
+.venv/llama.cpp: .venv/installed
+	@$(BIN)/python -m tools.llama_cpp_sources || echo "No sources of llama.cpp's converter: their tests are skipped."
+
 demo: .venv/smollm2
 	$(BIN)/python -m examples.demo
 
@@ -74,7 +79,7 @@ sweep-demo: .venv/smollm2
 	$(BIN)/python -m examples.sweep_demo
 
 # Tests of real models one after the other: two at once took 10 GB.
-test: check .venv/smollm2 .venv/gemma3 .venv/llama-cpp-python
+test: check .venv/smollm2 .venv/gemma3 .venv/llama-cpp-python .venv/llama.cpp
 	$(BIN)/pytest -m model
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "llama and not model"
 

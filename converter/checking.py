@@ -154,5 +154,5 @@ def without(report: Report, codes: frozenset[str]) -> Report:
         report,
         findings=tuple(finding for finding in report.findings if finding.code not in codes),
         skipped=(*(skip for skip in report.skipped if skip.code not in codes), *left_out),
-        hidden=tuple(replace(finding, note=_LEFT_OUT) for finding in report.findings if finding.code in codes),
+        hidden=tuple(finding._replace(note=_LEFT_OUT) for finding in report.findings if finding.code in codes),
     )

@@ -180,8 +180,7 @@ class Rule(NamedTuple):
     check: Check
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """A problem with its rule's code and severity stamped on.
 
     ``severity`` is the rule's, or what the user's policy makes of it. ``forbids`` says that a conversion refuses what

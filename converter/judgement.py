@@ -17,7 +17,7 @@ from converter.policy import Policy, Settings, Waiver, WaiverUse
 def settled(report: Report, settings: Settings) -> Report:
     """The report with the severities that the settings give, and without the rules that they leave out."""
     findings = tuple(
-        replace(finding, severity=settings.severity.get(finding.code, finding.severity)) for finding in report.findings
+        finding._replace(severity=settings.severity.get(finding.code, finding.severity)) for finding in report.findings
     )
     return without(replace(report, findings=findings), codes_left_out(settings.select, settings.ignore))
 
@@ -76,4 +76,4 @@ def _waived(findings: Sequence[Finding], good: Mapping[str, Waiver]) -> Iterator
     for finding in findings:
         waiver = good.get(finding.code)
         if waiver:
-            yield replace(finding, note=f"waived until {waiver.expires}: {waiver.reason}")
+            yield finding._replace(note=f"waived until {waiver.expires}: {waiver.reason}")

@@ -1,20 +1,21 @@
 """Where the numbers of an output tensor come from: rows of stored tensors, and what is computed of them.
 
-Plain data; ``evaluation/`` computes it. The unions are closed: a ``match`` over one names every member, or hands the
-rest to a function that takes just these, so that mypy finds each place that a new member is missing from.
+Plain data; ``evaluation/`` computes it. NamedTuples, which are defined in a ninth of a dataclass's time, where no other
+record has such fields: two of different classes are equal where their fields are. The unions are closed: a ``match``
+over one names every member, or hands the rest to a function that takes just these, so that mypy finds each place that
+a new member is missing from.
 """
 
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, assert_never
 
 from converter.orders import IDENTITY, Order
 from converter.read.stored import StoredTensor
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRows:
+class StoredRows(NamedTuple):
     """Rows of a tensor in ``order``, times ``scale``, plus ``add``, and of each row the ``columns`` in their order.
 
     ``key`` names the tensor in the adapter or the base.
@@ -39,15 +40,13 @@ class StoredColumns:
     tensor: StoredTensor
 
 
-@dataclass(frozen=True, slots=True)
-class NegativeExp:
+class NegativeExp(NamedTuple):
     """-exp(x) of each number: how fast a state decays, of what transformers keeps as its logarithm (A_log)."""
 
     of: StoredRows
 
 
-@dataclass(frozen=True, slots=True)
-class Zeros:
+class Zeros(NamedTuple):
     """Rows of zeros: the bias of a base that has none, the factor of an expert without a delta."""
 
     shape: tuple[int, ...]
@@ -67,20 +66,18 @@ class JoinedColumns:
     parts: "tuple[Rows, ...]"
 
 
-@dataclass(frozen=True, slots=True)
-class Filled:
+class Filled(NamedTuple):
     """A vector or matrix of one value."""
 
     shape: tuple[int, ...]
     value: float
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """A small matrix that was computed for the plan: float64 values, row by row."""
 
     shape: tuple[int, int]
-    data: bytes = field(repr=False)
+    data: bytes
 
     @classmethod
     def of(cls, rows: Iterable[Iterable[float]]) -> "Given":
@@ -99,8 +96,7 @@ Rows = StoredRows | StoredColumns | NegativeExp | Zeros | JoinedRows | JoinedCol
 # --- Sources that are computed ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(NamedTuple):
     """scaling * left @ right, in float64: left (n_rows, r), right (r, n_columns); scaling * left without ``right``."""
 
     left: Rows
@@ -118,16 +114,14 @@ class Magnitude(NamedTuple):
     of: Literal["rows", "columns"]
 
 
-@dataclass(frozen=True, slots=True)
-class ReplacedRows:
+class ReplacedRows(NamedTuple):
     """Rows ``indices`` of the result are those of a tensor, in its order (trainable_token_indices)."""
 
     rows: StoredRows
     indices: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
+class Merged(NamedTuple):
     """base + deltas, DoRA's rescaling, then rows that replace; in float64, rounded once.
 
     ``base`` may have fewer rows than the result, whose last ones then are all in ``replaced`` (new tokens).
@@ -154,8 +148,7 @@ class Product(NamedTuple):
     matrix: "Merged | Rows"
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A part of a matrix, times ``factor``, and the place (row, column) of its first element in the whole.
 
     ``rows`` and ``columns`` (begin, end) say which part; a vector is one column.
@@ -168,8 +161,7 @@ class Piece:
     factor: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """Pieces laid out in a matrix of zeros, or in a vector."""
 
     shape: tuple[int, ...]
@@ -179,8 +171,7 @@ class Placed:
 WIDE_TAIL: Final = 32  # columns behind the head's own part: a block of Q8_0
 
 
-@dataclass(frozen=True, slots=True)
-class WideEmbedding:
+class WideEmbedding(NamedTuple):
     """An embedding whose rows go on: [factor * E, B @ mixing, 0, then constant, filler, |factor * E| and zeros].
 
     B are the left sides of ``head``, times their scalings. The filler gives every row the squared norm ``norm2``; why
@@ -196,8 +187,7 @@ class WideEmbedding:
     norm2: float
 
 
-@dataclass(frozen=True, slots=True)
-class CopiedBytes:
+class CopiedBytes(NamedTuple):
     """A tensor of the base, byte for byte."""
 
     key: str

@@ -1,5 +1,6 @@
 """How every command ends: fine, or with one clear line and the exit status that says of which kind the end is."""
 
+import gc
 import os
 import signal
 import sys
@@ -23,6 +24,9 @@ class Command(click.Command):
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run, and leave by sys.exit."""
+        gc.freeze()  # cli/__init__.py has turned the collector off
+        gc.set_threshold(10_000)  # records by the thousand and hardly a circle among them
+        gc.enable()
         run: Any = super().main
         with one_clear_line(self.name or ""):
             status = run(*arguments, **{**options, "standalone_mode": False})

@@ -2,9 +2,9 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from converter.conversion.refused import refusals, unjudged
 from converter.derive.base_model import BaseModel
@@ -29,8 +29,7 @@ LEAST_KEPT: Final = 0.5
 KEPT_CODE: Final = "NM011"
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """One output file. ``kept`` has a line for every merged tensor; ``reused`` says that it was there already.
 
     ``replaced`` says that another one was there, whose place it took.
@@ -95,7 +94,7 @@ def _with(file: PlannedFile, provenance: tuple[NewKeyValue, ...], base: BaseMode
         provenance = (provenance[0], NewKeyValue(_SOURCE_KEY, base_digest(base)))
     ours = {entry.key for entry in provenance}
     theirs = tuple(entry for entry in file.key_values if entry.key not in ours)
-    return replace(file, key_values=(*theirs, *provenance))
+    return file._replace(key_values=(*theirs, *provenance))
 
 
 def _write(plan: ConversionPlan, file: PlannedFile, path: Path, progress: Progress) -> Written:

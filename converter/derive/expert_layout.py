@@ -1,21 +1,49 @@
-"""How an adapter's factors of fused experts lie, which depends on the PEFT that saved them.
+"""How an adapter's factors of fused experts lie, which depends on the model and on the PEFT that saved them.
 
-A parameter of experts is (experts, out, in) in transformers. Up to 0.19.0 PEFT took it for (experts, in, out): lora_A
-has the out side and lora_B the in side, and the delta is the transpose of what the same factors give since 0.19.1
-(``ParamWrapper`` in peft/tuners/lora/layer.py, 0.17.0 to 0.21.2).
+A parameter of experts is (experts, out, in) in most of transformers. Up to 0.19.0 PEFT took it for (experts, in, out):
+lora_A has the out side and lora_B the in side, and the delta is the transpose of what the same factors give since
+0.19.1 (``ParamWrapper`` in peft/tuners/lora/layer.py, 0.17.0 to 0.21.2). gpt-oss' are (experts, in, out), which
+transformers 5 tells PEFT: its factors lie alike in all of them. Llama 4's are so too, which nobody tells today's PEFT.
 """
 
 import re
+from collections.abc import Mapping
+from itertools import chain
 from typing import Final
 
+from converter.derive.adapter import Adapter, LoraPair
 from converter.read.adapter_config import AdapterConfig
 
 _VERSION: Final = r"(\d+)\.(\d+)\.(\d+)(.*)"
 _TURNED_IN: Final = (0, 19, 1)
 
 
-def is_todays_layout(config: AdapterConfig) -> bool | None:
-    """Whether the factors of experts lie as PEFT has them since 0.19.1; None where its version isn't stated.
+def is_straight(adapter: Adapter) -> bool | None:
+    """Whether lora_A has the in side of experts, and lora_B the out side; None where nothing tells.
+
+    Both parameters of one module tell by their shapes: (2 * ffn, hidden) and (hidden, ffn), or the other way round.
+    """
+    by_module = {pair.module: pair for pair in adapter.pairs}
+    told = chain.from_iterable(_told_by_shapes(pair, by_module) for pair in adapter.pairs)
+    by_shapes = next(told, None)
+    if by_shapes is not None or adapter.config is None:
+        return by_shapes
+    return _is_of_today(adapter.config)
+
+
+def _told_by_shapes(gate_up: LoraPair, by_module: Mapping[str, LoraPair]) -> tuple[bool, ...]:
+    experts, dot, name = gate_up.module.rpartition(".")
+    down = by_module.get(f"{experts}{dot}down_proj")
+    if name != "gate_up_proj" or down is None or not (gate_up.shape and down.shape):
+        return ()
+    (gate_up_out, gate_up_in), (down_out, down_in) = gate_up.shape[-2:], down.shape[-2:]
+    if (gate_up_out, gate_up_in) == (2 * down_in, down_out):
+        return (True,)
+    return (False,) if (gate_up_in, gate_up_out) == (2 * down_out, down_in) else ()
+
+
+def _is_of_today(config: AdapterConfig) -> bool | None:
+    """Whether the PEFT that saved the adapter is 0.19.1 or later; None where its version isn't stated.
 
     PEFT states it since 0.18. Development versions of 0.19.1 are of either side.
     """

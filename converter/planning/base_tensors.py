@@ -5,7 +5,7 @@ turned round and experts are stacked. Matrices keep their type, and where nothin
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from converter.architectures import Place
 from converter.derive.base_model import BaseModel
@@ -18,8 +18,7 @@ from converter.read.stored import StoredTensor
 from converter.sources import CopiedBytes, NegativeExp, Rows, Stacked, StoredColumns, StoredRows, shape_of
 
 
-@dataclass(frozen=True, slots=True)
-class BaseTensor:
+class BaseTensor(NamedTuple):
     """``matrices`` are the tensor, or each expert of a three-dimensional one; ``copy`` is the tensor byte for byte.
 
     ``type`` is that of the tensor where nothing changes it.
@@ -39,9 +38,9 @@ class BaseTensor:
     def first_rows(self, n: int) -> "BaseTensor":
         """A matrix of at most ``n`` rows; a row is a whole number of blocks."""
         shape = (min(n, self.shape[0]), *self.shape[1:])
-        matrices = tuple(replace(m, tensor=_cut(m.tensor, n)) for m in self.matrices if isinstance(m, StoredRows))
-        copy = replace(self.copy, tensor=_cut(self.copy.tensor, n)) if self.copy else None
-        return replace(self, shape=shape, matrices=matrices, copy=copy)
+        matrices = tuple(m._replace(tensor=_cut(m.tensor, n)) for m in self.matrices if isinstance(m, StoredRows))
+        copy = self.copy._replace(tensor=_cut(self.copy.tensor, n)) if self.copy else None
+        return self._replace(shape=shape, matrices=matrices, copy=copy)
 
 
 def _cut(tensor: StoredTensor, n: int) -> StoredTensor:

@@ -18,8 +18,7 @@ from converter.sources import Source
 # --- The plan ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedTensor:
+class PlannedTensor(NamedTuple):
     """One output tensor; ``shape`` is row-major."""
 
     name: str
@@ -79,8 +78,7 @@ PlannedKeyValue = CopiedKeyValue | EditedArray | NewKeyValue | NewArray
 Role = Literal["lora", "model", "untied-base"]
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedFile:
+class PlannedFile(NamedTuple):
     """One GGUF to write. ``name`` is fixed where the output is a directory, else empty.
 
     An ``untied-base`` is the copy of a tied base that any adapter's LoRA can be served on.

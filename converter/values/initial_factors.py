@@ -37,7 +37,9 @@ def off_from_base(name: str, pair: LoraPair, base: BaseModel) -> float | None:
     place, weight = base.place(pair.module), base.weight(pair.module)
     is_gguf = base.format == "gguf"
     is_stored_as_it_is = is_gguf or not (place and place.transposed)
-    if place is None or weight is None or pair.is_embedding or not place.is_whole_tensor or not is_stored_as_it_is:
+    if place is None or weight is None or not place.is_whole_tensor or not is_stored_as_it_is:
+        return None
+    if pair.is_embedding or len(weight.shape) > 2:  # PEFT begins no LoRA on experts so
         return None
     if not (name.startswith("pissa") or name == "olora") or weight.shape != pair.shape or not _are_readable(pair):
         return None

@@ -34,6 +34,11 @@ def columns_of_huggingface(place: Place, dims: Dims) -> Rows:
     return _gathered(place.columns, dims[place.shape[-1]], dims) if place.columns else slice(None)
 
 
+def biases_of_huggingface(place: Place, dims: Dims) -> Rows:
+    """The biases of one expert in the order in which the GGUF keeps them: that of its rows."""
+    return _gathered(place.rows, dims[place.shape[-2]], dims) if place.rows else slice(None)
+
+
 def n_rows_in_gguf(place: Place, dims: Dims) -> int:
     """How many of a module's rows its GGUF tensor holds."""
     n = dims[place.shape[-2:][0]]

@@ -61,11 +61,27 @@ def variant_of(layer: Any) -> Any:
     return layer.lora_variant.get(NAME) if isinstance(layer, LoraLayer) else None
 
 
+def is_turned(module: Any, values: torch.Tensor) -> bool:
+    """Whether a module keeps a matrix, or those of its experts, with the output last: Conv1D, gpt-oss."""
+    if isinstance(module, Conv1D):
+        return values.dim() == 2
+    return values.dim() == 3 and getattr(module, "is_transposed", False)
+
+
 def as_matrix(module: Any, values: torch.Tensor) -> torch.Tensor:
-    """A parameter with output rows first, which Conv1D has last; experts one below the other. A view."""
-    if isinstance(module, Conv1D) and values.dim() == 2:
-        return values.T
+    """A parameter with output rows first; experts one below the other. A view, but of experts that are turned."""
+    if is_turned(module, values):
+        values = values.mT
     return values.reshape(-1, values.shape[-1]) if values.dim() == 3 else values
+
+
+def rows_of(module: Any, values: torch.Tensor, rows: Rows) -> torch.Tensor:
+    """Rows of `as_matrix`, whose copy of turned experts is one of all of them."""
+    if values.dim() == 3 and is_turned(module, values):
+        n_experts, _, n_out = values.shape
+        numbers = np.arange(n_experts * n_out)[rows]
+        return values[numbers // n_out, :, numbers % n_out]
+    return as_matrix(module, values)[rows]
 
 
 def factors(layer: Any) -> Factors:
@@ -79,13 +95,13 @@ def delta(layer: Any, rows: Rows, values: Factors | None = None) -> np.ndarray:
     """Rows of the delta from PEFT's own get_delta_weight, float64 (n_rows, n_in), with other A and B if given."""
     own = factors(layer)
     a, b = values or own
-    kind = type(layer)
-    if kind is ParamWrapper:
+    cls = type(layer)
+    if cls is ParamWrapper:
         # Of the parameter itself PEFT only takes the type here, and would round to it.
         typed, changes = torch.empty(0, dtype=torch.float64), [(own[0], a.double()), (own[1], b.double())]
         with _another(layer.get_base_layer(), layer.parameter_name, typed), swapped(changes):
-            return to_numpy(as_matrix(None, layer.get_delta_weight(NAME))[rows])
-    if kind is Embedding:
+            return to_numpy(as_matrix(layer.get_base_layer(), layer.get_delta_weight(NAME))[rows])
+    if cls is Embedding:
         a = a[:, rows]
     else:
         b = b[rows]

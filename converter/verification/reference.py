@@ -1,7 +1,8 @@
 """The reference: unmerged PEFT in float32 on CPU, for logits with and without the adapter, and every weight in float64.
 
 Parameters have the names of the text model's modules as `converter.derive.module_paths` spells them, and `.weight` or
-`.bias` behind: GPT-2's embedding is ``model.embed_tokens.weight``, fused experts are ``....experts.down_proj.weight``.
+`.bias` behind: GPT-2's embedding is ``model.embed_tokens.weight``, fused experts are ``....experts.down_proj.weight``
+and ``....experts.down_proj.bias``.
 """
 
 from collections import deque
@@ -18,7 +19,6 @@ from peft.tuners.lora.layer import Linear, LoraLayer, ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from converter.derive.adapter import Adapter
 from converter.derive.module_paths import EMBEDDING, HEAD, normal_module, tower_of
@@ -32,7 +32,9 @@ from converter.verification.peft_layers import (
     as_matrix,
     delta,
     is_product,
+    is_turned,
     own_module,
+    rows_of,
     saved_module,
     swapped,
     to_numpy,
@@ -122,12 +124,14 @@ class Reference:
             yield
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a parameter: (out, in), (n_experts, out, in) or (n,); of kernels over a channel each, (n, width)."""
+        """Shape of a parameter: (out, in), (n_experts, out, in) or (n,); of experts' biases (n_experts, out).
+
+        Kernels over one channel each are (n, width).
+        """
         values, module = self._own(name, own_module), self._own_module(name)
         if values.dim() == 3 and isinstance(module, nn.Conv1d):
-            values = self._matrix(name, values)
-        is_turned = values.dim() == 2 and isinstance(module, Conv1D)
-        return tuple(reversed(values.shape) if is_turned else values.shape)
+            values = as_matrix(module, values)
+        return tuple(values.mT.shape if is_turned(module, values) else values.shape)
 
     def weight(self, name: str, rows: Rows) -> np.ndarray:
         """Rows of a parameter as PEFT serves it, in float64: (n_rows, n_in), of a vector (n_rows,).
@@ -139,17 +143,17 @@ class Reference:
             whole: np.ndarray = self._before_delta(name, rows) + self.delta(name.removesuffix(".weight"), rows)
             return whole
         if not _is_changed_by_layer(layer, name):
-            return to_numpy(self._matrix(name, self._own(name, saved_module))[rows])
+            return to_numpy(self._rows(name, self._own(name, saved_module), rows))
         if is_divisible(layer) and isinstance(layer, Linear):
             self._keep(name)
             return to_numpy(merged(part(layer, rows)).get_parameter(parameter))
         module: Any = self._once((self._places[name].path, "merged"), lambda: merged(layer))
-        return to_numpy(as_matrix(module, module.get_parameter(parameter))[rows])
+        return to_numpy(rows_of(module, module.get_parameter(parameter), rows))
 
     def base_weight(self, name: str, rows: Rows) -> np.ndarray:
         """Rows of the same parameter as the base has it, in float64: (n_rows, n_in), of a vector (n_rows,)."""
         with self._base_weights():
-            return to_numpy(self._matrix(name, self._own(name, own_module))[rows])
+            return to_numpy(self._rows(name, self._own(name, own_module), rows))
 
     def is_as_in_base(self, name: str) -> bool:
         """Whether each row that PEFT's model has of a parameter is the base's own, number by number."""
@@ -170,7 +174,7 @@ class Reference:
         # What PiSSA and OLoRA took off the base is part of the delta.
         if self._places[name].path in self._loaded.initial:
             return self.base_weight(name, rows)
-        return to_numpy(self._matrix(name, self._own(name, own_module))[rows])
+        return to_numpy(self._rows(name, self._own(name, own_module), rows))
 
     def _layer(self, name: str) -> Any:
         """What PEFT put on the module of a parameter, or the module itself."""
@@ -187,9 +191,9 @@ class Reference:
     def _own_module(self, name: str) -> Any:
         return own_module(self._model.get_submodule(self._places[name].path))
 
-    def _matrix(self, name: str, values: torch.Tensor) -> torch.Tensor:
+    def _rows(self, name: str, values: torch.Tensor, rows: Rows) -> torch.Tensor:
         self._keep(name)
-        return as_matrix(self._own_module(name), values)
+        return rows_of(self._own_module(name), values, rows)
 
     def _keep(self, name: str) -> None:
         """Keep what is read of this weight: it is asked for block by block, in turns with at most one other."""
@@ -261,8 +265,10 @@ def _place(path: str) -> _Place:
 
 
 def _name(path: str) -> str:
-    """The name of a parameter. Fused experts have no module of their own, and no `.weight`."""
+    """The name of a parameter. Fused experts have no module of their own, no `.weight`, and a `_bias` (gpt-oss)."""
     place = _place(path)
+    if place.parameter.endswith("_proj_bias"):
+        return f"{normal_module(path.removesuffix('_bias'))}.bias"
     if place.parameter in {"weight", "bias"}:
         return f"{normal_module(place.path)}.{place.parameter}"
     return f"{normal_module(path)}.weight"

@@ -16,7 +16,13 @@ from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDING, HEAD
 from converter.errors import ConverterError
 from converter.verification.gguf_weights import Weights, weights_of
-from converter.verification.orders import Dims, columns_of_huggingface, n_rows_in_gguf, rows_of_huggingface
+from converter.verification.orders import (
+    Dims,
+    biases_of_huggingface,
+    columns_of_huggingface,
+    n_rows_in_gguf,
+    rows_of_huggingface,
+)
 from converter.verification.reference import Reference
 from converter.verification.rounding import has_bound
 from converter.verification.sums import RoundedSums
@@ -36,11 +42,16 @@ class _Wanted:
     tensor: str
     place: Place
 
+    @property
+    def is_bias(self) -> bool:
+        """Whether it is a bias, and no weight."""
+        return self.parameter.endswith(".bias")
+
 
 def prove_model(deployed: BaseModel, base: BaseModel | None, reference: Reference, progress: Progress) -> TensorProof:
     """Compare every tensor of ``deployed`` with PEFT's, the untouched ones with the ``base`` GGUF's bytes."""
     stored, original = weights_of(deployed), _as_replicated(weights_of(base), reference.layers) if base else {}
-    wanted = tuple(_wanted(deployed, stored, reference))
+    wanted = tuple(_wanted(deployed, stored, reference, is_compared=bool(original)))
     checks: list[TensorCheck] = []
     for done, want in enumerate(wanted):
         progress(done, len(wanted))
@@ -62,14 +73,22 @@ def _as_replicated(original: Mapping[str, Weights], layers: Sequence[int]) -> Ma
     return grown
 
 
-def _wanted(deployed: BaseModel, stored: Mapping[str, Weights], reference: Reference) -> Iterator[_Wanted]:
+def _wanted(
+    deployed: BaseModel, stored: Mapping[str, Weights], reference: Reference, *, is_compared: bool
+) -> Iterator[_Wanted]:
+    """What serves each parameter. Where every other tensor ``is_compared`` with the base's, some need no table.
+
+    llama.cpp's converter computes with them, or makes metadata of them: Qwen 3.5's decays, Apertus' xIELU.
+    """
     for parameter in reference.names:
-        module, _, kind = parameter.rpartition(".")
+        module, _, leaf = parameter.rpartition(".")
         places = deployed.places(module)
+        if not places and is_compared and parameter not in reference.touched:
+            continue
         if not places:
             raise ConverterError(f"{deployed.path}: {deployed.model_type} has no tensor for PEFT's {parameter}")
         for place in places:
-            tensor = place.name(kind)
+            tensor = place.name(leaf)
             # Without a head of its own the file serves the embedding as head, right or wrong.
             if module == HEAD and tensor not in stored:
                 tensor = "token_embd.weight"
@@ -92,7 +111,8 @@ def _check(
     if not touched and not has_bound(type_name):
         return TensorCheck(want.tensor, "nothing", type_name)
     found, wanted = weights.tensor.shape, reference.shape(want.parameter)
-    if not fits(found, wanted, want.place, dims, reference.n_rows_needed):
+    column = (1,) if want.is_bias else ()  # one for each row of a matrix, or of each expert's
+    if not fits((*found, *column), (*wanted, *column), want.place, dims, reference.n_rows_needed):
         fault = f"has shape {found}, PEFT's {want.parameter} {wanted}"
         return TensorCheck(want.tensor, "nothing", type_name, touched, fault=fault)
     return _compare_numbers(want, weights, reference, dims)
@@ -126,9 +146,11 @@ def _compare_numbers(want: _Wanted, weights: Weights, reference: Reference, dims
     is_replaced = want.parameter.removesuffix(".weight") not in reference.pairs
     sums = RoundedSums(weights.tensor.type.name, is_replaced=is_replaced)
     columns = columns_of_huggingface(want.place, dims)
-    add = 0.0 if want.parameter.endswith(".bias") else want.place.add
+    add = 0.0 if want.is_bias else want.place.add
+    of_experts = want.is_bias and len(weights.tensor.shape) > 1
+    columns = biases_of_huggingface(want.place, dims) if of_experts else columns
     for rows in weights.blocks():
-        source = rows_of_huggingface(want.place, dims, weights.tensor.shape, rows)
+        source = rows if of_experts else rows_of_huggingface(want.place, dims, weights.tensor.shape, rows)
         served, base = reference.weight(want.parameter, source), reference.base_weight(want.parameter, source)
         if served.ndim > 1:
             served, base = served[:, columns], base[:, columns]

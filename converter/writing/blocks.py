@@ -4,7 +4,7 @@ Merging is done in float64 and rounded once, so that neither block size nor BLAS
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import sqrt
 from typing import Final
 
@@ -66,7 +66,7 @@ def blocks(tensor: PlannedTensor, kept: DeltaKept, n_elements: int = BLOCK_N_ELE
             yield from _copied(stored, tensor.name)
         case Stacked(parts):
             for part in parts:
-                matrix = replace(tensor, shape=tensor.shape[1:], source=part)
+                matrix = tensor._replace(shape=tensor.shape[1:], source=part)
                 yield from blocks(matrix, kept, n_elements)
         case Merged() | Placed() | WideEmbedding() as source:
             rows = matrix_rows(source, n_elements, tensor.type)

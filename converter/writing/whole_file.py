@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from secrets import token_hex
 from typing import BinaryIO
 
 from converter.errors import ConverterError
@@ -68,7 +67,7 @@ class _Nameless:
             self._link(self._path)
         except FileExistsError:
             # A name of its own, whoever else writes the same file at this moment, and no longer than a name may be.
-            beside = self._path.with_name(f".{token_hex(8)}.partial")
+            beside = self._path.with_name(f".{os.urandom(8).hex()}.partial")
             self._link(beside)
             beside.replace(self._path)
         _sync_directory(self._path.parent)

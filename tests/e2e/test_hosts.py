@@ -229,11 +229,11 @@ def _without_head(base: TinyModel, adapter: Path, deployment: Deployment, direct
     """The same hosted model, its head's delta multiplied by (almost) nothing before it is hosted."""
     file = _plan(base, adapter, replace(deployment, host="native")).files[0]
     tensors = tuple(
-        replace(t, source=_faded(t.source)) if t.name == "output.weight" and isinstance(t.source, Merged) else t
+        t._replace(source=_faded(t.source)) if t.name == "output.weight" and isinstance(t.source, Merged) else t
         for t in file.tensors
     )
     assert tensors != file.tensors
-    spoilt: PlannedFile = replace(file, tensors=tensors)
+    spoilt: PlannedFile = file._replace(tensors=tensors)
     model = read_base_model(base.gguf)
     hosted = hosted_model(spoilt, model, deployment.host or "auto", deployment.outtype)
     # Not by convert.write, which refuses a file that keeps nothing of a delta.
@@ -243,7 +243,7 @@ def _without_head(base: TinyModel, adapter: Path, deployment: Deployment, direct
 
 
 def _faded(source: Merged) -> Merged:
-    return replace(source, deltas=tuple(replace(delta, scaling=1e-6 * delta.scaling) for delta in source.deltas))
+    return source._replace(deltas=tuple(delta._replace(scaling=1e-6 * delta.scaling) for delta in source.deltas))
 
 
 def _ratio(

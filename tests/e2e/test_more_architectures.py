@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from gguf import GGUFReader
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
+from gguf.quants import dequantize, quantize
 from safetensors.torch import load_file, save_file
 
 from converter.checking import check_adapter
 from converter.conversion import Refused, plan, write
-from converter.derive.adapter import read_adapter
+from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Deployment, Kind
 from converter.fingerprint import fingerprint
@@ -29,6 +30,7 @@ from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp, LlamaCppFailed
 from converter.verification.reference import Reference
 from converter.verification.tensors import prove_model
+from converter.verification.verification import Case, DeployedModel, prove
 from converter.writing.gguf_file import write_gguf
 from fixtures.mapped_gguf import without_head
 from fixtures.more_adapters import SEQUENCES, more_adapter, more_logits
@@ -38,6 +40,7 @@ from fixtures.trained_tokenizers import write_byte_level
 pytestmark = pytest.mark.llama
 
 Array = npt.NDArray[np.float32]
+MXFP4 = GGMLQuantizationType.MXFP4
 MODELS = [MoreModel(name) for name in KINDS]
 # What a fault is planted in: -exp(x) of a number where there is such a tensor, or a norm.
 CHANGED = ("blk.0.ssm_a", "blk.0.attn_norm.weight", "blk.0.post_attention_norm.weight")
@@ -126,6 +129,111 @@ def test_experts_are_served_exactly(model: MoreModel, to: Kind, llama_cpp: Llama
     without, peft = more_logits(model, on_experts=True)
     assert _kl(peft, without) > 1e-3
     assert _kl(peft, found) / _kl(peft, without) < model.kind.ratio
+
+
+@pytest.mark.parametrize(
+    ("model", "on_experts"),
+    [(model, False) for model in MODELS] + [(model, True) for model in MODELS if model.kind.has_experts],
+    ids=str,
+)
+def test_it_is_proven_and_the_base_alone_is_not(
+    model: MoreModel, on_experts: bool, llama_cpp: LlamaCpp, tmp_path: Path
+) -> None:
+    adapter = read_adapter(more_adapter(model, on_experts=on_experts))
+    (written,) = write(plan(adapter, read_base_model(model.gguf), _deployment("model")), tmp_path / "out")
+    proven = prove(Case(adapter, model.hf, DeployedModel(written.path, model.gguf), SEQUENCES), llama_cpp)
+    assert not list(proven.failures)
+    assert proven.comparison is not None
+    assert proven.comparison.effect_ratio < model.kind.ratio
+    base = prove(Case(adapter, model.hf, DeployedModel(model.gguf, model.gguf), SEQUENCES), llama_cpp)
+    touched = {check.tensor for check in proven.tensors.checks if check.touched}
+    assert touched == {check.tensor for check in base.tensors.checks if check.fault}
+
+
+def test_every_number_is_compared_where_the_base_is_not_at_hand(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    """The biases of gpt-oss' experts too, whose rows alternate like their weights'."""
+    model = MoreModel("gpt-oss")
+    adapter = read_adapter(more_adapter(model, on_experts=True))
+    (written,) = write(plan(adapter, read_base_model(model.gguf), _deployment("model")), tmp_path / "out")
+    proven = prove(Case(adapter, model.hf, DeployedModel(written.path), SEQUENCES), llama_cpp)
+    assert not proven.tensors.faults
+    assert {"blk.0.ffn_gate_exps.bias", "blk.0.ffn_up_exps.bias"} < {
+        check.tensor for check in proven.tensors.checks if check.by == "numbers"
+    }
+
+
+def test_mxfp4_experts_are_kept_where_they_are_not_touched(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    model = MoreModel("gpt-oss")
+    base = _with_experts_in_mxfp4(model.gguf, tmp_path / "base.gguf")
+    adapter = _on_experts_of_layer_1(more_adapter(model, on_experts=True), tmp_path / "adapter")
+    (written,) = write(plan(adapter, read_base_model(base), _deployment("model")), tmp_path / "merged.gguf")
+    before, after = _by_name(base), _by_name(written.path)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not np.array_equal(before[name].data, after[name].data)}
+    assert changed == {f"blk.1.ffn_{part}_exps.weight" for part in ("gate", "up", "down")}
+    assert before["blk.0.ffn_up_exps.weight"].tensor_type is after["blk.0.ffn_up_exps.weight"].tensor_type is MXFP4
+    (of_floats,) = write(plan(adapter, read_base_model(model.gguf), _deployment("model")), tmp_path / "of_floats.gguf")
+    floats, merged = _tensors(model.gguf), _tensors(of_floats.path)
+    for name in changed:
+        delta = after[name].data - dequantize(before[name].data, MXFP4)
+        np.testing.assert_allclose(delta, merged[name] - floats[name], atol=1e-6, err_msg=name)
+    (lora,) = write(plan(adapter, read_base_model(base), _deployment("lora")), tmp_path / "lora.gguf")
+    served, wanted = _llama_cpp(llama_cpp, written.path), _llama_cpp(llama_cpp, base, lora=lora.path)
+    assert _kl(wanted, served) < 1e-2 * _kl(wanted, _llama_cpp(llama_cpp, base))  # ggml rounds what MXFP4 multiplies
+
+
+def _with_experts_in_mxfp4(source: Path, target: Path) -> Path:
+    """As OpenAI's own checkpoints become GGUFs."""
+    reader = GGUFReader(source)
+    writer = GGUFWriter(target, str(reader.fields["general.architecture"].contents()))
+    for key, entry in reader.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            writer.add_key_value(key, entry.contents(), *entry.types[:2])
+    for tensor in reader.tensors:
+        is_experts = tensor.name.endswith("_exps.weight")
+        data = np.array([quantize(matrix, MXFP4) for matrix in tensor.data]) if is_experts else tensor.data
+        writer.add_tensor(tensor.name, data, raw_dtype=MXFP4 if is_experts else tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
+def _on_experts_of_layer_1(source: Path, target: Path) -> Adapter:
+    """What is left of an adapter on all experts where target_parameters name those of one layer."""
+    shutil.copytree(source, target)
+    config = json.loads((target / "adapter_config.json").read_bytes())
+    parameters = [f"layers.1.mlp.{name}" for name in config["target_parameters"]]
+    stated = {**config, "target_modules": [], "target_parameters": parameters}
+    (target / "adapter_config.json").write_text(json.dumps(stated), encoding="utf-8")
+    tensors = load_file(target / "adapter_model.safetensors")
+    kept = {key: values for key, values in tensors.items() if "layers.1.mlp.experts" in key}
+    save_file(kept, target / "adapter_model.safetensors", {"format": "pt"})
+    return read_adapter(target)
+
+
+def _by_name(gguf: Path) -> dict[str, Any]:
+    return {tensor.name: tensor for tensor in GGUFReader(gguf).tensors}
+
+
+@pytest.mark.parametrize("version", ["0.18.1", None])
+def test_experts_that_are_kept_transposed_are_read_whichever_peft_saved_them(
+    version: str | None, tmp_path: Path
+) -> None:
+    """gpt-oss': the shapes of both parameters tell how they lie."""
+    adapter = tmp_path / "adapter"
+    shutil.copytree(more_adapter(MoreModel("gpt-oss"), on_experts=True), adapter)
+    config = json.loads((adapter / "adapter_config.json").read_bytes())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "peft_version": version}), encoding="utf-8")
+    base = read_base_model(MoreModel("gpt-oss").gguf)
+    files: list[dict[str, Array]] = []
+    for path in (adapter, more_adapter(MoreModel("gpt-oss"), on_experts=True)):
+        (written,) = write(plan(read_adapter(path), base, _deployment("lora")), tmp_path / f"{len(files)}.gguf")
+        files.append(_tensors(written.path))
+    assert files[0].keys() == files[1].keys()
+    for name, values in files[0].items():
+        np.testing.assert_array_equal(values, files[1][name], err_msg=name)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=str)

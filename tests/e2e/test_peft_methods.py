@@ -75,7 +75,7 @@ def test_one_module_that_was_not_merged_is_found_out(llama_cpp: LlamaCpp, tmp_pa
     with plan(adapter, model, Deployment("model")) as conversion:
         tensors = tuple(as_in_the_base(tensor, model) for tensor in conversion.files[0].tensors)
         assert tensors != conversion.files[0].tensors
-        spoilt = replace(conversion, files=(replace(conversion.files[0], tensors=tensors),))
+        spoilt = replace(conversion, files=(conversion.files[0]._replace(tensors=tensors),))
         write(spoilt, tmp_path / "model.gguf")
     assert verified(llama_cpp, base, "loha", tmp_path / "model.gguf").tensors.faults
 

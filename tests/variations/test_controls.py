@@ -30,15 +30,15 @@ def half_the_scale(tensor: PlannedTensor, _base: BaseModel) -> PlannedTensor:
     source = tensor.source
     if not isinstance(source, Merged):
         return tensor
-    halved = tuple(replace(delta, scaling=delta.scaling / 2) for delta in source.deltas)
-    return replace(tensor, source=replace(source, deltas=halved))
+    halved = tuple(delta._replace(scaling=delta.scaling / 2) for delta in source.deltas)
+    return tensor._replace(source=source._replace(deltas=halved))
 
 
 def without_the_order_of_rows(tensor: PlannedTensor, _base: BaseModel) -> PlannedTensor:
     match tensor.source:
         case Merged(_, (Delta(left=StoredRows() as left) as delta,)) as source:
-            unordered = replace(delta, left=replace(left, order=IDENTITY))
-            return replace(tensor, source=replace(source, deltas=(unordered,)))
+            unordered = delta._replace(left=left._replace(order=IDENTITY))
+            return tensor._replace(source=source._replace(deltas=(unordered,)))
         case _:
             return tensor
 
@@ -46,33 +46,33 @@ def without_the_order_of_rows(tensor: PlannedTensor, _base: BaseModel) -> Planne
 def with_gate_and_up_swapped(tensor: PlannedTensor, _base: BaseModel) -> PlannedTensor:
     for one, other in (("ffn_up", "ffn_gate"), ("ffn_gate", "ffn_up")):
         if one in tensor.name:
-            return replace(tensor, name=tensor.name.replace(one, other))
+            return tensor._replace(name=tensor.name.replace(one, other))
     return tensor
 
 
 def without_the_delta_of(name: str) -> Spoil:
     def spoil(tensor: PlannedTensor, _base: BaseModel) -> PlannedTensor:
         source = tensor.source
-        return replace(tensor, source=source.base) if tensor.name == name and isinstance(source, Merged) else tensor
+        return tensor._replace(source=source.base) if tensor.name == name and isinstance(source, Merged) else tensor
 
     return spoil
 
 
 def without_magnitudes(tensor: PlannedTensor, _base: BaseModel) -> PlannedTensor:
     source = tensor.source
-    return replace(tensor, source=replace(source, magnitude=None)) if isinstance(source, Merged) else tensor
+    return tensor._replace(source=source._replace(magnitude=None)) if isinstance(source, Merged) else tensor
 
 
 def without_lora_bias(tensor: PlannedTensor, _base: BaseModel) -> PlannedTensor:
     source = tensor.source
     if not isinstance(source, Merged):
         return tensor
-    return replace(tensor, source=replace(source, deltas=tuple(delta for delta in source.deltas if delta.right)))
+    return tensor._replace(source=source._replace(deltas=tuple(delta for delta in source.deltas if delta.right)))
 
 
 def without_the_initial_adapter(tensor: PlannedTensor, _base: BaseModel) -> PlannedTensor:
     source = tensor.source
-    return replace(tensor, source=replace(source, deltas=source.deltas[:1])) if isinstance(source, Merged) else tensor
+    return tensor._replace(source=source._replace(deltas=source.deltas[:1])) if isinstance(source, Merged) else tensor
 
 
 def one_token_row_elsewhere(tensor: PlannedTensor, _base: BaseModel) -> PlannedTensor:
@@ -80,16 +80,16 @@ def one_token_row_elsewhere(tensor: PlannedTensor, _base: BaseModel) -> PlannedT
     if not isinstance(source, Merged) or not source.replaced:
         return tensor
     (rows,) = source.replaced
-    moved = replace(rows, indices=(*rows.indices[:-1], rows.indices[-1] - 1))
-    return replace(tensor, source=replace(source, replaced=(moved,)))
+    moved = rows._replace(indices=(*rows.indices[:-1], rows.indices[-1] - 1))
+    return tensor._replace(source=source._replace(replaced=(moved,)))
 
 
 def without_one_expert(tensor: PlannedTensor, _base: BaseModel) -> PlannedTensor:
     match tensor.source:
         case Stacked((Merged() as first, *others)):
-            return replace(tensor, source=Stacked((first.base, *others)))
+            return tensor._replace(source=Stacked((first.base, *others)))
         case Stacked((StoredRows() as first, *others)) if tensor.name.endswith("lora_b"):
-            return replace(tensor, source=Stacked((Zeros(tensor.shape[1:]), *others)))
+            return tensor._replace(source=Stacked((Zeros(tensor.shape[1:]), *others)))
         case _:
             return tensor
 
@@ -101,7 +101,7 @@ def as_the_base_has_it(part: str) -> Spoil:
         if part not in tensor.name:
             return tensor
         stored = base.tensors[_module_of(tensor.name, base)]
-        return replace(tensor, source=CopiedBytes(tensor.name, stored))
+        return tensor._replace(source=CopiedBytes(tensor.name, stored))
 
     return spoil
 
@@ -193,4 +193,4 @@ def _spoilt(conversion: ConversionPlan, spoil: Spoil, base: BaseModel) -> Conver
     (file,) = conversion.files
     tensors = tuple(spoil(tensor, base) for tensor in file.tensors)
     assert tensors != file.tensors
-    return replace(conversion, files=(replace(file, tensors=tensors),))
+    return replace(conversion, files=(file._replace(tensors=tensors),))

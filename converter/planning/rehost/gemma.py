@@ -1,7 +1,7 @@
 """What a host has to know of the Gemma it runs: sizes, and the metadata that are not sizes."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from converter.derive.base_model import BaseModel
@@ -96,7 +96,7 @@ def with_metadata(
             renamed.pop(key, None)
         else:
             renamed[key] = value._replace(key=key) if isinstance(value, NewArray) else NewKeyValue(key, value)
-    return replace(file, key_values=tuple(renamed.values()))
+    return file._replace(key_values=tuple(renamed.values()))
 
 
 def _renamed(entries: Mapping[str, PlannedKeyValue]) -> Iterator[tuple[str, PlannedKeyValue]]:

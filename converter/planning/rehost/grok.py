@@ -99,7 +99,7 @@ def model(file: PlannedFile, gemma: Gemma, outtype: str | None) -> PlannedFile:
     """The planned Gemma 2 as grok."""
     n = heads_of(gemma).n_head * gemma.head_dim
     tensors = (*relaid_tensors(file, layouts(gemma), outtype), *_experts_of_zeros(gemma, n))
-    return replace(with_metadata(file, gemma, "grok", _metadata(file, gemma, n)), tensors=tensors)
+    return with_metadata(file, gemma, "grok", _metadata(file, gemma, n))._replace(tensors=tensors)
 
 
 def _metadata(file: PlannedFile, gemma: Gemma, n: int) -> Mapping[str, Value | None]:
@@ -136,5 +136,5 @@ def _experts_of_zeros(gemma: Gemma, n: int) -> Iterator[PlannedTensor]:
         "ffn_down_exps": ((1, n, _N_FF_EXPERT), F16),
     }
     for layer in range(gemma.n_layer):
-        for kind, (shape, ggml_type) in shapes.items():
-            yield PlannedTensor(f"blk.{layer}.{kind}.weight", shape, ggml_type, Zeros(shape))
+        for stem, (shape, ggml_type) in shapes.items():
+            yield PlannedTensor(f"blk.{layer}.{stem}.weight", shape, ggml_type, Zeros(shape))

@@ -1,6 +1,5 @@
 """How a planned head differs from the planned embedding: by a product of few columns and rows, or by more."""
 
-from dataclasses import replace
 from math import prod
 
 from converter.planning.conversion_plan import PlannedFile
@@ -18,7 +17,7 @@ def head_delta(file: PlannedFile) -> tuple[Delta, ...] | None:
     head, embedding = (_parts(matrix_of(tensors[f"{end}.weight"])) for end in ("output", "token_embd"))
     if head is None or embedding is None or not _are_same(head[0], embedding[0]):
         return None
-    added = (*head[1], *(replace(delta, scaling=-delta.scaling) for delta in embedding[1]))
+    added = (*head[1], *(delta._replace(scaling=-delta.scaling) for delta in embedding[1]))
     return added if all(delta.right for delta in added) else None
 
 

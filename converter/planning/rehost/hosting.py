@@ -4,7 +4,7 @@ The oldest builds are those that ran a hosted model with the right logits (llama
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from converter.derive.base_model import BaseModel
@@ -70,7 +70,7 @@ def _is_tied(file: PlannedFile) -> bool:
 
 
 def _without_head(file: PlannedFile) -> PlannedFile:
-    return replace(file, tensors=tuple(tensor for tensor in file.tensors if tensor.name != "output.weight"))
+    return file._replace(tensors=tuple(tensor for tensor in file.tensors if tensor.name != "output.weight"))
 
 
 def hosted_lora(untied: PlannedFile, lora: PlannedFile, base: BaseModel, host: str, outtype: str | None) -> Hosted:
@@ -86,7 +86,7 @@ def hosted_lora(untied: PlannedFile, lora: PlannedFile, base: BaseModel, host: s
     tensors = tuple(relaid_tensors(lora, used.layouts(gemma), outtype))
     architecture = NewKeyValue("general.architecture", chosen)
     others = (entry for entry in lora.key_values if entry.key != architecture.key)
-    factors = replace(lora, tensors=tensors, key_values=(architecture, *others))
+    factors = lora._replace(tensors=tensors, key_values=(architecture, *others))
     return Hosted((model, factors), tuple(_notes(chosen, gemma, untied, model)))
 
 
@@ -128,7 +128,7 @@ def _recorded(model: PlannedFile, host: str, gemma: Gemma) -> PlannedFile:
         NewKeyValue("adapter_to_gguf.host.of", gemma.architecture),
         NewKeyValue("adapter_to_gguf.host.oldest_build", _oldest_build(host, gemma)),
     )
-    return replace(model, key_values=(*model.key_values, *entries))
+    return model._replace(key_values=(*model.key_values, *entries))
 
 
 def _oldest_build(host: str, gemma: Gemma) -> str:

@@ -9,7 +9,6 @@ Its sliding window is set beyond any context.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import sqrt
 from typing import Final
 
@@ -40,4 +39,4 @@ def model(file: PlannedFile, gemma: Gemma, outtype: str | None) -> PlannedFile:
         "attention.sliding_window_pattern": NewArray("", BOOL, (True,) * gemma.n_layer),
     }
     tensors = (*relaid_tensors(file, layouts(gemma), outtype), *gates)
-    return replace(with_metadata(file, gemma, "spark2_5", metadata), tensors=tensors)
+    return with_metadata(file, gemma, "spark2_5", metadata)._replace(tensors=tensors)

@@ -21,7 +21,7 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         wanted = base.shape(pair.module)
         if wanted is None or len(wanted) < 2 or not pair.is_well_shaped:
             continue
-        if is_expert_parameter(pair.module) and not _is_todays(adapter):
+        if is_expert_parameter(pair.module) and not _is_straight(adapter):
             continue  # experts-turned-round
         begin = 1 if pair.module in ENDS else 0
         if len(pair.shape) != len(wanted) or pair.shape[begin:] != wanted[begin:]:
@@ -29,10 +29,10 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
             yield Problem(pair.module, message)
 
 
-def _is_todays(adapter: Adapter) -> bool:
-    from converter.derive.expert_layout import is_todays_layout
+def _is_straight(adapter: Adapter) -> bool:
+    from converter.derive.expert_layout import is_straight
 
-    return adapter.config is not None and bool(is_todays_layout(adapter.config))
+    return bool(is_straight(adapter))
 
 
 RULE = Rule("BM002", "factors-dont-fit", Severity.ERROR, BaseCheck(check))

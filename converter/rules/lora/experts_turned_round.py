@@ -3,7 +3,8 @@
 Why it matters: up to 0.19.0 PEFT gave lora_A the out side of experts and lora_B the in side, and exchanged them in
 0.19.1. Read as today, the delta is another one: off by 1.48 times its norm where both sides are of one size
 (hidden_size = 2 * moe_intermediate_size), and of a shape that fits no weight elsewhere. Today's PEFT does that too,
-without a word.
+without a word. Experts that transformers keeps transposed are the exception: those of gpt-oss lie alike in all of PEFT,
+those of Llama 4 are the ones that today's takes for the other way round.
 
 What to do: merge the adapter with the PEFT that saved it (`pip install peft==VERSION`, merge_and_unload), and serve the
 merged model. Where peft_version is missing, write into adapter_config.json what saved the adapter: "0.19.1" stands for
@@ -22,16 +23,16 @@ def check(adapter: Adapter) -> Iterator[Problem]:
     experts = [pair for pair in adapter.pairs if is_expert_parameter(pair.module)]
     if not experts or adapter.config is None:
         return
-    from converter.derive.expert_layout import is_todays_layout
+    from converter.derive.expert_layout import is_straight
 
-    is_todays = is_todays_layout(adapter.config)
+    found = is_straight(adapter)
     stated = adapter.config.raw.get("peft_version")
-    if is_todays is None:
+    if found is None:
         yield Problem(
             "peft_version",
             f"is {stated!r}, which doesn't tell how the factors of {len(experts)} parameters of experts lie",
         )
-    elif not is_todays:
+    elif not found:
         yield Problem("peft_version", f"is {stated}, whose lora_A has the out side of {experts[0].module}")
 
 

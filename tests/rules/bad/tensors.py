@@ -325,6 +325,18 @@ def experts_of_a_peft_that_is_not_told(it: Specimen, _: Path) -> None:
     give_experts(it, 2 * MOE["moe_intermediate_size"], HIDDEN, peft_version=None)
 
 
+@bad("LO024")
+def experts_whose_shapes_tell_that_they_are_turned(it: Specimen, _: Path) -> None:
+    """Llama 4's, which today's PEFT takes for (out, in)."""
+    parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    n, inner = MOE["num_experts"], MOE["moe_intermediate_size"]
+    give_experts(it, inner, HIDDEN, peft_version="0.21.2", target_parameters=parameters)
+    for module in [key.removesuffix(".lora_A.weight") for key in it.tensors if "lora_A" in key]:
+        it.tensors[f"{module}.base_layer.lora_A.weight"] = tensor(n * RANK, 2 * inner)
+        it.tensors[f"{module}.base_layer.lora_B.weight"] = tensor(HIDDEN, RANK * n)
+    it.write()
+
+
 @bad("GG004", "LO007")
 def a_bias_that_gemma_has_not(it: Specimen, bases: Path) -> None:
     it.base = bases / "gemma.gguf"

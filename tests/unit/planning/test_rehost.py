@@ -222,4 +222,4 @@ def test_a_base_without_an_epsilon_is_refused() -> None:
     file = planned("gemma", "lm_head", "native").files[0]
     entries = tuple(entry for entry in file.key_values if "epsilon" not in entry.key)
     with pytest.raises(ConverterError, match="epsilon"):
-        hosted_model(replace(file, key_values=entries), read_base_model(base.gguf), "auto", None)
+        hosted_model(file._replace(key_values=entries), read_base_model(base.gguf), "auto", None)

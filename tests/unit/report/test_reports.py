@@ -1,7 +1,6 @@
 """What golden cases don't show: other widths, hostile text, colours, and machines' formats."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -73,7 +72,7 @@ def test_annotations_are_one_line_each_and_can_not_be_forged() -> None:
 
 def test_annotations_have_the_weight_of_their_findings() -> None:
     warning = finding("SC003", severity=Severity.WARNING)
-    elsewhere = replace(finding("BM040"), blocks=frozenset[Kind]({"model"}))
+    elsewhere = finding("BM040")._replace(blocks=frozenset[Kind]({"model"}))
     lines = rendered("github", Run([report(finding("CF001"), warning, elsewhere)])).splitlines()
     assert [line.split()[0] for line in lines] == ["::error", "::warning", "::notice"]
     assert "adapter_config.json" in lines[0]

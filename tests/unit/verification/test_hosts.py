@@ -1,7 +1,6 @@
 """The tensor proof of hosted models: right for each host, and each planted fault found in the tensor that has it."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -70,14 +69,14 @@ def test_both_ends_are_proven(name: str, host: str, tmp_path: Path) -> None:
 def without_deltas(tensor: str) -> Spoil:
     def faded(piece: Piece) -> Piece:
         matrix = piece.matrix
-        return replace(piece, matrix=replace(matrix, deltas=()) if isinstance(matrix, Merged) else matrix)
+        return piece._replace(matrix=matrix._replace(deltas=()) if isinstance(matrix, Merged) else matrix)
 
     def spoil(planned: PlannedTensor) -> PlannedTensor:
         match planned.source:
             case Merged() as source if planned.name == tensor:
-                return replace(planned, source=replace(source, deltas=()))
+                return planned._replace(source=source._replace(deltas=()))
             case Placed(_, pieces) as source if planned.name == tensor:
-                return replace(planned, source=replace(source, pieces=tuple(map(faded, pieces))))
+                return planned._replace(source=source._replace(pieces=tuple(map(faded, pieces))))
             case _:
                 return planned
 
@@ -90,10 +89,10 @@ def scaled(tensor: str, factor: float) -> Spoil:
             return planned
         match planned.source:
             case Placed(_, pieces) as source:
-                pieces = tuple(replace(piece, factor=piece.factor * factor) for piece in pieces)
-                return replace(planned, source=replace(source, pieces=pieces))
+                pieces = tuple(piece._replace(factor=piece.factor * factor) for piece in pieces)
+                return planned._replace(source=source._replace(pieces=pieces))
             case Filled() as source:
-                return replace(planned, source=replace(source, value=source.value * factor))
+                return planned._replace(source=source._replace(value=source.value * factor))
             case _:
                 raise AssertionError(planned.source)
 
@@ -105,13 +104,13 @@ def without_products(tensor: str) -> Spoil:
         if planned.name != tensor or not isinstance(planned.source, Placed):
             return planned
         pieces = tuple(piece for piece in planned.source.pieces if not isinstance(piece.matrix, Product))
-        return replace(planned, source=replace(planned.source, pieces=pieces))
+        return planned._replace(source=planned.source._replace(pieces=pieces))
 
     return spoil
 
 
 def dropped(tensor: str) -> Spoil:
-    return lambda planned: replace(planned, name="another.weight") if planned.name == tensor else planned
+    return lambda planned: planned._replace(name="another.weight") if planned.name == tensor else planned
 
 
 def faults() -> Iterator[tuple[str, str, Spoil, str]]:
@@ -143,7 +142,7 @@ def faults() -> Iterator[tuple[str, str, Spoil, str]]:
 @pytest.mark.parametrize(("name", "host", "spoil", "fault"), list(faults()))
 def test_a_planted_fault_is_found(name: str, host: str, spoil: Spoil, fault: str, tmp_path: Path) -> None:
     file = planned(name, host)
-    spoilt = replace(file, tensors=tuple(map(spoil, file.tensors)))
+    spoilt = file._replace(tensors=tuple(map(spoil, file.tensors)))
     assert spoilt != file
     found = proof_of(spoilt, tmp_path, name).faults
     assert any(line.startswith(fault) for line in found), found
@@ -157,7 +156,7 @@ def test_a_lora_is_proven_with_its_untied_base(name: str, host: str, tmp_path: P
     model, lora = (written(file, tmp_path / file.name) for file in files)
     reference = reference_of(name, "F32", "embed_and_head")
     assert not prove_hosted_lora(lora, read_base_model(model), reference, lambda *_: None).faults
-    less = replace(files[1], tensors=files[1].tensors[2:])
+    less = files[1]._replace(tensors=files[1].tensors[2:])
     found = prove_hosted_lora(written(less, lora), read_base_model(model), reference, lambda *_: None).faults
     assert any("lacks a factor" in line for line in found)
 
@@ -166,4 +165,4 @@ def test_an_unknown_host_is_no_proof(tmp_path: Path) -> None:
     file = planned("gemma", "gemma3")
     other = (*(e for e in file.key_values if e.key != HOST_KEY), NewKeyValue(HOST_KEY, "another"))
     with pytest.raises(ConverterError, match="not known"):
-        proof_of(replace(file, key_values=other), tmp_path, "gemma")
+        proof_of(file._replace(key_values=other), tmp_path, "gemma")

@@ -4,7 +4,6 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -103,15 +102,15 @@ def merged_embedding(store: Store) -> Merged:
 
 def over_own_base(store: Store) -> Merged:
     source = merged(store)
-    return replace(source, base=StoredRows("w", store.random(N_ROWS, N_COLUMNS), ORDER))
+    return source._replace(base=StoredRows("w", store.random(N_ROWS, N_COLUMNS), ORDER))
 
 
 def with_magnitudes(store: Store) -> Merged:
-    return replace(merged(store), magnitude=Magnitude(StoredRows("m", store.random(N_ROWS), ORDER), "rows"))
+    return merged(store)._replace(magnitude=Magnitude(StoredRows("m", store.random(N_ROWS), ORDER), "rows"))
 
 
 def embedding_with_magnitudes(store: Store) -> Merged:
-    return replace(merged_embedding(store), magnitude=Magnitude(StoredRows("m", store.random(N_COLUMNS)), "columns"))
+    return merged_embedding(store)._replace(magnitude=Magnitude(StoredRows("m", store.random(N_COLUMNS)), "columns"))
 
 
 def with_new_rows(store: Store) -> Merged:
@@ -123,7 +122,7 @@ def with_new_rows(store: Store) -> Merged:
 def minus_another(store: Store) -> Merged:
     left, right = StoredRows("b0", store.random(N_ROWS, 3)), StoredRows("a0", store.random(3, N_COLUMNS))
     source = merged(store)
-    return replace(source, deltas=(*source.deltas, Delta(left, right, -0.2)))
+    return source._replace(deltas=(*source.deltas, Delta(left, right, -0.2)))
 
 
 def one_experts_factors(store: Store) -> Merged:
