@@ -36,7 +36,7 @@ def changes_of(adapter: Adapter, base: BaseModel) -> Mapping[str, Changes]:
     gathered: dict[str, dict[int | None, Change]] = {}
 
     def change(place: Place, parameter: str) -> Change:
-        by_expert = gathered.setdefault(f"{place.tensor}.{parameter}", {})
+        by_expert = gathered.setdefault(place.name(parameter), {})
         return by_expert.setdefault(place.expert, Change(place))
 
     for pair, place in _with_places(adapter.pairs, base):
