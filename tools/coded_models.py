@@ -171,11 +171,18 @@ def _codable_buffers(model: PreTrainedModel) -> Mapping[str, torch.Tensor]:
     return {name: buffer for name, buffer in model.named_buffers() if name in saved and buffer.is_floating_point()}
 
 
+# What llama.cpp keeps as -exp(x): the logarithms of small numbers, each another one.
+LOGARITHMS: Final = ("A_log",)
+
+
 def _fill(parameters: Mapping[str, torch.Tensor], numbers: npt.NDArray[np.int64]) -> None:
-    begin = 0
+    begin, n_logarithms = 0, 0
     with torch.no_grad():
-        for parameter in parameters.values():
+        for name, parameter in parameters.items():
             end = begin + parameter.numel()
-            values = numbers[begin:end].astype(np.float32).reshape(tuple(parameter.shape))
-            parameter.copy_(torch.from_numpy(values))
+            values = numbers[begin:end].astype(np.float32)
+            if name.endswith(LOGARITHMS):
+                values = np.log(1.0 + n_logarithms + np.argsort(values)).astype(np.float32)
+                n_logarithms += len(values)
+            parameter.copy_(torch.from_numpy(values.reshape(tuple(parameter.shape))))
             begin = end

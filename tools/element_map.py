@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tools.coded_models import STEP, Codes
+from tools.coded_models import LOGARITHMS, STEP, Codes
 from tools.measured_tables import Measured
 
 Indices = npt.NDArray[np.int64]
@@ -31,7 +31,7 @@ class Moved(NamedTuple):
 
 def moves(found: Measured) -> Iterator[Moved]:
     """Every parameter of the text model, in memory or in the checkpoint, in every tensor that has elements of it."""
-    owners = _Owners(found.codes)
+    owners = _Owners({name: codes for name, codes in found.codes.items() if not name.endswith(LOGARITHMS)})
     for name, values in found.tensors.items():
         add = next((add for add in (0.0, 1.0, -1.0) if owners.know(values - np.float32(add))), None)
         if add is not None:
