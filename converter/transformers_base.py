@@ -91,10 +91,17 @@ def shell(config: PretrainedConfig) -> PreTrainedModel:
     known = [kind for kind in kinds if type(config) in kind._model_mapping.keys()]  # noqa: SIM118, SLF001  no dict
     if not known and not hasattr(config, "auto_map"):
         raise ConverterError(f"transformers has no language model of the type {config.model_type!r}")
-    from_config: Any = (known or kinds)[0].from_config
+    # AutoModelForCausalLM has the text model alone for some configs of the whole.
+    whole = [kind for kind in known if _model_class(kind, config).config_class is type(config)]
+    from_config: Any = (whole or known or kinds)[0].from_config
     with torch.device("meta"):
         model: PreTrainedModel = from_config(config, trust_remote_code=False)
     return model
+
+
+def _model_class(kind: Any, config: PretrainedConfig) -> Any:
+    found: Any = kind._model_mapping[type(config)]  # noqa: SLF001  as above
+    return found
 
 
 def from_weights(path: Path, config: PretrainedConfig, weights: Mapping[str, torch.Tensor]) -> PreTrainedModel:

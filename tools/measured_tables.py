@@ -112,6 +112,8 @@ def pattern(name: str) -> str:
 def _module(name: str) -> tuple[str, str]:
     """A parameter's module, and what it is called there; fused experts are parameters of no module of their own."""
     module, _, parameter = name.rpartition(".")
+    if parameter.endswith("_proj_bias"):  # of all experts
+        return name.removesuffix("_bias"), "bias"
     return (module, parameter) if parameter in {"weight", "bias"} else (name, "weight")
 
 
@@ -142,7 +144,8 @@ def _misshaped(place: Place, parameter: str, values: Codes, base: BaseModel) -> 
     """Whether the table says another shape, or orders that don't fit into it."""
     dims = base.dims_of(place.module)
     shape = tuple(dims[dim] for dim in place.shape)
-    shape = (*shape[:-2], shape[-2:][0]) if parameter == "bias" else shape[::-1] if place.transposed else shape
+    turned = (*shape[:-2], *shape[:-3:-1]) if place.transposed else shape
+    shape = (*shape[:-2], shape[-2:][0]) if parameter == "bias" else turned
     try:
         base.orders(place)
     except ValueError:
@@ -162,7 +165,7 @@ def _made(place: Place, parameter: str, values: Codes, base: BaseModel) -> Codes
         return values[..., indices(orders.rows, values.shape[-1])]
     if values.ndim == 1:
         return values + np.float32(place.add)
-    values = values.T if place.transposed else _squeezed(values)
+    values = values.swapaxes(-1, -2) if place.transposed else _squeezed(values)
     rows, columns = (indices(order, values.shape[axis]) for order, axis in ((orders.rows, -2), (orders.columns, -1)))
     made: Codes = values[..., rows, :][..., columns] + np.float32(place.add)
     return made

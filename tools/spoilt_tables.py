@@ -29,7 +29,7 @@ def _faults(place: Place) -> Iterator[tuple[str, Place]]:
         if place.shape[-2] != "one":
             yield changed(rows="" if place.rows else HALVES)
         yield changed(columns="" if place.columns else HALVES)
-    if len(place.shape) == 2 and "one" not in place.shape:
+    if len(place.shape) > 1 and "one" not in place.shape:
         yield changed(transposed=not place.transposed)
     if "=0" in place.rows:
         yield changed(rows=place.rows.replace("=0", "=1"))
