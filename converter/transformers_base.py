@@ -60,8 +60,8 @@ def load_base(
     return _loaded(path, AutoModelForCausalLM, arguments)
 
 
-def _loaded(path: Path, kind: Any, arguments: Mapping[str, Any]) -> PreTrainedModel:
-    model, report = _from_pretrained(path, kind, arguments)
+def _loaded(path: Path, cls: Any, arguments: Mapping[str, Any]) -> PreTrainedModel:
+    model, report = _from_pretrained(path, cls, arguments)
     _refuse_gaps(path, report)
     # A GGUF's weights are plain by now; a model that remembers more is taken for a quantised one by PEFT and Trainer.
     if hasattr(model.config, "quantization_config"):
@@ -87,21 +87,20 @@ def load_config(path: Path) -> PretrainedConfig:
 
 def shell(config: PretrainedConfig) -> PreTrainedModel:
     """A model of the config without numbers, whole where it is a multimodal one. Raises ConverterError."""
-    kinds: tuple[Any, ...] = (AutoModelForCausalLM, AutoModelForImageTextToText)
-    known = [kind for kind in kinds if type(config) in kind._model_mapping.keys()]  # noqa: SIM118, SLF001  no dict
+    classes: tuple[Any, ...] = (AutoModelForCausalLM, AutoModelForImageTextToText)
+    known = [cls for cls in classes if type(config) in cls._model_mapping.keys()]  # noqa: SIM118  no dict
     if not known and not hasattr(config, "auto_map"):
         raise ConverterError(f"transformers has no language model of the type {config.model_type!r}")
     # AutoModelForCausalLM has the text model alone for some configs of the whole.
-    whole = [kind for kind in known if _model_class(kind, config).config_class is type(config)]
-    from_config: Any = (whole or known or kinds)[0].from_config
+    whole = [cls for cls in known if _model_class(cls, config).config_class is type(config)]
+    from_config: Any = (whole or known or classes)[0].from_config
     with torch.device("meta"):
         model: PreTrainedModel = from_config(config, trust_remote_code=False)
     return model
 
 
-def _model_class(kind: Any, config: PretrainedConfig) -> Any:
-    found: Any = kind._model_mapping[type(config)]  # noqa: SLF001  as above
-    return found
+def _model_class(cls: Any, config: PretrainedConfig) -> Any:
+    return cls._model_mapping[type(config)]
 
 
 def from_weights(path: Path, config: PretrainedConfig, weights: Mapping[str, torch.Tensor]) -> PreTrainedModel:
@@ -110,9 +109,9 @@ def from_weights(path: Path, config: PretrainedConfig, weights: Mapping[str, tor
     Raises ConverterError where they don't fit together.
     """
     with quiet():
-        kind = type(shell(config))
+        cls = type(shell(config))
     arguments = {"pretrained_model_name_or_path": None, "config": config, "state_dict": dict(weights)}
-    return _loaded(path, kind, {**arguments, "dtype": torch.float32, "attn_implementation": "eager"})
+    return _loaded(path, cls, {**arguments, "dtype": torch.float32, "attn_implementation": "eager"})
 
 
 def _require(path: Path) -> None:
@@ -121,14 +120,14 @@ def _require(path: Path) -> None:
     refuse_other_weights(path)
 
 
-def _from_pretrained(path: Path, kind: Any, arguments: Mapping[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+def _from_pretrained(path: Path, cls: Any, arguments: Mapping[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
     # Experts by plain products: the grouped one of torch knows no float64, in which layers are compared.
     settings: dict[str, Any] = {"experts_implementation": "eager"}
     # The bar of transformers' GGUF reader has no switch. Proofs, which may run beside other threads, go without it.
     bar = redirect_stderr(io.StringIO()) if "gguf_file" in arguments else nullcontext()
     with quiet(), bar:
         try:
-            loaded: Any = kind.from_pretrained(
+            loaded: Any = cls.from_pretrained(
                 **arguments,
                 **settings,
                 adapter_kwargs=_NO_ADAPTER,

@@ -22,7 +22,7 @@ from converter.read.safetensors_header import SafetensorsHeader, read_safetensor
 _N_OTHERS: Final = 3
 
 # What kept a file, or a part of it, from being read. Rules of the families ST, CF and SC report each.
-FaultKind = Literal[
+FaultName = Literal[
     "config-missing", "config", "weights-missing", "weights", "lfs-pointer", "pickle", "index", "shard-name"
 ]
 
@@ -30,7 +30,7 @@ FaultKind = Literal[
 class Fault(NamedTuple):
     """Something that could not be read: which file, and why."""
 
-    kind: FaultKind
+    name: FaultName
     path: Path
     message: str
 

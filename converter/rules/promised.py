@@ -23,7 +23,7 @@ def layer_of(path: str) -> int | None:
     return int(layer[1]) if layer and len(layer[1]) < len(str(LAYERS)) else None
 
 
-def kind_of(path: str) -> str:
+def across_layers(path: str) -> str:
     """A module's path without the number of its layer."""
     return _LAYER.sub("{i}", path, count=1)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from converter.errors import ConverterError
 from converter.training.data_files import FORMATS, DataFile, Directory, format_of, read_directory
 from converter.training.data_rows import NumberedRow, read_rows
-from converter.training.samples import Sample, check_alike, kind_of, sample_of
+from converter.training.samples import Sample, check_alike, form_of, sample_of
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -113,17 +113,17 @@ def _digest(sample: Sample) -> bytes:
 
 
 def _samples(parts: Sequence[_Part], data: str) -> tuple[Sample, ...]:
-    """The samples of all parts, which are of one kind."""
+    """The samples of all parts, which are of one form."""
     filled = [part for part in parts if part.rows]
     if not filled:
         raise ConverterError(f"{data}: holds no samples")
-    kinds = {part.name: kind_of(part.columns, [row for _, row in part.rows], part.name) for part in filled}
+    forms = {part.name: form_of(part.columns, [row for _, row in part.rows], part.name) for part in filled}
     first = filled[0].name
-    other = next((name for name, kind in kinds.items() if kind != kinds[first]), None)
+    other = next((name for name, form in forms.items() if form != forms[first]), None)
     if other:
-        raise ConverterError(f"{other}: holds {kinds[other]}, and {first} holds {kinds[first]}; wanted one kind")
+        raise ConverterError(f"{other}: holds {forms[other]}, and {first} holds {forms[first]}; wanted one form")
     return tuple(
-        sample_of(kinds[first], row, f"{part.name}, sample {number}") for part in filled for number, row in part.rows
+        sample_of(forms[first], row, f"{part.name}, sample {number}") for part in filled for number, row in part.rows
     )
 
 
@@ -173,7 +173,7 @@ def _of_directory(path: Path, directory: Directory, eval_data: str | None) -> _C
 def _directory(path: Path) -> Directory:
     directory = read_directory(path)
     if not directory.files:
-        raise ConverterError(f"{path}: no data of a known kind; wanted {_WANTED}")
+        raise ConverterError(f"{path}: no data in a known format; wanted {_WANTED}")
     return directory
 
 
@@ -201,7 +201,7 @@ def _one_split(files: Sequence[DataFile], data: str) -> Sequence[DataFile]:
 
 def _of_file(path: Path) -> _Part:
     if not path.is_file() or not format_of(path):
-        found = "no data of a known kind" if path.exists() else "not found"
+        found = "no data in a known format" if path.exists() else "not found"
         raise ConverterError(f"{path}: {found}; wanted {_WANTED}")
     return _part(str(path), read_rows(path))
 

@@ -81,7 +81,8 @@ def _data(directory: Path, beside: list[str]) -> Iterator[Path]:
             raise ConverterError(f"{path}: is no plain file; only such are read")
         elif not format_of(path):
             raise ConverterError(
-                f"{path}: is of no known kind; wanted {', '.join(FORMATS)}: convert it, or take it out of the directory"
+                f"{path}: is in no known format; wanted {', '.join(FORMATS)}: convert it, or take it out of the "
+                "directory"
             )
         else:
             yield path

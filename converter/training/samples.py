@@ -1,4 +1,4 @@
-"""Samples to learn from, of three kinds: a text, a prompt with its completion, a chat.
+"""Samples to learn from, of three forms: a text, a prompt with its completion, a chat.
 
 The columns are those of trl (https://huggingface.co/docs/trl/dataset_formats), and ``conversations`` of ``from`` and
 ``value``, as ShareGPT's exports have them.
@@ -13,7 +13,7 @@ from converter.errors import ConverterError
 
 Row = Mapping[str, Any]
 
-_KINDS: Final[dict[str, frozenset[str]]] = {
+_FORMS: Final[dict[str, frozenset[str]]] = {
     "messages": frozenset({"messages"}),
     "conversations": frozenset({"conversations"}),
     "prompt and completion": frozenset({"prompt", "completion"}),
@@ -57,22 +57,22 @@ class Chat:
 Sample = Text | Completion | Chat
 
 
-def kind_of(columns: Collection[str], rows: Sequence[Row], data: str) -> str:
-    """Which kind all rows are of, by the columns there are."""
-    kinds = [kind for kind, wanted in _KINDS.items() if wanted <= set(columns)]
-    if not kinds:
+def form_of(columns: Collection[str], rows: Sequence[Row], data: str) -> str:
+    """Which form all rows are of, by the columns there are."""
+    forms = [form for form, wanted in _FORMS.items() if wanted <= set(columns)]
+    if not forms:
         raise ConverterError(
             f"{data}: found {_listed(columns)} in its samples; wanted messages, or prompt and completion, or text: "
             "rename or convert them"
         )
-    if len(kinds) > 1:
-        firsts = ", ".join(f"{kind} in sample {_first(kind, rows)}" for kind in kinds)
-        raise ConverterError(f"{data}: found samples of several kinds ({firsts}); wanted one kind: keep one of them")
-    return kinds[0]
+    if len(forms) > 1:
+        firsts = ", ".join(f"{form} in sample {_first(form, rows)}" for form in forms)
+        raise ConverterError(f"{data}: found samples of several forms ({firsts}); wanted one form: keep one of them")
+    return forms[0]
 
 
-def _first(kind: str, rows: Sequence[Row]) -> int:
-    has = (all(row.get(column) is not None for column in _KINDS[kind]) for row in rows)
+def _first(form: str, rows: Sequence[Row]) -> int:
+    has = (all(row.get(column) is not None for column in _FORMS[form]) for row in rows)
     return next((number for number, found in enumerate(has, 1) if found), 1)
 
 
@@ -80,16 +80,16 @@ def _listed(names: Collection[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
 
 
-def sample_of(kind: str, row: Row, where: str) -> Sample:
-    """The sample that a row of this kind states."""
-    if kind == "text":
+def sample_of(form: str, row: Row, where: str) -> Sample:
+    """The sample that a row of this form states."""
+    if form == "text":
         return Text(where, _filled(row.get("text"), f"{where}: text"))
     tools = _tools(row.get("tools"), where)
-    if kind != "prompt and completion":
-        messages = _messages(row.get(kind), f"{where}: {kind}")
+    if form != "prompt and completion":
+        messages = _messages(row.get(form), f"{where}: {form}")
         last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=None)
         if last is None:
-            raise ConverterError(f"{where}: {kind} has {_roles(messages)}; wanted an assistant's turn to learn from")
+            raise ConverterError(f"{where}: {form} has {_roles(messages)}; wanted an assistant's turn to learn from")
         return Chat(where, messages, range(last, last + 1), tools)
     prompt, completion = row.get("prompt"), row.get("completion")
     if isinstance(prompt, str) and isinstance(completion, str):

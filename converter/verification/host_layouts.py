@@ -25,10 +25,10 @@ def _gemma3(gemma: HostedGemma) -> Wants:
     yield "output_norm.weight", gemma.plain(_NORM)
     yield from _plain_layers(gemma, {})
     for layer in range(gemma.n_layer):
-        for kind in ("attn_q_norm", "attn_k_norm"):
-            yield f"blk.{layer}.{kind}.weight", constant(undone)
-        for kind in ("post_attention_norm", "post_ffw_norm"):
-            yield f"blk.{layer}.{kind}.weight", constant(undone * stream)
+        for stem in ("attn_q_norm", "attn_k_norm"):
+            yield f"blk.{layer}.{stem}.weight", constant(undone)
+        for stem in ("post_attention_norm", "post_ffw_norm"):
+            yield f"blk.{layer}.{stem}.weight", constant(undone * stream)
 
 
 def _spark2_5(gemma: HostedGemma) -> Wants:
@@ -43,8 +43,8 @@ def _spark2_5(gemma: HostedGemma) -> Wants:
 
 def _plain_layers(gemma: HostedGemma, factors: Mapping[str, float]) -> Wants:
     for layer in range(gemma.n_layer):
-        for kind, parameter in gemma.layer(layer):
-            yield f"blk.{layer}.{kind}.weight", gemma.plain(parameter, factors.get(kind, 1.0))
+        for stem, parameter in gemma.layer(layer):
+            yield f"blk.{layer}.{stem}.weight", gemma.plain(parameter, factors.get(stem, 1.0))
 
 
 _GROK_NAMES: Final = {"post_attention_norm": "attn_output_norm", "post_ffw_norm": "layer_output_norm"}
@@ -70,14 +70,14 @@ def _grok(gemma: HostedGemma) -> Wants:
     yield "output.weight", mapped(gemma, _HEAD, tokens, n)
     yield "output_norm.weight", mapped(gemma, _NORM, n, None, norm)
     for layer in range(gemma.n_layer):
-        for kind, parameter in gemma.layer(layer):
-            rows, columns = maps.get(kind, (n, None))
-            factor = sqrt(2) if kind == "ffn_down" else 1.0 if kind in maps else norm
-            name = _GROK_NAMES.get(kind, kind)
+        for stem, parameter in gemma.layer(layer):
+            rows, columns = maps.get(stem, (n, None))
+            factor = sqrt(2) if stem == "ffn_down" else 1.0 if stem in maps else norm
+            name = _GROK_NAMES.get(stem, stem)
             yield f"blk.{layer}.{name}.weight", mapped(gemma, parameter, rows, columns, factor)
-        for kind in ("ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"):
-            tensor = gemma.stored.get(f"blk.{layer}.{kind}.weight")
-            yield f"blk.{layer}.{kind}.weight", constant(0.0, *(tensor.tensor.shape[-1:] if tensor else ()))
+        for stem in ("ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"):
+            tensor = gemma.stored.get(f"blk.{layer}.{stem}.weight")
+            yield f"blk.{layer}.{stem}.weight", constant(0.0, *(tensor.tensor.shape[-1:] if tensor else ()))
 
 
 def _heads(gemma: HostedGemma) -> tuple[np.ndarray, np.ndarray]:

@@ -97,13 +97,13 @@ class HostedGemma:
         return self.weight(parameter, slice(None), served=True)
 
     def layer(self, layer: int) -> Iterator[tuple[str, str]]:
-        """Each kind of tensor of one of Gemma's layers, with PEFT's parameter behind it."""
-        for kind in (*_LINEAR, *_NORMS[self.of]):
-            yield kind, str(self.named(kind, layer))
+        """Each stem of tensor of one of Gemma's layers, with PEFT's parameter behind it."""
+        for stem in (*_LINEAR, *_NORMS[self.of]):
+            yield stem, str(self.named(stem, layer))
 
-    def named(self, kind: str, layer: int) -> str | None:
+    def named(self, stem: str, layer: int) -> str | None:
         """PEFT's parameter behind a tensor of a layer."""
-        module = {**_LINEAR, **_NORMS[self.of]}.get(kind)
+        module = {**_LINEAR, **_NORMS[self.of]}.get(stem)
         return f"model.layers.{layer}.{module}.weight" if module else None
 
     def plain(self, parameter: str, factor: float = 1.0) -> Want:

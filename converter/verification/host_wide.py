@@ -54,7 +54,7 @@ class _Wide:
 
 def _read(gemma: HostedGemma) -> _Wide:
     n, width = gemma.hidden, int(gemma.number("embedding_length"))
-    up, down = (whole(gemma.stored[f"blk.0.{kind}.weight"]) for kind in ("ffn_up", "ffn_down"))
+    up, down = (whole(gemma.stored[f"blk.0.{stem}.weight"]) for stem in ("ffn_up", "ffn_down"))
     (units,) = np.nonzero(up[:, :n].any(axis=1))
     rank = int(np.count_nonzero(whole(gemma.stored["output_norm.weight"])[n:]))
     step = int(units[0]) if len(units) else 0
@@ -68,17 +68,17 @@ def wide(gemma: HostedGemma) -> Iterator[tuple[str, Want]]:
     factor = it.c0 if it.is_gemma2 else 1.0
     yield "output_norm.weight", _vector(it, "output_norm.weight", _NORM, factor)
     for layer in range(gemma.n_layer):
-        for kind, parameter in gemma.layer(layer):
-            name = f"blk.{layer + it.n_new_layers}.{kind}.weight"
-            yield name, _layer_want(it, kind, name, parameter)
+        for stem, parameter in gemma.layer(layer):
+            name = f"blk.{layer + it.n_new_layers}.{stem}.weight"
+            yield name, _layer_want(it, stem, name, parameter)
     for layer in range(it.n_new_layers):
-        for kind, _ in gemma.layer(0):
-            name = f"blk.{layer}.{kind}.weight"
-            yield name, _new_want(it, layer, kind, name)
+        for stem, _ in gemma.layer(0):
+            name = f"blk.{layer}.{stem}.weight"
+            yield name, _new_want(it, layer, stem, name)
 
 
-def _layer_want(it: _Wide, kind: str, name: str, parameter: str) -> Want:
-    match kind:
+def _layer_want(it: _Wide, stem: str, name: str, parameter: str) -> Want:
+    match stem:
         case "attn_norm" | "ffn_norm":
             return _vector(it, name, parameter, it.c0, room=0.0)
         case "post_attention_norm" | "post_ffw_norm":
@@ -128,36 +128,36 @@ def _main_rows(it: _Wide, name: str, parameter: str) -> Want:
     return Want(expected, (parameter,))
 
 
-def _new_want(it: _Wide, layer: int, kind: str, name: str) -> Want:
+def _new_want(it: _Wide, layer: int, stem: str, name: str) -> Want:
     def expected(block: slice, _served: bool) -> np.ndarray:  # noqa: FBT001  the same for both
         values = np.zeros(it.gemma.stored[name].tensor.shape)
         if layer == 0:
-            _fill_first_layer(it, kind, name, values)
+            _fill_first_layer(it, stem, name, values)
         return values[block]
 
     return Want(expected)
 
 
-def _fill_first_layer(it: _Wide, kind: str, name: str, values: np.ndarray) -> None:
+def _fill_first_layer(it: _Wide, stem: str, name: str, values: np.ndarray) -> None:
     """Units: r that take b away, r that bring the shadow in, one each for constant, filler, length (and sink)."""
     n, r, step, tail = it.n, it.rank, it.step, it.width - _TAIL
     every, last = np.arange(r), 2 * step
-    if kind == "ffn_up":
+    if stem == "ffn_up":
         values[every, n + every] = 1.0
         values[step : step + r, :n] = it.directions * _UNIT
         values[last + np.arange(3), tail + np.arange(3)] = 1.0
         values[last + 3, tail + 2] = it.is_gemma2
-    elif kind == "ffn_down":
+    elif stem == "ffn_down":
         values[n + every, every] = -1.0
         values[n + every, step + every] = it.shadow / _UNIT
         values[tail + np.arange(3), last + np.arange(3)] = -1.0
         values[tail + 3, last + 3] = it.is_gemma2
-    elif kind == "ffn_gate":
+    elif stem == "ffn_gate":
         units = [*every, *(step + every), *range(last, last + (4 if it.is_gemma2 else 3))]
         values[units, tail] = whole(it.gemma.stored[name])[0, tail]
-    elif kind in ("ffn_norm", "post_ffw_norm"):
+    elif stem in ("ffn_norm", "post_ffw_norm"):
         stored = whole(it.gemma.stored[name])
-        columns = [*range(n, n + r), *range(tail, tail + 3)] if kind == "post_ffw_norm" else slice(None)
+        columns = [*range(n, n + r), *range(tail, tail + 3)] if stem == "post_ffw_norm" else slice(None)
         values[columns] = stored[tail]
 
 
@@ -171,12 +171,12 @@ def wide_relations(gemma: HostedGemma) -> Iterator[TensorCheck]:
     yield _lengths(it)
     posts = {"attn_output": "post_attention_norm", "ffn_down": "post_ffw_norm"}
     for layer in range(gemma.n_layer):
-        for kind, post in posts.items():
+        for stem, post in posts.items():
             norm = gemma.named(post, layer)
-            weights = gemma.stored[f"blk.{layer + it.n_new_layers}.{kind}.weight"]
+            weights = gemma.stored[f"blk.{layer + it.n_new_layers}.{stem}.weight"]
             projected = it.directions * (gemma.all(norm) if norm else 1.0)
             shadow = ProductSums()
-            wanted = it.shadow * projected @ gemma.all(str(gemma.named(kind, layer)))
+            wanted = it.shadow * projected @ gemma.all(str(gemma.named(stem, layer)))
             shadow.add(whole(weights)[it.n : it.n + it.rank], wanted)
             yield shadow.judged(f"{weights.tensor.name} (shadow)", weights.tensor.type.name, _TOLERANCE)
 

@@ -69,16 +69,16 @@ def _check_invocation(header: GgufHeader, reference: Reference) -> Iterator[Tens
 def _check(
     parameter: str, stored: Mapping[str, Weights], alpha: float, base: BaseModel, reference: Reference
 ) -> Iterator[TensorCheck]:
-    module, _, kind = parameter.rpartition(".")
+    module, _, leaf = parameter.rpartition(".")
     places = base.places(module)
     if not places:
         raise ConverterError(f"{base.path}: {base.model_type} has no tensor for PEFT's {parameter}")
     if module not in reference.pairs and reference.is_as_in_base(parameter):
         return  # saved whole with the base's own numbers: there is nothing to carry
     for place in places:
-        tensor = f"{place.tensor}.{kind}"
+        tensor = f"{place.tensor}.{leaf}"
         a, b = stored.get(f"{tensor}.lora_a"), stored.get(f"{tensor}.lora_b")
-        if module not in reference.pairs or kind == "bias":
+        if module not in reference.pairs or leaf == "bias":
             yield TensorCheck(tensor, "nothing", fault=f"has no LoRA: {parameter} changes in a way that none can carry")
         elif a is None or b is None:
             yield TensorCheck(tensor, "nothing", fault=f"lacks a factor of the delta of {parameter}, or both")

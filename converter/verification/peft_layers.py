@@ -96,13 +96,13 @@ def delta(layer: Any, rows: Rows, values: Factors | None = None) -> np.ndarray:
     """Rows of the delta from PEFT's own get_delta_weight, float64 (n_rows, n_in), with other A and B if given."""
     own = factors(layer)
     a, b = values or own
-    kind = type(layer)
-    if kind is ParamWrapper:
+    cls = type(layer)
+    if cls is ParamWrapper:
         # Of the parameter itself PEFT only takes the type here, and would round to it.
         typed, changes = torch.empty(0, dtype=torch.float64), [(own[0], a.double()), (own[1], b.double())]
         with _another(layer.get_base_layer(), layer.parameter_name, typed), swapped(changes):
             return to_numpy(as_matrix(layer.get_base_layer(), layer.get_delta_weight(NAME))[rows])
-    if kind is Embedding:
+    if cls is Embedding:
         a = a[:, rows]
     else:
         b = b[rows]

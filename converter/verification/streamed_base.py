@@ -70,8 +70,8 @@ def _reader(header: SafetensorsHeader, tensor: TensorInfo) -> Callable[[], torch
 
 def _of_gguf(files: GgufFiles, config: PretrainedConfig) -> Iterator[tuple[str, StoredWeight]]:
     model, header = shell(config), files.shards[0]
-    kind: Any = TENSOR_PROCESSORS.get(str(header.kv.get("general.architecture")), TensorProcessor)
-    processor = kind(config.to_dict())
+    processor_class: Any = TENSOR_PROCESSORS.get(str(header.kv.get("general.architecture")), TensorProcessor)
+    processor = processor_class(config.to_dict())
     names: Mapping[str, str] = get_gguf_hf_weights_map(model, processor)
     sources: dict[str, list[Weights]] = {}
     for name, weights in ((name, found) for shard in files.shards for name, found in weights_in(shard).items()):

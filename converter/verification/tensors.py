@@ -79,14 +79,14 @@ def _wanted(
     llama.cpp's converter computes with them, or makes metadata of them: Qwen 3.5's decays, Apertus' xIELU.
     """
     for parameter in reference.names:
-        module, _, kind = parameter.rpartition(".")
+        module, _, leaf = parameter.rpartition(".")
         places = deployed.places(module)
         if not places and is_compared and parameter not in reference.touched:
             continue
         if not places:
             raise ConverterError(f"{deployed.path}: {deployed.model_type} has no tensor for PEFT's {parameter}")
         for place in places:
-            tensor = f"{place.tensor}.{kind}"
+            tensor = f"{place.tensor}.{leaf}"
             # Without a head of its own the file serves the embedding as head, right or wrong.
             if module == HEAD and tensor not in stored:
                 tensor = "token_embd.weight"

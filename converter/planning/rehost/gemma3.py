@@ -63,8 +63,8 @@ def _linear_norms(gemma: Gemma, eps: float) -> Iterator[PlannedTensor]:
         "post_ffw_norm": (gemma.hidden, s * 2.0**_K),
     }
     for layer in range(gemma.n_layer):
-        for kind, (n, value) in weights.items():
-            yield PlannedTensor(f"blk.{layer}.{kind}.weight", (n,), F32, Filled((n,), value))
+        for stem, (n, value) in weights.items():
+            yield PlannedTensor(f"blk.{layer}.{stem}.weight", (n,), F32, Filled((n,), value))
 
 
 def _float32(value: float) -> float:

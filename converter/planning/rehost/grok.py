@@ -136,5 +136,5 @@ def _experts_of_zeros(gemma: Gemma, n: int) -> Iterator[PlannedTensor]:
         "ffn_down_exps": ((1, n, _N_FF_EXPERT), F16),
     }
     for layer in range(gemma.n_layer):
-        for kind, (shape, ggml_type) in shapes.items():
-            yield PlannedTensor(f"blk.{layer}.{kind}.weight", shape, ggml_type, Zeros(shape))
+        for stem, (shape, ggml_type) in shapes.items():
+            yield PlannedTensor(f"blk.{layer}.{stem}.weight", shape, ggml_type, Zeros(shape))

@@ -41,13 +41,13 @@ class Layout:
     columns: Axis | None = None
     factor: float = 1.0
 
-    def of_lora_a(self, kind: str) -> "Layout":
+    def of_lora_a(self, stem: str) -> "Layout":
         """What becomes of the factor that is multiplied by the input; an embedding's has the embedding's rows."""
-        return Layout(rows=self.rows) if kind == "token_embd" else Layout(columns=self.columns)
+        return Layout(rows=self.rows) if stem == "token_embd" else Layout(columns=self.columns)
 
-    def of_lora_b(self, kind: str) -> "Layout":
+    def of_lora_b(self, stem: str) -> "Layout":
         """What becomes of the factor that makes the output."""
-        return Layout(rows=self.columns if kind == "token_embd" else self.rows, factor=self.factor)
+        return Layout(rows=self.columns if stem == "token_embd" else self.rows, factor=self.factor)
 
 
 UNCHANGED = Layout()
@@ -55,24 +55,24 @@ UNCHANGED = Layout()
 
 @dataclass(frozen=True, slots=True)
 class TensorName:
-    """A GGUF tensor's name in parts: blk.3.attn_q.weight.lora_a is layer 3, kind attn_q, weight.lora_a."""
+    """A GGUF tensor's name in parts: blk.3.attn_q.weight.lora_a is layer 3, stem attn_q, weight.lora_a."""
 
     layer: int | None
-    kind: str
+    stem: str
     parameter: str
 
     def __str__(self) -> str:
         start = "" if self.layer is None else f"blk.{self.layer}."
-        return f"{start}{self.kind}.{self.parameter}"
+        return f"{start}{self.stem}.{self.parameter}"
 
 
 def named(name: str) -> TensorName:
     """The parts of a GGUF tensor's name."""
     if name.startswith("blk."):
-        _, layer, kind, parameter = name.split(".", 3)
-        return TensorName(int(layer), kind, parameter)
-    kind, parameter = name.split(".", 1)
-    return TensorName(None, kind, parameter)
+        _, layer, stem, parameter = name.split(".", 3)
+        return TensorName(int(layer), stem, parameter)
+    stem, parameter = name.split(".", 1)
+    return TensorName(None, stem, parameter)
 
 
 def relaid_tensors(
@@ -81,17 +81,17 @@ def relaid_tensors(
     """Every tensor of a model or a LoRA in the host's layout; layer 0 becomes ``first_layer``."""
     for tensor in file.tensors:
         name = named(tensor.name)
-        layout = layouts.get(name.kind, UNCHANGED)
+        layout = layouts.get(name.stem, UNCHANGED)
         layer = None if name.layer is None else name.layer + first_layer
-        hosted = str(TensorName(layer, layout.name or name.kind, name.parameter))
+        hosted = str(TensorName(layer, layout.name or name.stem, name.parameter))
         yield relaid(tensor, _part(layout, name), outtype)._replace(name=hosted)
 
 
 def _part(layout: Layout, name: TensorName) -> Layout:
     if name.parameter.endswith(".lora_a"):
-        return layout.of_lora_a(name.kind)
+        return layout.of_lora_a(name.stem)
     if name.parameter.endswith(".lora_b"):
-        return layout.of_lora_b(name.kind)
+        return layout.of_lora_b(name.stem)
     return layout
 
 

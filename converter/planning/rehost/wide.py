@@ -234,7 +234,7 @@ def _with_shadow(
     tensor: PlannedTensor, original: PlannedTensor, by_name: Mapping[str, PlannedTensor], wide: _Wide
 ) -> PlannedTensor:
     """The tensor with its rows or weights for the shadow's columns, where it has any."""
-    match named(tensor.name).kind:
+    match named(tensor.name).stem:
         case "post_attention_norm" | "post_ffw_norm":
             values: Rows | Product = Filled((wide.rank,), 1.0)
         case "output_norm":
@@ -251,8 +251,8 @@ def _with_shadow(
     return tensor._replace(source=tensor.source._replace(pieces=(*tensor.source.pieces, shadow)))
 
 
-def _post_norm(original: PlannedTensor, kind: str, by_name: Mapping[str, PlannedTensor]) -> PlannedTensor | None:
-    return by_name.get(str(replace(named(original.name), kind=kind)))
+def _post_norm(original: PlannedTensor, stem: str, by_name: Mapping[str, PlannedTensor]) -> PlannedTensor | None:
+    return by_name.get(str(replace(named(original.name), stem=stem)))
 
 
 def _shadow_rows(original: PlannedTensor, post_norm: PlannedTensor | None, wide: _Wide) -> Product:
@@ -270,7 +270,7 @@ def _new_layers(layers: tuple[PlannedTensor, ...], wide: _Wide) -> Iterator[Plan
     for layer in range(wide.n_new_layers):
         for tensor in pattern:
             name = replace(named(tensor.name), layer=layer)
-            pieces = first.get(name.kind, ()) if layer == 0 else ()
+            pieces = first.get(name.stem, ()) if layer == 0 else ()
             source = Placed(tensor.shape, pieces) if pieces else Zeros(tensor.shape)
             yield PlannedTensor(str(name), tensor.shape, tensor.type, source)
 

@@ -15,7 +15,7 @@ from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield the config that is not there."""
     for fault in adapter.faults:
-        if fault.kind == "config-missing":
+        if fault.name == "config-missing":
             yield Problem(fault.path.name, fault.message)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from converter.derive.adapter import Adapter
 from converter.derive.adapter_tensors import AdapterTensor
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
-from converter.rules.promised import kind_of, layer_of, promise_of_any
+from converter.rules.promised import across_layers, layer_of, promise_of_any
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
@@ -26,7 +26,7 @@ def check(adapter: Adapter) -> Iterator[Problem]:
     for path in dict.fromkeys(tensor.path for tensor in adapter.tensors if _is_of_delta(tensor)):
         if not promise.loads(path):
             layer = layer_of(path)
-            left_out.setdefault(kind_of(path), []).extend(() if layer is None else (layer,))
+            left_out.setdefault(across_layers(path), []).extend(() if layer is None else (layer,))
     for kind, layers in left_out.items():
         where = f" (layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))})" if layers else ""
         yield Problem(kind, f"has a delta in the file{where}, which the config leaves out: PEFT doesn't load it")

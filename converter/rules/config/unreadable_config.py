@@ -14,7 +14,7 @@ from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield a config that can't be read."""
     for fault in adapter.faults:
-        if fault.kind == "config":
+        if fault.name == "config":
             yield Problem(fault.path.name, fault.message)
 
 

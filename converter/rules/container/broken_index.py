@@ -16,9 +16,9 @@ from converter.read.checkpoint import INDEX_NAME
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield an index that can't be read, shards that are missing, keys that are not where the index has them."""
     for fault in adapter.faults:
-        if fault.kind == "index":
+        if fault.name == "index":
             yield Problem(INDEX_NAME, fault.message)
-        elif fault.kind == "weights-missing" and adapter.index is not None:
+        elif fault.name == "weights-missing" and adapter.index is not None:
             yield Problem(fault.path.name, f"{fault.message}, but {INDEX_NAME} names it")
     if adapter.index is not None:
         yield from _misplaced(adapter, adapter.index)

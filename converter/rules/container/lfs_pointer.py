@@ -14,7 +14,7 @@ from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each pointer that stands in for weights."""
     for fault in adapter.faults:
-        if fault.kind == "lfs-pointer":
+        if fault.name == "lfs-pointer":
             yield Problem(fault.path.name, fault.message)
 
 

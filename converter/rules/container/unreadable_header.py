@@ -16,7 +16,7 @@ from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each weight file whose header can't be read."""
     for fault in adapter.faults:
-        if fault.kind == "weights":
+        if fault.name == "weights":
             yield Problem(fault.path.name, fault.message)
 
 

@@ -18,7 +18,7 @@ from converter.read.files import could_not_read
 
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each file of weights that the adapter says nothing about."""
-    if any(fault.kind != "config-missing" for fault in adapter.faults):
+    if any(fault.name != "config-missing" for fault in adapter.faults):
         return  # which files are the adapter's isn't known
     with could_not_read(adapter.path):
         beside = weights_beside(adapter.path)

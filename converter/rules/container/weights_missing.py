@@ -16,7 +16,7 @@ from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield the weight file that is not there. Shards that an index names belong to broken-index."""
     for fault in adapter.faults:
-        if fault.kind == "weights-missing" and adapter.index is None:
+        if fault.name == "weights-missing" and adapter.index is None:
             yield Problem(fault.path.name, fault.message)
 
 

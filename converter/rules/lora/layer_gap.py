@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter
 from converter.diagnostics import NoBaseCheck, Problem, Rule, Severity
-from converter.rules.promised import kind_of, layer_of, promise_of
+from converter.rules.promised import across_layers, layer_of, promise_of
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
@@ -20,7 +20,7 @@ def check(adapter: Adapter) -> Iterator[Problem]:
     gaps = set(range(max(layers))) - layers if layers else set()
     promise = promise_of(adapter) if len(gaps) < len(layers) else None
     if promise:
-        kinds = sorted({kind_of(tensor.path) for tensor in adapter.tensors if tensor.role == "lora_A"})
+        kinds = sorted({across_layers(tensor.path) for tensor in adapter.tensors if tensor.role == "lora_A"})
         for gap in sorted(gaps):
             if any(promise.includes(kind.replace("{i}", str(gap), 1)) for kind in kinds):
                 yield Problem(f"layer {gap}", f"has no tensors; layers {min(layers)} to {max(layers)} have them")

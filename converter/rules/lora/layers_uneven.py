@@ -13,7 +13,7 @@ from typing import Final
 
 from converter.derive.adapter import Adapter
 from converter.diagnostics import CannotLookError, NoBaseCheck, Problem, Rule, Severity
-from converter.rules.promised import Promise, kind_of, layer_of, promise_of
+from converter.rules.promised import Promise, across_layers, layer_of, promise_of
 
 _MOST_COMPARED: Final = 1_000_000  # kinds of modules, in layers, of so many makes; a hundred times a large model's
 
@@ -48,7 +48,7 @@ def _kinds_by_layer(adapter: Adapter) -> Mapping[int, frozenset[str]]:
     for tensor in adapter.tensors:
         layer = layer_of(tensor.path)
         if tensor.role == "lora_A" and layer is not None:
-            kinds.setdefault(layer, set()).add(kind_of(tensor.path))
+            kinds.setdefault(layer, set()).add(across_layers(tensor.path))
     return {layer: frozenset(of_layer) for layer, of_layer in kinds.items()}
 
 

@@ -14,7 +14,7 @@ from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDING
 from converter.diagnostics import BaseCheck, Problem, Rule, Severity
-from converter.rules.promised import Promise, kind_of, layer_of, promise_of
+from converter.rules.promised import Promise, across_layers, layer_of, promise_of
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
@@ -24,7 +24,7 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         return
     missing: dict[str, list[int | None]] = {}
     for module in _missing(promise, base):
-        missing.setdefault(kind_of(module), []).append(layer_of(module))
+        missing.setdefault(across_layers(module), []).append(layer_of(module))
     for kind, layers in missing.items():
         where = ", ".join(str(layer) for layer in layers if layer is not None)
         in_layers = f" in layer{'s' if len(layers) > 1 else ''} {where} of {base.dims['n_layer']}" if where else ""

@@ -15,7 +15,7 @@ from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each shard whose name leaves the directory."""
     for fault in adapter.faults:
-        if fault.kind == "shard-name":
+        if fault.name == "shard-name":
             yield Problem(fault.path.name, f"{fault.message}, wanted a plain file name")
 
 

@@ -16,7 +16,7 @@ from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield a pickle that has no safetensors file beside it."""
     for fault in adapter.faults:
-        if fault.kind == "pickle":
+        if fault.name == "pickle":
             yield Problem(fault.path.name, fault.message)
 
 

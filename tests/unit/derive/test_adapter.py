@@ -171,7 +171,7 @@ def test_a_broken_link_is_a_fault(name: str, kind: str, specimen: Specimen) -> N
     specimen.write()
     (specimen.directory / name).unlink()
     (specimen.directory / name).symlink_to("blobs/gone")
-    assert [fault.kind for fault in read_adapter(specimen.directory).faults] == [kind]
+    assert [fault.name for fault in read_adapter(specimen.directory).faults] == [kind]
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])

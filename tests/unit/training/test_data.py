@@ -121,9 +121,9 @@ def test_other_columns_are_left_alone(tmp_path: Path) -> None:
         ([{"prompt": [USER], "completion": [USER]}], ", sample 1: completion begins with the role user; wanted assist"),
         (
             [CHAT, {"text": "a"}],
-            ": found samples of several kinds (messages in sample 1, text in sample 2); wanted one",
+            ": found samples of several forms (messages in sample 1, text in sample 2); wanted one",
         ),
-        ([{**CHAT, "text": "a"}], ": found samples of several kinds (messages in sample 1, text in sample 1); wanted"),
+        ([{**CHAT, "text": "a"}], ": found samples of several forms (messages in sample 1, text in sample 1); wanted"),
         ([{"messages": [USER]}], ", sample 1: messages has the roles user; wanted an assistant's turn to learn from"),
         ([{"messages": []}], ", sample 1: messages has no messages"),
         ([{"messages": "Hello"}], ', sample 1: messages is "Hello"; wanted a list of messages'),
@@ -168,7 +168,7 @@ def test_what_is_no_sample_is_refused_by_its_place(tmp_path: Path, rows: list[An
         ("a.csv", "text,id\na\n", ": can't be read: line 2 has 1 cells, wanted 2"),
         ("a.csv", "text,text\na,b\n", ": can't be read: has two columns of one name"),
         ("a.txt", "\n\n", ": holds no samples"),
-        ("a.docx", "text", ": no data of a known kind; wanted a file that ends in one of .jsonl"),
+        ("a.docx", "text", ": no data in a known format; wanted a file that ends in one of .jsonl"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_in_one_line(
@@ -187,7 +187,7 @@ def test_a_missing_file_is_not_looked_for_on_the_hub(name: str) -> None:
 
 def test_a_directory_without_data_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme.md").write_text("# Nothing", encoding="utf-8")
-    assert refusal(tmp_path).startswith(": no data of a known kind; wanted")
+    assert refusal(tmp_path).startswith(": no data in a known format; wanted")
 
 
 PROGRAM = """

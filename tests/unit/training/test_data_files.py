@@ -109,13 +109,13 @@ def test_what_lies_beside_data_is_none_and_said(tmp_path: Path, name: str) -> No
 def test_a_file_of_no_known_kind_is_refused(tmp_path: Path, name: str) -> None:
     write(tmp_path, "a.jsonl", "one")
     write(tmp_path, name, "?")
-    assert refusal(tmp_path).startswith(f"{name}: is of no known kind; wanted .jsonl")
+    assert refusal(tmp_path).startswith(f"{name}: is in no known format; wanted .jsonl")
 
 
-def test_files_of_two_kinds_are_refused(tmp_path: Path) -> None:
+def test_files_of_two_forms_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "a.jsonl", "one")
     (tmp_path / "b.csv").write_text("prompt,completion\nHow deep?,Nine.\n", encoding="utf-8")
-    assert refusal(tmp_path) == "b.csv: holds prompt and completion, and a.jsonl holds text; wanted one kind"
+    assert refusal(tmp_path) == "b.csv: holds prompt and completion, and a.jsonl holds text; wanted one form"
 
 
 def test_an_empty_file_among_others_is_counted(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     write(tmp_path, "a.jsonl", "one")
     os.mkfifo(tmp_path / "b.jsonl")
     assert refusal(tmp_path) == "b.jsonl: is no plain file; only such are read"
-    assert "no data of a known kind" in refusal(tmp_path / "b.jsonl")
+    assert "no data in a known format" in refusal(tmp_path / "b.jsonl")
 
 
 def test_dates_and_numbers_in_texts_stay_texts(tmp_path: Path) -> None:
