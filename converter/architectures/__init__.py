@@ -103,6 +103,8 @@ class Place(NamedTuple):
     there). ``transposed`` says that Hugging Face stores the weight as (in, out), ``expert`` which slab of the tensor
     the module is, ``bias`` that llama.cpp adds ``<tensor>.bias``, and ``lora`` that it honours a LoRA on the tensor,
     which it never does on a vector. ``f32`` says that llama.cpp's converter never makes the matrix smaller than F32.
+    ``bare`` is a parameter without a module, ``parameter`` what it is of the GGUF tensor: its ``weight``, its ``bias``,
+    or nothing behind the tensor's name. ``operation`` makes other numbers of it: "negative_exp" is -exp(x).
     Where ``only`` names traits, the module is in layers that have one of them; in those with one of ``never`` it isn't,
     and in those with one of ``optional`` it may be missing. A module with a dimension of 0 isn't there either.
     """
@@ -118,6 +120,9 @@ class Place(NamedTuple):
     expert: int | None = None
     lora: bool = True
     f32: bool = False
+    bare: bool = False
+    parameter: str = "weight"
+    operation: str = ""
     only: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
@@ -127,6 +132,11 @@ class Place(NamedTuple):
         rows = order(self.rows, dims[self.shape[-2:][0]], dims) if self.rows else IDENTITY
         columns = order(self.columns, dims[self.shape[-1]], dims) if self.columns else IDENTITY
         return Orders(rows, columns)
+
+    def name(self, parameter: str) -> str:
+        """The GGUF tensor that holds the module's ``weight`` or ``bias``."""
+        own = self.parameter if parameter == "weight" else parameter
+        return f"{self.tensor}.{own}" if own else self.tensor
 
     def is_in(self, traits: Container[str]) -> bool:
         """Whether a layer of these traits has the module."""
@@ -165,7 +175,7 @@ class Graph(NamedTuple):
     ``window_pattern``: the last of so many layers attends globally. ``ignores_window``: there is no sliding window.
     ``rope_pattern``: the last of so many layers doesn't rotate. ``scale_by_width_at``: with so many layers the
     attention's scale comes from hidden / heads instead of head_dim. ``mrope``: positions have several sections, which a
-    text's are the same in.
+    text's are the same in; these where the config names none.
     """
 
     reads_output: bool
@@ -176,7 +186,7 @@ class Graph(NamedTuple):
     ignores_window: bool = False
     rope_pattern: int | None = None
     scale_by_width_at: int | None = None
-    mrope: bool = False
+    mrope: Sequence[int] = ()
 
 
 class Layers(NamedTuple):

@@ -307,5 +307,6 @@ def _gguf_tensors(
         place = architecture.source(stem)
         if place:
             stored = StoredTensor(path, tensor.offset, tensor.nbytes, tensor.shape, tensor.type.name)
-            tensors[f"{place.module}.{parameter}"] = stored
+            own = parameter if parameter != place.parameter else "" if place.bare else "weight"
+            tensors[f"{place.module}.{own}" if own else place.module] = stored
     return tensors

@@ -18,11 +18,12 @@ _NEEDLESS: Final = r".*\.(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)|mtp
 
 
 class Part(NamedTuple):
-    """A stored tensor, and where it goes."""
+    """A stored tensor, and where it goes as the module's ``parameter`` (weight or bias)."""
 
     key: str
     tensor: StoredTensor
     place: Place
+    parameter: str
 
 
 def parts_of(base: BaseModel) -> Mapping[str, tuple[Part, ...]]:
@@ -30,8 +31,8 @@ def parts_of(base: BaseModel) -> Mapping[str, tuple[Part, ...]]:
     parts: dict[str, tuple[Part, ...]] = {}
     for key, tensor in base.tensors.items():
         for place, parameter in _places(base, key):
-            name = f"{place.tensor}.{parameter}"
-            parts[name] = (*parts.get(name, ()), Part(key, tensor, place))
+            name = place.name(parameter)
+            parts[name] = (*parts.get(name, ()), Part(key, tensor, place, parameter))
     return parts
 
 
@@ -67,10 +68,10 @@ def missing(base: BaseModel) -> Iterator[str]:
     """The GGUF tensors that a checkpoint has no weights, or not all, for."""
     parts = parts_of(base)
     for tensor in _wanted(base):
-        found = parts.get(f"{tensor}.weight", ())
+        found = parts.get(tensor, ())
         experts = {part.place.expert for part in found}
         if not found or (None not in experts and len(experts) < base.dims["n_expert"]):
-            yield f"{tensor}.weight"
+            yield tensor
 
 
 def _wanted(base: BaseModel) -> Iterator[str]:
@@ -81,14 +82,15 @@ def _wanted(base: BaseModel) -> Iterator[str]:
 
 def _names(base: BaseModel, place: Place) -> Iterator[str]:
     """The tensor of a place in each of its layers."""
-    if "{i}" not in place.tensor:
+    name = place.name("weight")
+    if "{i}" not in name:
         if base.place(place.module):
-            yield place.tensor
+            yield name
         return
     for i in range(base.dims["n_layer"]):
         module = place.module.replace("{i}", str(i)).replace("{e}", "0")
         if base.place(module) and not base.may_lack(module):
-            yield place.tensor.replace("{i}", str(i))
+            yield name.replace("{i}", str(i))
 
 
 def misshaped(base: BaseModel) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:

@@ -27,6 +27,7 @@ _CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "lin_n_key": ("linear_num_key_heads",),
     "lin_n_value": ("linear_num_value_heads",),
     "lin_dim": ("linear_key_head_dim",),
+    "lin_conv": ("linear_conv_kernel_dim",),
 }
 _MAY_BE_0: Final = frozenset({"ple"})  # per-layer embeddings, which only some Gemma 4 have
 
@@ -127,6 +128,7 @@ _OF_SOME: Final = (
     "lin_n_key",
     "lin_n_value",
     "lin_dim",
+    "lin_conv",
 )
 
 

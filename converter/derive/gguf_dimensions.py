@@ -31,6 +31,7 @@ GGUF_KEYS: Final = {
     "lin_n_key": "ssm.group_count",
     "lin_n_value": "ssm.time_step_rank",
     "lin_dim": "ssm.state_size",
+    "lin_conv": "ssm.conv_kernel",
 }
 
 

@@ -39,7 +39,7 @@ def changes_of(adapter: Adapter, base: BaseModel) -> Mapping[str, Changes]:
     gathered: dict[str, dict[int | None, Change]] = {}
 
     def change(place: Place, parameter: str) -> Change:
-        by_expert = gathered.setdefault(f"{place.tensor}.{parameter}", {})
+        by_expert = gathered.setdefault(place.name(parameter), {})
         return by_expert.setdefault(place.expert, Change(place))
 
     for pair, place in _with_places(_pairs(adapter, base), base):
