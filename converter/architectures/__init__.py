@@ -42,6 +42,8 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2moe",
     "llama": "llama",
+    "llama4": "llama4",
+    "llama4_text": "llama4",
     "minimax_m2": "minimax-m2",
     "ministral3": "ministral3",
     "mistral": "mistral",

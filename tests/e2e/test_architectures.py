@@ -63,6 +63,8 @@ def _flags(architecture: Architecture, flag: str, tensors: Container[str]) -> di
     said: dict[str, set[bool]] = {}
     for targets in architecture.modules.values():
         for target in targets:
+            if target.bare:  # a parameter by itself, which neither is put on
+                continue
             stems = [target.tensor.replace("{i}", layer) for layer in LAYERS]
             stem = next((stem for stem in stems if f"{stem}.weight" in tensors), stems[0])
             said.setdefault(stem, set()).add(getattr(target, flag))
