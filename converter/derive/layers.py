@@ -60,7 +60,15 @@ TRAITS: Final[Mapping[str, Callable[[Layer], bool]]] = {
     # The first layers have no experts.
     "dense": lambda it: it.i < _n_dense(it),
     "sparse": lambda it: it.i >= _n_dense(it),
+    # Llama 4: every so many layers one has experts.
+    "between": lambda it: not _is_interleaved(it),
+    "interleaved": lambda it: _is_interleaved(it),  # noqa: PLW0108  which is defined below
 }
+
+
+def _is_interleaved(it: Layer) -> bool:
+    step = it.number("interleave_moe_layer_step")
+    return step > 0 and (it.i + 1) % step == 0
 
 
 def _n_dense(it: Layer) -> int:

@@ -57,6 +57,7 @@ _FLAG: Final[tuple[Test, str]] = (lambda value: isinstance(value, bool), "true o
 _TESTS: Final[Mapping[str, tuple[Test, str]]] = {
     "epsilon": _POSITIVE,
     "softcapping": _POSITIVE,
+    "clamp_kqv": _POSITIVE,
     "scale": _SCALE,
     "sliding_window": _COUNT,
     "shared_kv_layers": _COUNT,
