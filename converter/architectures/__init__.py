@@ -50,6 +50,7 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "mistral3": "mistral3",
     "mixtral": "mixtral",
     "nemotron": "nemotron",
+    "olmo": "olmo",
     "olmo2": "olmo2",
     "olmo3": "olmo3",
     "olmoe": "olmoe",

@@ -20,7 +20,7 @@ from converter.read.gguf_header import BOOL, DEFAULT_ALIGNMENT, INT32
 
 # LLAMA_FTYPE in llama.cpp's include/llama.h: informative, of the type that most elements have.
 _FILE_TYPES: Final = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}
-_FLOATS: Final = ("epsilon", "scale", "softcapping")
+_FLOATS: Final = ("epsilon", "scale", "softcapping", "clamp_kqv")
 
 
 def alignment_of(base: BaseModel) -> int:

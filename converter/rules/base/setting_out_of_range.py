@@ -56,6 +56,7 @@ _COUNT: Final[tuple[Test, str]] = (lambda value: value == 0 or _is_whole(value),
 _TESTS: Final[Mapping[str, tuple[Test, str]]] = {
     "epsilon": _POSITIVE,
     "softcapping": _POSITIVE,
+    "clamp_kqv": _POSITIVE,
     "scale": _SCALE,
     "sliding_window": _COUNT,
     "shared_kv_layers": _COUNT,
