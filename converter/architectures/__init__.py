@@ -34,6 +34,7 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "glm4": "glm4",
     "glm4_moe": "glm4moe",
     "gpt2": "gpt2",
+    "gpt_neox": "gptneox",
     "gpt_oss": "gpt-oss",
     "granite": "granite",
     "hunyuan_v1_dense": "hunyuan-dense",
@@ -49,6 +50,8 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "mistral": "mistral",
     "mistral3": "mistral3",
     "mixtral": "mixtral",
+    "muse_glimmer": "muse-glimmer",
+    "muse_glimmer_text": "muse-glimmer",
     "nemotron": "nemotron",
     "olmo": "olmo",
     "olmo2": "olmo2",
@@ -157,7 +160,8 @@ class Config(NamedTuple):
 
     ``tied_by_default``: head and embedding are one where it says nothing. ``dims`` names the fields behind a dimension,
     the first one present counts, where they aren't the usual. ``defaults`` are those of the config's class. ``fixed``
-    has the values of fields that llama.cpp's graph takes for granted. ``adjusts_ffn``: the width of feed-forward parts
+    has the values of fields that llama.cpp's graph takes for granted. ``renamed`` are fields by their names in older
+    configs. ``adjusts_ffn``: the width of feed-forward parts
     follows from what the config says by LFM2's rule.
     """
 
@@ -166,6 +170,7 @@ class Config(NamedTuple):
     adjusts_ffn: bool = False
     dims: Mapping[str, Sequence[str]] = {}
     fixed: Mapping[str, Sequence[Any]] = {}
+    renamed: Mapping[str, str] = {}
 
 
 class Graph(NamedTuple):

@@ -179,6 +179,7 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
     if text_type in _BIDIRECTIONAL and text.get("use_bidirectional_attention") is True:
         whole_type = text_type = _BIDIRECTIONAL[text_type]
     architecture = architecture_of_model_type(whole_type, text_type)
+    text = _renamed(text, architecture) if architecture else text
     quantization = _quantization(config)
     tensors = _under_their_names(_safetensors_tensors(files.headers), architecture)
     tensors = dict(_left_alone(tensors)) if quantization else tensors
@@ -198,6 +199,12 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
         name=str(config.get("_name_or_path") or "") or cached_repository(files.directory),
         config={**config, **text},
     )
+
+
+def _renamed(text: Mapping[str, object], architecture: Architecture) -> dict[str, object]:
+    """The fields, also by the names that the config's class has for them now."""
+    renamed = architecture.config.renamed
+    return {**{name: text[old] for old, name in renamed.items() if old in text}, **text}
 
 
 # What llama.cpp calls the graph of a model type where each token attends to all: EmbeddingGemma (conversion/gemma.py).

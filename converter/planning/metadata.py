@@ -114,7 +114,9 @@ def _of_fields(base: BaseModel, architecture: Architecture) -> Iterator[tuple[st
     metadata = architecture.metadata
     for key, field in (*metadata.required.items(), *metadata.optional.items()):
         value = architecture.setting(base.config, field)
-        if isinstance(value, int | float):
+        if isinstance(value, bool):
+            yield key, value
+        elif isinstance(value, int | float):
             yield key, float(value) if key.endswith(_FLOATS) else int(value)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from gguf.quants import dequantize, quantize
 from safetensors.torch import load_file, save_file
@@ -83,6 +84,36 @@ def test_a_wrapped_text_model_becomes_the_same_gguf(name: str, wrapper: str, pre
     assert ours.keys() == theirs.keys()
     for key, values in ours.items():
         np.testing.assert_array_equal(values, theirs[key], err_msg=key)
+
+
+def test_layers_that_predict_further_are_not_counted(tmp_path: Path) -> None:
+    """Of GLM 4.5 they are numbered on. Where config.json says nothing of them they are left over."""
+    model = MoreModel("glm4moe")
+    directory = _directory(model, tmp_path)
+    weights = load_file(directory / "model.safetensors")
+    more = {f"model.layers.3.{name}.weight": torch.ones(4, 4) for name in ("eh_proj", "self_attn.q_proj")}
+    save_file(weights | more, directory / "model.safetensors")
+    adapter = read_adapter(more_adapter(model))
+    with pytest.raises(Refused, match="BM041"):
+        plan(adapter, read_base_model(directory), _deployment("model"))
+    _edit_config(directory, num_nextn_predict_layers=1)
+    ours, theirs = _tensors(_converted(directory, tmp_path)), _tensors(model.gguf)
+    assert ours.keys() == theirs.keys()
+
+
+def test_pythia_has_the_fields_of_its_time(tmp_path: Path) -> None:
+    model = MoreModel("gptneox")
+    directory = _directory(model, tmp_path)
+    _edit_config(directory, rope_parameters=None, rotary_pct=0.5, rotary_emb_base=20000)
+    ours, theirs = GGUFReader(_converted(directory, tmp_path)), GGUFReader(model.gguf)
+    for key in ("gptneox.rope.freq_base", "gptneox.rope.dimension_count"):
+        assert ours.fields[key].contents() == theirs.fields[key].contents()
+
+
+def _edit_config(directory: Path, **fields: object) -> None:
+    config = json.loads((directory / "config.json").read_bytes())
+    kept = {name: value for name, value in {**config, **fields}.items() if value is not None}
+    (directory / "config.json").write_text(json.dumps(kept), encoding="utf-8")
 
 
 def _wrapped(key: str, prefix: str) -> str:
