@@ -79,7 +79,8 @@ class BaseModel:
         if place is None or (says_all and not is_expert) or (self.stacked and place.tensor not in self.stacked):
             return None
         dims = self.dims_of(module)
-        return tuple(dims[dim] for dim in place.shape)
+        shape = tuple(dims[dim] for dim in place.shape)
+        return shape if all(shape) else None
 
     def places(self, module: str) -> tuple[Place, ...]:
         """The module's GGUF places, none where the architecture or this base has no such module."""
