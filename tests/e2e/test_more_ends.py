@@ -77,9 +77,12 @@ def _deployments(way: str) -> Iterator[Deployment]:
 
 
 def _refusal(base: BaseModel, way: str, deployment: Deployment) -> str:
-    """What refuses a deployment: the graph takes no LoRA on an end, or no head, or PEFT saved the head's bias, too."""
+    """What refuses it: no file is what PEFT trained, or the graph takes no head, no LoRA on an end, or on its bias."""
     modules = [HEAD, EMBEDDING] if WAYS[way].on_embedding else [HEAD]
-    if base.architecture and not base.architecture.graph.reads_output and not WAYS[way].as_pair:
+    graph = base.architecture.graph if base.architecture else None
+    if graph and graph.norms_embedding and WAYS[way].on_embedding:
+        return "GG009"
+    if graph and not graph.reads_output and not WAYS[way].as_pair:
         return "GG001"
     if deployment.to == "lora" and not all(place.lora for module in modules for place in base.places(module)):
         return "GG005"
