@@ -81,7 +81,8 @@ class BaseModel:
         if self.shards and place.tensor not in self.stems:
             return None
         dims = self.dims_of(module)
-        return tuple(dims[dim] for dim in place.shape)
+        shape = tuple(dims[dim] for dim in place.shape)
+        return shape if all(shape) else None
 
     def _is_put_together(self, place: Place) -> bool:
         return ".experts." in place.module or (self.format == "gguf" and not place.is_whole_tensor)

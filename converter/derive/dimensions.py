@@ -29,7 +29,8 @@ _CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "lin_dim": ("linear_key_head_dim",),
     "lin_conv": ("linear_conv_kernel_dim",),
 }
-_MAY_BE_0: Final = frozenset({"ple"})  # per-layer embeddings, which only some Gemma 4 have
+# What only some models of an architecture have: Gemma 4's embeddings of layers, experts.
+_MAY_BE_0: Final = frozenset({"ple", "n_expert", "moe_ffn"})
 
 
 def config_dims(

@@ -57,6 +57,7 @@ TRAITS: Final[Mapping[str, Callable[[Layer], bool]]] = {
     "shared_kv": lambda it: it.n_left <= it.number("num_kv_shared_layers"),
     "double_wide": lambda it: bool(it.number("use_double_wide_mlp")) and it.n_left <= it.number("num_kv_shared_layers"),
     "values_are_keys": lambda it: bool(it.number("attention_k_eq_v")) and "full_attention" in it.kinds,
+    "moe": lambda it: bool(it.number("enable_moe_block")),
     # The first layers have no experts.
     "dense": lambda it: it.i < _n_dense(it),
     "sparse": lambda it: it.i >= _n_dense(it),

@@ -101,7 +101,7 @@ def _of_config(base: BaseModel, architecture: Architecture) -> Iterator[Setting]
 
 def _experts(name: str, value: object, base: BaseModel) -> Iterator[Setting]:
     n_expert = base.dims.get("n_expert")
-    if n_expert is not None and isinstance(value, int) and not 1 <= value <= n_expert:
+    if n_expert and isinstance(value, int) and not 1 <= value <= n_expert:
         yield name, value, f"one to all of the {n_expert} experts"
 
 
