@@ -92,11 +92,15 @@ def with_other_sizes(fields: Mapping[str, Any]) -> Mapping[str, Any]:
             found[name] = with_other_sizes(value)
         elif name in _LARGER and value:
             found[name] = value if value % 2 else value * 3 // 2
-        elif name in _ONE_MORE and (name != "num_hidden_layers" or "layer_types" not in fields):
+        elif name in _ONE_MORE and not (name == "num_hidden_layers" and _lists_layers(fields)):
             found[name] = value + 1
         else:
             found[name] = value
     return found
+
+
+def _lists_layers(fields: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, list) and name.endswith("types") for name, value in fields.items())
 
 
 @dataclass(frozen=True, slots=True)
