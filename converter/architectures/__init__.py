@@ -21,6 +21,7 @@ from converter.orders import IDENTITY, Orders, axes_of, is_part, order
 MODEL_TYPES: Final[Mapping[str, str]] = {
     "apertus": "apertus",
     "arcee": "arcee",
+    "bloom": "bloom",
     "cohere": "command-r",
     "cohere2": "cohere2",
     "ernie4_5": "ernie4_5",
