@@ -5,9 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from converter.architectures import Architecture, Place, architecture_named, architecture_of_model_type, numbers_in
+from converter.architectures import (
+    Architecture,
+    Place,
+    architecture_all_attention,
+    architecture_named,
+    architecture_of_model_type,
+    numbers_in,
+)
 from converter.derive.dimensions import config_dims, config_layer_dims
-from converter.derive.layers import layer_traits
+from converter.derive.layers import all_attend, layer_traits
 from converter.derive.model_names import cached_repository, public_name
 from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.errors import ConverterError
@@ -29,7 +36,7 @@ class BaseModel:
     GGUF's order. Empty for a directory with only config.json; where ``quantization`` names a quantiser of PyTorch's,
     only what it left alone is there. ``dims`` are the sizes of shapes and orders, ``layer_dims`` those of each layer
     where layers differ. ``config`` is that of a Hugging Face directory, with the fields of its text model, and
-    ``layer_traits`` are what it says of each layer. ``stacked`` are the GGUF tensors of experts.
+    ``layer_traits`` are what it says of each layer. ``names`` are those of a GGUF's tensors.
     """
 
     path: Path
@@ -45,7 +52,7 @@ class BaseModel:
     config: Mapping[str, object] = field(default_factory=dict)
     layer_dims: tuple[Mapping[str, int], ...] = ()
     layer_traits: tuple[frozenset[str], ...] = ()
-    stacked: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
     named_by_adapter: bool = False  # and not by the user
     original: "BaseModel | None" = None  # the base as it lies there, where an adapter replicated its layers
     # What is found once for all rules, and for every adapter on this base.
@@ -73,14 +80,21 @@ class BaseModel:
         if stored is not None:
             transposed = place is not None and place.transposed and self.format == "huggingface"
             return stored.shape[::-1] if transposed else stored.shape
-        # A checkpoint keeps experts fused or one by one: neither is looked for. A GGUF stacks them.
-        says_all = self.tensors and not self.quantization
-        is_expert = ".experts." in module
-        if place is None or (says_all and not is_expert) or (self.stacked and place.tensor not in self.stacked):
+        if place is None or not self._may_have(place):
             return None
         dims = self.dims_of(module)
         shape = tuple(dims[dim] for dim in place.shape)
         return shape if all(shape) else None
+
+    def _may_have(self, place: Place) -> bool:
+        """Whether the module is there though no tensor is its weight: in a GGUF it may be a part of one, or several.
+
+        A checkpoint keeps experts fused or one by one, and neither is looked for.
+        """
+        if self.names:
+            return place.name("weight") in self.names
+        says_all = self.tensors and not self.quantization
+        return not says_all or ".experts." in place.module
 
     def places(self, module: str) -> tuple[Place, ...]:
         """The module's GGUF places, none where the architecture or this base has no such module."""
@@ -97,7 +111,10 @@ class BaseModel:
         if not all(number < count for number, count in zip(numbers, counts, strict=False)):
             return ()
         places = self.architecture.places(module)
-        return tuple(place for place in places if self._has(place, numbers)) if self.layer_traits else places
+        if self.layer_traits:
+            return tuple(place for place in places if self._has(place, numbers))
+        there = tuple(place for place in places if place.name("weight") in self.names)
+        return there if len(places) > 1 and there else places
 
     def may_lack(self, module: str) -> bool:
         """Whether models of the base's kind may come without a module, by the traits of its layer."""
@@ -179,6 +196,8 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
     if text_type in _BIDIRECTIONAL and text.get("use_bidirectional_attention") is True:
         whole_type = text_type = _BIDIRECTIONAL[text_type]
     architecture = architecture_of_model_type(whole_type, text_type)
+    if all_attend(text):
+        architecture = architecture_all_attention(text_type) or architecture
     text = _renamed(text, architecture) if architecture else text
     quantization = _quantization(config)
     tensors = _under_their_names(_safetensors_tensors(files.headers), architecture)
@@ -285,7 +304,7 @@ def _of_gguf(files: GgufFiles) -> BaseModel:
         layer_dims=layer_dims,
         tied="output.weight" not in by_name,
         tensors=_gguf_tensors(architecture, by_name) if architecture else {},
-        stacked=frozenset(name.removesuffix(".weight") for name in by_name if name.endswith("_exps.weight")),
+        names=frozenset(by_name),
         shards=shards,
         name=str(kv.get("general.name", "")) or None,
     )
