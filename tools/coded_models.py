@@ -18,9 +18,9 @@ from gguf import MODEL_ARCH
 from safetensors.numpy import load_file
 from transformers import AutoConfig, PreTrainedModel
 
-from fixtures.mapped_gguf import Recipe
 from converter.architectures import ALL_ATTENTION, MODEL_TYPES
 from converter.derive.layers import all_attend
+from fixtures.mapped_gguf import Recipe
 from fixtures.more_models import COMMON, KINDS, Kind, _distribution
 from fixtures.tiny import CONFIGS, MORE, TIED_FOR_GOOD
 

@@ -36,7 +36,7 @@ class BaseModel:
     GGUF's order. Empty for a directory with only config.json; where ``quantization`` names a quantiser of PyTorch's,
     only what it left alone is there. ``dims`` are the sizes of shapes and orders, ``layer_dims`` those of each layer
     where layers differ. ``config`` is that of a Hugging Face directory, with the fields of its text model, and
-    ``layer_traits`` are what it says of each layer. ``names`` are those of a GGUF's tensors.
+    ``layer_traits`` are what it says of each layer. ``stems`` are a GGUF's weights.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class BaseModel:
     config: Mapping[str, object] = field(default_factory=dict)
     layer_dims: tuple[Mapping[str, int], ...] = ()
     layer_traits: tuple[frozenset[str], ...] = ()
-    names: frozenset[str] = frozenset()
+    stems: frozenset[str] = frozenset()
     named_by_adapter: bool = False  # and not by the user
     original: "BaseModel | None" = None  # the base as it lies there, where an adapter replicated its layers
     # What is found once for all rules, and for every adapter on this base.
@@ -80,21 +80,19 @@ class BaseModel:
         if stored is not None:
             transposed = place is not None and place.transposed and self.format == "huggingface"
             return stored.shape[::-1] if transposed else stored.shape
-        if place is None or not self._may_have(place):
+        # A checkpoint keeps experts fused or one by one: neither is looked for. A GGUF stacks them, and takes some
+        # modules apart.
+        says_all = self.tensors and not self.quantization
+        if place is None or (says_all and not self._is_put_together(place)):
+            return None
+        if self.shards and place.tensor not in self.stems:
             return None
         dims = self.dims_of(module)
         shape = tuple(dims[dim] for dim in place.shape)
         return shape if all(shape) else None
 
-    def _may_have(self, place: Place) -> bool:
-        """Whether the module is there though no tensor is its weight: in a GGUF it may be a part of one, or several.
-
-        A checkpoint keeps experts fused or one by one, and neither is looked for.
-        """
-        if self.names:
-            return place.name("weight") in self.names
-        says_all = self.tensors and not self.quantization
-        return not says_all or ".experts." in place.module
+    def _is_put_together(self, place: Place) -> bool:
+        return ".experts." in place.module or (self.format == "gguf" and not place.is_whole_tensor)
 
     def places(self, module: str) -> tuple[Place, ...]:
         """The module's GGUF places, none where the architecture or this base has no such module."""
@@ -113,7 +111,7 @@ class BaseModel:
         places = self.architecture.places(module)
         if self.layer_traits:
             return tuple(place for place in places if self._has(place, numbers))
-        there = tuple(place for place in places if place.name("weight") in self.names)
+        there = tuple(place for place in places if place.tensor in self.stems)
         return there if len(places) > 1 and there else places
 
     def may_lack(self, module: str) -> bool:
@@ -304,7 +302,7 @@ def _of_gguf(files: GgufFiles) -> BaseModel:
         layer_dims=layer_dims,
         tied="output.weight" not in by_name,
         tensors=_gguf_tensors(architecture, by_name) if architecture else {},
-        names=frozenset(by_name),
+        stems=frozenset(name.removesuffix(".weight") for name in by_name if name.endswith(".weight")),
         shards=shards,
         name=str(kv.get("general.name", "")) or None,
     )

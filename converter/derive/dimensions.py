@@ -206,8 +206,10 @@ def _linear_attention(dims: Mapping[str, int]) -> Mapping[str, int]:
     n_key, n_value, dim = dims["lin_n_key"], dims["lin_n_value"], dims["lin_dim"]
     if n_value % n_key:
         raise ConverterError(f"the base has {n_value} heads of values for {n_key} of keys, wanted a multiple")
-    qk, v = 2 * n_key * dim, n_value * dim
-    return {"lin_qk": qk, "lin_v": v, "lin_qkv": qk + v, "lin_group": n_value // n_key}
+    qk, v, group = 2 * n_key * dim, n_value * dim, n_value // n_key
+    # Of a key head, in its own size: q, k, its group's values and their gates z (Qwen3-Next).
+    parts = {"lin_parts": 2 + 2 * group, "lin_z": 2 + group, "lin_qkvz": qk + 2 * v, "lin_ba": 2 * n_value}
+    return {"lin_qk": qk, "lin_v": v, "lin_qkv": qk + v, "lin_group": group, **parts}
 
 
 def _mamba(dims: Mapping[str, int]) -> Mapping[str, int]:
