@@ -189,7 +189,8 @@ class Graph(NamedTuple):
     ``window_pattern``: the last of so many layers attends globally. ``ignores_window``: there is no sliding window.
     ``rope_pattern``: the last of so many layers doesn't rotate. ``scale_by_width_at``: with so many layers the
     attention's scale comes from hidden / heads instead of head_dim. ``mrope``: positions have several sections, which a
-    text's are the same in; these where the config names none.
+    text's are the same in; these where the config names none. ``norms_embedding``: what is looked up goes through a
+    norm.
     """
 
     reads_output: bool
@@ -201,6 +202,7 @@ class Graph(NamedTuple):
     rope_pattern: int | None = None
     scale_by_width_at: int | None = None
     mrope: Sequence[int] = ()
+    norms_embedding: bool = False
 
 
 class Layers(NamedTuple):
