@@ -40,6 +40,8 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "gpt_neox": "gptneox",
     "gpt_oss": "gpt-oss",
     "granite": "granite",
+    "granitemoe": "granitemoe",
+    "granitemoehybrid": "granitehybrid",
     "hunyuan_v1_dense": "hunyuan-dense",
     "internlm3": "internlm3",
     "iquestcoder": "iquestcoder",
@@ -84,6 +86,10 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
 }
 
 
+# The table of those whose layers all attend: llama.cpp's converter makes models of another architecture of them.
+ALL_ATTENTION: Final[Mapping[str, str]] = {"granitemoehybrid": "granite4"}
+
+
 class Variant(NamedTuple):
     """A table of models that llama.cpp serves by the graph ``of`` another one; GGUFs of it have the ``key``."""
 
@@ -92,6 +98,7 @@ class Variant(NamedTuple):
 
 
 VARIANTS: Final[Mapping[str, Variant]] = {
+    "granite4": Variant("granite", "ssm.conv_kernel"),
     "internlm3": Variant("llama"),
     "iquestcoder": Variant("llama"),
     "ministral3": Variant("mistral3"),
@@ -99,7 +106,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "mistral": Variant("llama"),
     "olmo3": Variant("olmo2", "attention.sliding_window"),
 }
-TABLES: Final = tuple(sorted({*MODEL_TYPES.values()}))
+TABLES: Final = tuple(sorted({*MODEL_TYPES.values(), *ALL_ATTENTION.values()}))
 NAMES: Final = tuple(table for table in TABLES if table not in VARIANTS)  # of general.architecture
 
 
@@ -333,6 +340,12 @@ def architecture_of_model_type(model_type: str, text_type: str | None = None) ->
         text_table = None
     found = text_table or table
     return _load(found) if found else None
+
+
+def architecture_all_attention(model_type: str) -> Architecture | None:
+    """The architecture of a ``model_type`` whose layers all attend, where it is another one."""
+    table = ALL_ATTENTION.get(model_type)
+    return _load(table) if table else None
 
 
 def architecture_of_table(table: str) -> str:
