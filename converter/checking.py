@@ -16,6 +16,7 @@ from converter.diagnostics import (
     CannotLookError,
     Check,
     Deployment,
+    EitherCheck,
     Finding,
     Limits,
     NoBaseCheck,
@@ -147,6 +148,8 @@ def _problems(  # noqa: PLR0913  what each sort of check needs
             return run(adapter)
         case BaseCheck(run) | BaseValuesCheck(run):
             return run(adapter, _given(base))
+        case EitherCheck(run):
+            return run(adapter, base)
         case NoBaseCheck(run):
             return () if base else run(adapter)
         case PolicyCheck(run):

@@ -123,6 +123,16 @@ class BaseCheck:
         self.run = run
 
 
+class EitherCheck:
+    """Looks at the adapter, and at its base where there is one."""
+
+    __slots__ = __match_args__ = ("run",)
+
+    def __init__(self, run: "Callable[[Adapter, BaseModel | None], Iterable[Problem]]") -> None:
+        """Of this function."""
+        self.run = run
+
+
 class NoBaseCheck:
     """Speaks where a base would be needed and none is given."""
 
@@ -184,7 +194,15 @@ class WhileWriting:
 
 
 Check = (
-    AdapterCheck | BaseCheck | NoBaseCheck | ValuesCheck | BaseValuesCheck | PolicyCheck | TargetCheck | WhileWriting
+    AdapterCheck
+    | BaseCheck
+    | EitherCheck
+    | NoBaseCheck
+    | ValuesCheck
+    | BaseValuesCheck
+    | PolicyCheck
+    | TargetCheck
+    | WhileWriting
 )
 
 

@@ -40,6 +40,12 @@ class StoredColumns:
     tensor: StoredTensor
 
 
+class NegativeExp(NamedTuple):
+    """-exp(x) of each number: how fast a state decays, of what transformers keeps as its logarithm (A_log)."""
+
+    of: StoredRows
+
+
 class Zeros(NamedTuple):
     """Rows of zeros: the bias of a base that has none, the factor of an expert without a delta."""
 
@@ -85,7 +91,7 @@ class Given(NamedTuple):
         return [values[begin : begin + self.shape[1]] for begin in range(0, len(values), self.shape[1])]
 
 
-Rows = StoredRows | StoredColumns | Zeros | JoinedRows | JoinedColumns | Filled | Given
+Rows = StoredRows | StoredColumns | NegativeExp | Zeros | JoinedRows | JoinedColumns | Filled | Given
 
 # --- Sources that are computed ----------------------------------------------------------------------------------------
 
@@ -205,7 +211,7 @@ def keys_of(source: Source) -> Iterator[str]:
             yield from _placed_keys(source)
         case WideEmbedding():
             yield from (*keys_of(source.embedding), *_delta_keys(source.head))
-        case CopiedBytes(key) | StoredRows(key) | StoredColumns(key):
+        case CopiedBytes(key) | StoredRows(key) | StoredColumns(key) | NegativeExp(StoredRows(key)):
             yield key
         case _:
             assert_never(source)
@@ -249,7 +255,7 @@ def stored_in(source: Source) -> Iterator[StoredRows | StoredColumns]:
             for piece in pieces:
                 if not isinstance(piece.matrix, Product):
                     yield from stored_in(piece.matrix)
-        case CopiedBytes() | Merged() | WideEmbedding() | Zeros() | Filled() | Given():
+        case CopiedBytes() | Merged() | WideEmbedding() | Zeros() | Filled() | Given() | NegativeExp():
             return
         case _:
             assert_never(source)
@@ -260,6 +266,8 @@ def shape_of(rows: Rows) -> tuple[int, ...]:
     match rows:
         case Zeros(shape) | Filled(shape) | Given(shape):
             return shape
+        case NegativeExp(of):
+            return shape_of(of)
         case StoredColumns(_, tensor):
             return tensor.shape[::-1]
         case JoinedRows(parts):
@@ -282,7 +290,7 @@ def has_delta(source: Source | Product) -> bool:
             return any(has_delta(piece.matrix) for piece in pieces)
         case Product(matrix=matrix):
             return has_delta(matrix)
-        case CopiedBytes() | StoredRows() | StoredColumns() | Zeros() | Filled() | Given():
+        case CopiedBytes() | StoredRows() | StoredColumns() | NegativeExp() | Zeros() | Filled() | Given():
             return False
         case JoinedRows() | JoinedColumns():  # of stored matrices alone
             return False

@@ -91,10 +91,16 @@ def shell(config: PretrainedConfig) -> PreTrainedModel:
     known = [cls for cls in classes if type(config) in cls._model_mapping.keys()]  # noqa: SIM118  no dict
     if not known and not hasattr(config, "auto_map"):
         raise ConverterError(f"transformers has no language model of the type {config.model_type!r}")
-    from_config: Any = (known or classes)[0].from_config
+    # AutoModelForCausalLM has the text model alone for some configs of the whole.
+    whole = [cls for cls in known if _model_class(cls, config).config_class is type(config)]
+    from_config: Any = (whole or known or classes)[0].from_config
     with torch.device("meta"):
         model: PreTrainedModel = from_config(config, trust_remote_code=False)
     return model
+
+
+def _model_class(cls: Any, config: PretrainedConfig) -> Any:
+    return cls._model_mapping[type(config)]
 
 
 def from_weights(path: Path, config: PretrainedConfig, weights: Mapping[str, torch.Tensor]) -> PreTrainedModel:

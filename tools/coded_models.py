@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
+from gguf import MODEL_ARCH
 from safetensors.numpy import load_file
 from transformers import AutoConfig, PreTrainedModel
 
-from fixtures.more_models import COMMON, KINDS
+from fixtures.mapped_gguf import Recipe
+from fixtures.more_models import COMMON, KINDS, Kind, _distribution
 from fixtures.tiny import CONFIGS, MORE, TIED_FOR_GOOD
 
 Codes = npt.NDArray[np.float32]
@@ -110,6 +112,11 @@ class CodedModel:
     def gguf(self) -> Path:
         return self.directory.with_suffix(".gguf")
 
+    @property
+    def halved(self) -> Path:
+        """The GGUF in F16: what is F32 in it is so for good."""
+        return self.directory.with_suffix(".f16.gguf")
+
 
 def coded(subject: Subject, directory: Path, *, other: bool = False) -> CodedModel:
     """Build and save it; ``other`` is the second time."""
@@ -125,6 +132,17 @@ def coded(subject: Subject, directory: Path, *, other: bool = False) -> CodedMod
     values = {name: parameter.detach().numpy() for name, parameter in parameters.items()}
     stored = {key: array for file in directory.glob("*.safetensors") for key, array in load_file(file).items()}
     return CodedModel(subject, directory, values, stored)
+
+
+def random(subject: Subject, directory: Path) -> None:
+    """Save it with random numbers, so that nothing in it is without effect."""
+    model = built(subject, subject.fields)
+    generator = torch.Generator().manual_seed(1)
+    kind = Kind(subject.model_type, subject.fields, Recipe(MODEL_ARCH.LLAMA))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(*_distribution(name, parameter, kind), generator=generator)
+    save(model, subject, directory)
 
 
 def save(model: PreTrainedModel, subject: Subject, directory: Path) -> None:
@@ -153,11 +171,18 @@ def _codable_buffers(model: PreTrainedModel) -> Mapping[str, torch.Tensor]:
     return {name: buffer for name, buffer in model.named_buffers() if name in saved and buffer.is_floating_point()}
 
 
+# What llama.cpp keeps as -exp(x): the logarithms of small numbers, each another one.
+LOGARITHMS: Final = ("A_log",)
+
+
 def _fill(parameters: Mapping[str, torch.Tensor], numbers: npt.NDArray[np.int64]) -> None:
-    begin = 0
+    begin, n_logarithms = 0, 0
     with torch.no_grad():
-        for parameter in parameters.values():
+        for name, parameter in parameters.items():
             end = begin + parameter.numel()
-            values = numbers[begin:end].astype(np.float32).reshape(tuple(parameter.shape))
-            parameter.copy_(torch.from_numpy(values))
+            values = numbers[begin:end].astype(np.float32)
+            if name.endswith(LOGARITHMS):
+                values = np.log(1.0 + n_logarithms + np.argsort(values)).astype(np.float32)
+                n_logarithms += len(values)
+            parameter.copy_(torch.from_numpy(values.reshape(tuple(parameter.shape))))
             begin = end

@@ -11,10 +11,10 @@ import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, NamedTuple
 
 _DEFAULT: Final = Path(sys.prefix) / "llama.cpp"
 _HASHES: Final = Path(__file__).parent.parent / "hashes" / "all.txt"
@@ -27,19 +27,26 @@ def sources() -> Path | None:
     return directory if (directory / "conversion" / "base.py").is_file() else None
 
 
-def convert(files: Mapping[Path, Path]) -> Mapping[Path, str]:
-    """Make a GGUF in F32, without a vocabulary, of each directory: all in one process, which starts for seconds.
+class Job(NamedTuple):
+    """A directory, the GGUF to make of it, and its outtype as gguf's LlamaFileType calls it."""
 
-    Returns what went wrong, by directory. Raises FileNotFoundError where there are no sources.
+    directory: Path
+    gguf: Path
+    outtype: str = "ALL_F32"
+
+
+def convert(jobs: Iterable[Job]) -> Mapping[Path, str]:
+    """Make GGUFs without a vocabulary: all in one process, which starts for seconds.
+
+    Returns what went wrong, by GGUF. Raises FileNotFoundError where there are no sources.
     """
     directory = sources()
     if directory is None:
         raise FileNotFoundError("no sources of llama.cpp: see tools/llama_cpp_sources.py")
-    pairs = [[str(model), str(gguf)] for model, gguf in files.items()]
     program = Path(__file__).with_name("run_converter.py")
     done = subprocess.run(
         [sys.executable, "-P", str(program), str(directory)],
-        input=json.dumps(pairs),
+        input=json.dumps([list(map(str, job)) for job in jobs]),
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -48,7 +55,7 @@ def convert(files: Mapping[Path, Path]) -> Mapping[Path, str]:
     )
     if done.returncode:
         raise RuntimeError(f"llama.cpp's converter ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    return {Path(model): error for model, error in json.loads(done.stdout).items()}
+    return {Path(gguf): error for gguf, error in json.loads(done.stdout).items()}
 
 
 def unpack(directory: Path) -> None:

@@ -13,14 +13,14 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGUFReader
+from gguf import GGMLQuantizationType, GGUFReader
 
 from converter.architectures import Architecture, Place
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.module_paths import normal_module, tower_of
 from converter.values.orders import indices
 from tools.coded_models import CodedModel, Codes, Subject, coded
-from tools.llama_cpp_sources import convert
+from tools.llama_cpp_sources import Job, convert
 
 _GENERATED: Final = ("rope_freqs.weight",)  # of the config
 
@@ -54,6 +54,14 @@ class Measured:
         return {tensor.name: np.array(tensor.data) for tensor in GGUFReader(self.model.gguf).tensors}
 
     @cached_property
+    def never_smaller(self) -> frozenset[str]:
+        """The matrices that are F32 in a GGUF of F16, too."""
+        reader = GGUFReader(self.model.halved)
+        return frozenset(
+            t.name for t in reader.tensors if len(t.shape) > 1 and t.tensor_type == GGMLQuantizationType.F32
+        )
+
+    @cached_property
     def codes(self) -> Mapping[str, Codes]:
         """The numbers of each parameter of the text model, as it is called in memory and in the checkpoint."""
         codes = {**self.model.stored, **self.model.parameters}
@@ -67,7 +75,8 @@ def measured(subjects: Iterable[Subject], directory: Path) -> Mapping[str, tuple
         for subject in subjects
         for other in (False, True)
     ]
-    failed = convert({model.directory: model.gguf for model in models})
+    jobs = (job for m in models for job in (Job(m.directory, m.gguf), Job(m.directory, m.halved, "MOSTLY_F16")))
+    failed = convert(jobs)
     found: dict[str, tuple[Measured, ...]] = {}
     for model in models:
         found[model.subject.name] = (
@@ -87,7 +96,7 @@ def differences(found: Measured, table: Architecture | None = None) -> list[Diff
     wrong = [
         difference
         for name, values in found.codes.items()
-        for difference in _of_parameter(name, values, base, found.tensors, left)
+        for difference in _of_parameter(name, values, base, found, left)
     ]
     # Of a GGUF base everything is copied.
     over = () if table.metadata.only_copied else (name for name, values in left.items() if values.any())
@@ -112,7 +121,9 @@ def pattern(name: str) -> str:
 def _module(name: str) -> tuple[str, str]:
     """A parameter's module, and what it is called there; fused experts are parameters of no module of their own."""
     module, _, parameter = name.rpartition(".")
-    return (module, parameter) if parameter in {"weight", "bias"} else (name, "weight")
+    if parameter in {"weight", "bias"}:
+        return module, parameter
+    return (name.removesuffix("_bias"), "bias") if name.endswith("_proj_bias") else (name, "weight")
 
 
 def _canonical(module: str, base: BaseModel) -> str:
@@ -120,11 +131,11 @@ def _canonical(module: str, base: BaseModel) -> str:
 
 
 def _of_parameter(
-    name: str, values: Codes, base: BaseModel, found: Mapping[str, Codes], left: Mapping[str, npt.NDArray[np.bool_]]
+    name: str, values: Codes, base: BaseModel, found: Measured, left: Mapping[str, npt.NDArray[np.bool_]]
 ) -> Iterator[Difference]:
     module, parameter = _module(name)
     for place in base.places(_canonical(module, base)):
-        tensor = f"{place.tensor}.{parameter}"
+        tensor = place.name(parameter)
         if parameter == "bias" and not place.bias:
             continue
         if tensor not in left:
@@ -132,17 +143,29 @@ def _of_parameter(
             continue
         slab = ... if place.expert is None else place.expert
         left[tensor][slab] = False
+        if parameter == "weight" and len(place.shape) > 1 and place.f32 != (tensor in found.never_smaller):
+            yield Difference(module, f"is {'halved' if place.f32 else 'never smaller than F32'} in {tensor}")
         if _misshaped(place, parameter, values, base):
             yield Difference(module, f"has the shape {values.shape}")
-        elif not np.array_equal(_made(place, parameter, values, base).ravel(), found[tensor][slab].ravel()):
+        elif not _is(found.tensors[tensor][slab], _made(place, parameter, values, base), place):
             yield Difference(module, f"is another {tensor}")
+
+
+def _is(found: Codes, made: Codes, place: Place) -> bool:
+    """Whether all numbers are the same, but for the rounding of those that are computed."""
+    if place.operation:
+        return found.size == made.size and np.allclose(found.ravel(), made.ravel(), rtol=1e-4, atol=0)
+    return np.array_equal(found.ravel(), made.ravel())
 
 
 def _misshaped(place: Place, parameter: str, values: Codes, base: BaseModel) -> bool:
     """Whether the table says another shape, or orders that don't fit into it."""
     dims = base.dims_of(place.module)
     shape = tuple(dims[dim] for dim in place.shape)
-    shape = (*shape[:-2], shape[-2:][0]) if parameter == "bias" else shape[::-1] if place.transposed else shape
+    if parameter == "bias":
+        shape = (*shape[:-2], shape[-2:][0])
+    elif place.transposed:
+        shape = (*shape[:-2], *shape[-2:][::-1])
     try:
         base.orders(place)
     except ValueError:
@@ -161,8 +184,9 @@ def _made(place: Place, parameter: str, values: Codes, base: BaseModel) -> Codes
     if parameter == "bias":
         return values[..., indices(orders.rows, values.shape[-1])]
     if values.ndim == 1:
-        return values + np.float32(place.add)
-    values = values.T if place.transposed else _squeezed(values)
+        moved = values[indices(orders.rows, len(values))]
+        return -np.exp(moved) if place.operation == "negative_exp" else moved + np.float32(place.add)
+    values = values.swapaxes(-1, -2) if place.transposed else _squeezed(values)
     rows, columns = (indices(order, values.shape[axis]) for order, axis in ((orders.rows, -2), (orders.columns, -1)))
     made: Codes = values[..., rows, :][..., columns] + np.float32(place.add)
     return made

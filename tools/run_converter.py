@@ -1,6 +1,6 @@
 """Run llama.cpp's converter over directories. A process of its own: it has a gguf package of its own, too.
 
-Standard input is a JSON list of pairs, directory and GGUF; standard output maps the directories that failed to why.
+Standard input is a JSON list of jobs: directory, GGUF, outtype. Standard output maps the GGUFs that failed to why.
 """
 
 import json
@@ -18,15 +18,15 @@ def main() -> None:
     sys.path[:0] = [str(root / "gguf-py"), str(root)]
     failed = {}
     with redirect_stdout(sys.stderr):
-        for directory, gguf in json.load(sys.stdin):
+        for directory, path, outtype in json.load(sys.stdin):
             try:
-                _convert(Path(directory), Path(gguf))
+                _convert(Path(directory), Path(path), outtype)
             except Exception:  # noqa: BLE001  any fault of one model is that model's result
-                failed[directory] = traceback.format_exc()[-1500:]
+                failed[path] = traceback.format_exc()[-1500:]
     print(json.dumps(failed))
 
 
-def _convert(directory: Path, path: Path) -> None:
+def _convert(directory: Path, path: Path, outtype: str) -> None:
     """As main() of convert_hf_to_gguf.py does, with no word about a vocabulary."""
     import gguf
     import torch
@@ -42,7 +42,7 @@ def _convert(directory: Path, path: Path) -> None:
                 text_model.set_vocab = _nothing
             own = {"set_vocab": _no_vocabulary, "model_arch": model_class.model_arch}
             own |= {"no_mtp": True} if model_class.supports_mtp_export else {}
-            type(model_class.__name__, (model_class,), own)(directory, gguf.LlamaFileType.ALL_F32, path).write()
+            type(model_class.__name__, (model_class,), own)(directory, gguf.LlamaFileType[outtype], path).write()
     finally:
         names.block_mappings_cfg.clear()
         names.block_mappings_cfg.update(before)

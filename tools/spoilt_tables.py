@@ -24,12 +24,15 @@ def _faults(place: Place) -> Iterator[tuple[str, Place]]:
 
     yield changed(shape=("vocab", *place.shape[1:]) if place.shape[0] != "vocab" else ("hidden", *place.shape[1:]))
     yield changed(tensor=f"{place.tensor}_exp")
-    yield changed(add=0.0 if place.add else 1.0)
+    yield changed(operation="") if place.operation else changed(add=0.0 if place.add else 1.0)
+    if len(place.shape) == 1 and place.rows:
+        yield changed(rows="")
     if len(place.shape) > 1:
+        yield changed(f32=not place.f32)
         if place.shape[-2] != "one":
             yield changed(rows="" if place.rows else HALVES)
         yield changed(columns="" if place.columns else HALVES)
-    if len(place.shape) == 2 and "one" not in place.shape:
+    if len(place.shape) > 1 and "one" not in place.shape:
         yield changed(transposed=not place.transposed)
     if "=0" in place.rows:
         yield changed(rows=place.rows.replace("=0", "=1"))

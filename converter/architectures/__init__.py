@@ -34,6 +34,7 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "glm4": "glm4",
     "glm4_moe": "glm4moe",
     "gpt2": "gpt2",
+    "gpt_neox": "gptneox",
     "gpt_oss": "gpt-oss",
     "granite": "granite",
     "hunyuan_v1_dense": "hunyuan-dense",
@@ -42,12 +43,17 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "lfm2": "lfm2",
     "lfm2_moe": "lfm2moe",
     "llama": "llama",
+    "llama4": "llama4",
+    "llama4_text": "llama4",
     "minimax_m2": "minimax-m2",
     "ministral3": "ministral3",
     "mistral": "mistral",
     "mistral3": "mistral3",
     "mixtral": "mixtral",
+    "muse_glimmer": "muse-glimmer",
+    "muse_glimmer_text": "muse-glimmer",
     "nemotron": "nemotron",
+    "olmo": "olmo",
     "olmo2": "olmo2",
     "olmo3": "olmo3",
     "olmoe": "olmoe",
@@ -65,6 +71,7 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "qwen3_5_moe_text": "qwen35moe",
     "qwen3_5_text": "qwen35",
     "qwen3_moe": "qwen3moe",
+    "qwen3_next": "qwen3next",
     "qwen3_vl": "qwen3vl",
     "qwen3_vl_text": "qwen3vl",
     "seed_oss": "seed_oss",
@@ -101,6 +108,8 @@ class Place(NamedTuple):
     there). ``transposed`` says that Hugging Face stores the weight as (in, out), ``expert`` which slab of the tensor
     the module is, ``bias`` that llama.cpp adds ``<tensor>.bias``, and ``lora`` that it honours a LoRA on the tensor,
     which it never does on a vector. ``f32`` says that llama.cpp's converter never makes the matrix smaller than F32.
+    ``bare`` is a parameter without a module, ``parameter`` what it is of the GGUF tensor: its ``weight``, its ``bias``,
+    or nothing behind the tensor's name. ``operation`` makes other numbers of it: "negative_exp" is -exp(x).
     Where ``only`` names traits, the module is in layers that have one of them; in those with one of ``never`` it isn't,
     and in those with one of ``optional`` it may be missing. A module with a dimension of 0 isn't there either.
     """
@@ -116,6 +125,9 @@ class Place(NamedTuple):
     expert: int | None = None
     lora: bool = True
     f32: bool = False
+    bare: bool = False
+    parameter: str = "weight"
+    operation: str = ""
     only: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
@@ -125,6 +137,11 @@ class Place(NamedTuple):
         rows = order(self.rows, dims[self.shape[-2:][0]], dims) if self.rows else IDENTITY
         columns = order(self.columns, dims[self.shape[-1]], dims) if self.columns else IDENTITY
         return Orders(rows, columns)
+
+    def name(self, parameter: str) -> str:
+        """The GGUF tensor that holds the module's ``weight`` or ``bias``."""
+        own = self.parameter if parameter == "weight" else parameter
+        return f"{self.tensor}.{own}" if own else self.tensor
 
     def is_in(self, traits: Container[str]) -> bool:
         """Whether a layer of these traits has the module."""
@@ -144,7 +161,8 @@ class Config(NamedTuple):
 
     ``tied_by_default``: head and embedding are one where it says nothing. ``dims`` names the fields behind a dimension,
     the first one present counts, where they aren't the usual. ``defaults`` are those of the config's class. ``fixed``
-    has the values of fields that llama.cpp's graph takes for granted. ``adjusts_ffn``: the width of feed-forward parts
+    has the values of fields that llama.cpp's graph takes for granted. ``renamed`` are fields by their names in older
+    configs. ``adjusts_ffn``: the width of feed-forward parts
     follows from what the config says by LFM2's rule.
     """
 
@@ -153,6 +171,7 @@ class Config(NamedTuple):
     adjusts_ffn: bool = False
     dims: Mapping[str, Sequence[str]] = {}
     fixed: Mapping[str, Sequence[Any]] = {}
+    renamed: Mapping[str, str] = {}
 
 
 class Graph(NamedTuple):
@@ -163,7 +182,7 @@ class Graph(NamedTuple):
     ``window_pattern``: the last of so many layers attends globally. ``ignores_window``: there is no sliding window.
     ``rope_pattern``: the last of so many layers doesn't rotate. ``scale_by_width_at``: with so many layers the
     attention's scale comes from hidden / heads instead of head_dim. ``mrope``: positions have several sections, which a
-    text's are the same in.
+    text's are the same in; these where the config names none.
     """
 
     reads_output: bool
@@ -174,7 +193,7 @@ class Graph(NamedTuple):
     ignores_window: bool = False
     rope_pattern: int | None = None
     scale_by_width_at: int | None = None
-    mrope: bool = False
+    mrope: Sequence[int] = ()
 
 
 class Layers(NamedTuple):

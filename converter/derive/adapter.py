@@ -26,7 +26,8 @@ class LoraPair(NamedTuple):
     A linear module has lora_A (r, in) and lora_B (out, r). An embedding has lora_embedding_A (r, n_rows) and
     lora_embedding_B (width, r), and its delta is the transpose, (n_rows, width): peft/tuners/lora/layer.py.
     A parameter of ``n_experts`` fused experts has lora_A (n_experts * r, in), expert by expert, and lora_B
-    (out, r * n_experts), whose columns go round all experts for each rank (``ParamWrapper.get_delta_weight``).
+    (out, r * n_experts), whose columns go round all experts for each rank (``ParamWrapper.get_delta_weight``). Where
+    the pair ``is_turned``, lora_A has the out side of experts and lora_B the in side (derive/expert_layout.py).
     ``magnitude`` is DoRA's vector, ``b_bias`` what lora_bias adds to the module's bias, times the scaling.
     """
 
@@ -37,6 +38,7 @@ class LoraPair(NamedTuple):
     n_experts: int = 1
     magnitude: AdapterTensor | None = None
     b_bias: AdapterTensor | None = None
+    is_turned: bool = False
 
     @property
     def is_embedding(self) -> bool:
@@ -61,7 +63,7 @@ class LoraPair(NamedTuple):
             return ()
         n_in, n_out = self.a.tensor.shape[1], self.b.tensor.shape[0]
         if self.n_experts > 1:
-            return (self.n_experts, n_out, n_in)
+            return (self.n_experts, n_in, n_out) if self.is_turned else (self.n_experts, n_out, n_in)
         return (n_in, n_out) if self.is_embedding else (n_out, n_in)
 
     @property

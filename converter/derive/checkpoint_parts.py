@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from converter.architectures import Place
+from converter.architectures import Place, numbers_in
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import HEAD, tower_of
 from converter.read.stored import StoredTensor
@@ -18,11 +18,12 @@ _NEEDLESS: Final = r".*\.(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)|mtp
 
 
 class Part(NamedTuple):
-    """A stored tensor, and where it goes."""
+    """A stored tensor, and where it goes as the module's ``parameter`` (weight or bias)."""
 
     key: str
     tensor: StoredTensor
     place: Place
+    parameter: str
 
 
 def parts_of(base: BaseModel) -> Mapping[str, tuple[Part, ...]]:
@@ -30,8 +31,8 @@ def parts_of(base: BaseModel) -> Mapping[str, tuple[Part, ...]]:
     parts: dict[str, tuple[Part, ...]] = {}
     for key, tensor in base.tensors.items():
         for place, parameter in _places(base, key):
-            name = f"{place.tensor}.{parameter}"
-            parts[name] = (*parts.get(name, ()), Part(key, tensor, place))
+            name = place.name(parameter)
+            parts[name] = (*parts.get(name, ()), Part(key, tensor, place, parameter))
     return parts
 
 
@@ -54,23 +55,29 @@ def left_over(base: BaseModel) -> Iterator[str]:
     """The tensors of a checkpoint that its GGUF has no place for."""
     for key in base.tensors:
         is_tied_head = _split(key)[0] == HEAD and base.tied
-        if not is_tied_head and not _is_needless(key) and not any(_places(base, key)):
+        if not is_tied_head and not _is_needless(base, key) and not any(_places(base, key)):
             yield key
 
 
-def _is_needless(key: str) -> bool:
+def _is_needless(base: BaseModel, key: str) -> bool:
     """Whether no graph of a text model needs a tensor: the parts of a multimodal model around it are none of it."""
-    return re.fullmatch(_NEEDLESS, key) is not None or tower_of(key) is not None
+    return re.fullmatch(_NEEDLESS, key) is not None or tower_of(key) is not None or _predicts_further(base, key)
+
+
+def _predicts_further(base: BaseModel, key: str) -> bool:
+    """Whether a tensor is of the layers behind the model's own (GLM 4.5's, DeepSeek V3's)."""
+    n, numbers = base.config.get("num_nextn_predict_layers"), numbers_in(key)
+    return isinstance(n, int) and bool(numbers) and base.dims["n_layer"] <= numbers[0] < base.dims["n_layer"] + n
 
 
 def missing(base: BaseModel) -> Iterator[str]:
     """The GGUF tensors that a checkpoint has no weights, or not all, for."""
     parts = parts_of(base)
     for tensor in _wanted(base):
-        found = parts.get(f"{tensor}.weight", ())
+        found = parts.get(tensor, ())
         experts = {part.place.expert for part in found}
         if not found or (None not in experts and len(experts) < base.dims["n_expert"]):
-            yield f"{tensor}.weight"
+            yield tensor
 
 
 def _wanted(base: BaseModel) -> Iterator[str]:
@@ -81,14 +88,15 @@ def _wanted(base: BaseModel) -> Iterator[str]:
 
 def _names(base: BaseModel, place: Place) -> Iterator[str]:
     """The tensor of a place in each of its layers."""
-    if "{i}" not in place.tensor:
+    name = place.name("weight")
+    if "{i}" not in name:
         if base.place(place.module):
-            yield place.tensor
+            yield name
         return
     for i in range(base.dims["n_layer"]):
         module = place.module.replace("{i}", str(i)).replace("{e}", "0")
         if base.place(module) and not base.may_lack(module):
-            yield place.tensor.replace("{i}", str(i))
+            yield name.replace("{i}", str(i))
 
 
 def misshaped(base: BaseModel) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:

@@ -27,8 +27,10 @@ _CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "lin_n_key": ("linear_num_key_heads",),
     "lin_n_value": ("linear_num_value_heads",),
     "lin_dim": ("linear_key_head_dim",),
+    "lin_conv": ("linear_conv_kernel_dim",),
 }
-_MAY_BE_0: Final = frozenset({"ple"})  # per-layer embeddings, which only some Gemma 4 have
+# What only some models of an architecture have: Gemma 4's embeddings of layers, experts.
+_MAY_BE_0: Final = frozenset({"ple", "n_expert", "moe_ffn"})
 
 
 def config_dims(
@@ -127,6 +129,7 @@ _OF_SOME: Final = (
     "lin_n_key",
     "lin_n_value",
     "lin_dim",
+    "lin_conv",
 )
 
 
@@ -167,5 +170,7 @@ def _linear_attention(dims: Mapping[str, int]) -> Mapping[str, int]:
     n_key, n_value, dim = dims["lin_n_key"], dims["lin_n_value"], dims["lin_dim"]
     if n_value % n_key:
         raise ConverterError(f"the base has {n_value} heads of values for {n_key} of keys, wanted a multiple")
-    qk, v = 2 * n_key * dim, n_value * dim
-    return {"lin_qk": qk, "lin_v": v, "lin_qkv": qk + v, "lin_group": n_value // n_key}
+    qk, v, group = 2 * n_key * dim, n_value * dim, n_value // n_key
+    # Of a key head, in its own size: q, k, its group's values and their gates z (Qwen3-Next).
+    parts = {"lin_parts": 2 + 2 * group, "lin_z": 2 + group, "lin_qkvz": qk + 2 * v, "lin_ba": 2 * n_value}
+    return {"lin_qk": qk, "lin_v": v, "lin_qkv": qk + v, "lin_group": group, **parts}

@@ -57,10 +57,19 @@ TRAITS: Final[Mapping[str, Callable[[Layer], bool]]] = {
     "shared_kv": lambda it: it.n_left <= it.number("num_kv_shared_layers"),
     "double_wide": lambda it: bool(it.number("use_double_wide_mlp")) and it.n_left <= it.number("num_kv_shared_layers"),
     "values_are_keys": lambda it: bool(it.number("attention_k_eq_v")) and "full_attention" in it.kinds,
+    "moe": lambda it: bool(it.number("enable_moe_block")),
     # The first layers have no experts.
     "dense": lambda it: it.i < _n_dense(it),
     "sparse": lambda it: it.i >= _n_dense(it),
+    # Llama 4: every so many layers one has experts.
+    "between": lambda it: not _is_interleaved(it),
+    "interleaved": lambda it: _is_interleaved(it),  # noqa: PLW0108  which is defined below
 }
+
+
+def _is_interleaved(it: Layer) -> bool:
+    step = it.number("interleave_moe_layer_step")
+    return step > 0 and (it.i + 1) % step == 0
 
 
 def _n_dense(it: Layer) -> int:

@@ -42,9 +42,14 @@ def byte_level_name(tokenizer: Json) -> str:
     for step in steps_of(tokenizer.get("normalizer"), "normalizers"):
         if step.get("type") != "NFC":
             raise UnknownTokenizer(f"normalises by {step.get('type')}")
-    steps = [_bare(step) for step in steps_of(tokenizer["pre_tokenizer"], "pretokenizers")]
+    stated = steps_of(tokenizer["pre_tokenizer"], "pretokenizers")
+    steps = [_bare(step, is_of_one=sum(step.get("type") == "Split" for step in stated) == 1) for step in stated]
     ignores_merges = bool(tokenizer["model"].get("ignore_merges"))
     for name, known in _known().items():
+        if known["steps"] == steps and "differs" in known:
+            raise UnknownTokenizer(
+                f"cuts a text as {name} does; llama.cpp's {name} cuts {known['differs']!r} otherwise"
+            )
         if known["steps"] == steps and known.get("ignore_merges", False) == ignores_merges:
             return name
     merges = " and ignores merges" if ignores_merges else ""
@@ -56,15 +61,16 @@ def _known() -> Json:
     return tomllib.loads(Path(__file__).with_name("pre_tokenizers.toml").read_text(encoding="utf-8"))
 
 
-def _bare(step: Json) -> dict[str, object]:
-    """What of a step decides where a text is cut."""
+def _bare(step: Json, *, is_of_one: bool) -> dict[str, object]:
+    """What of a step decides where a text is cut; of one that alone has a regex, or of several."""
+    # A regex of the table that is alone matches every character: what it matches and what is isolated are the same.
+    isolates = {("Isolated", False), ("Removed", True)} if is_of_one else {("Isolated", False)}
     match step.get("type"):
         case "ByteLevel" if not step.get("add_prefix_space"):
             return {"type": "ByteLevel", "use_regex": step.get("use_regex", True)}
         case "Digits":
             return {"type": "Digits", "individual_digits": step.get("individual_digits")}
-        # The regexes of the table match every character, so that what they match and what is isolated are the same.
-        case "Split" if (step.get("behavior"), step.get("invert")) in {("Isolated", False), ("Removed", True)}:
+        case "Split" if (step.get("behavior"), step.get("invert")) in isolates:
             return {"type": "Split", "regex": step.get("pattern", {}).get("Regex")}
         case _:
             return dict(step)

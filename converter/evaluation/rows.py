@@ -11,6 +11,7 @@ from converter.sources import (
     Given,
     JoinedColumns,
     JoinedRows,
+    NegativeExp,
     Rows,
     StoredColumns,
     StoredRows,
@@ -38,7 +39,7 @@ def is_stored_as(source: Rows, dtype: str) -> bool:
             return _has_dtype(stored, dtype)
         case StoredRows(_, stored, _, scale, add):
             return scale == 1.0 and add == 0.0 and _has_dtype(stored, dtype)
-        case Zeros() | Filled() | Given() | JoinedRows() | JoinedColumns():
+        case NegativeExp() | Zeros() | Filled() | Given() | JoinedRows() | JoinedColumns():
             return False
         case _:
             assert_never(source)
@@ -56,7 +57,7 @@ def stored_values(source: Rows, begin: int, end: int) -> Array:
         case StoredRows(_, stored, order, columns=columns):
             rows = _ordered(source, begin, end) if order.runs else read_rows(stored, begin, end)
             return rows[:, indices(columns, rows.shape[1])] if columns.runs else rows
-        case Zeros() | Filled() | Given() | JoinedRows() | JoinedColumns():
+        case NegativeExp() | Zeros() | Filled() | Given() | JoinedRows() | JoinedColumns():
             return doubles(source, begin, end)
         case _:
             assert_never(source)
@@ -73,11 +74,17 @@ def doubles(source: Rows, begin: int, end: int) -> Doubles:
             return _below(parts, begin, end)
         case JoinedColumns(parts):
             return np.hstack([doubles(part, begin, end) for part in parts])
-        case StoredColumns():
-            return stored_values(source, begin, end).astype(np.float64)
-        case StoredRows(scale=scale, add=add):
-            values: Doubles = stored_values(source, begin, end).astype(np.float64)
-            return values * scale + add if scale != 1.0 or add else values
+        case StoredRows() | StoredColumns() | NegativeExp():
+            return _of_stored(source, begin, end)
+
+
+def _of_stored(source: StoredRows | StoredColumns | NegativeExp, begin: int, end: int) -> Doubles:
+    if isinstance(source, NegativeExp):
+        return np.asarray(-np.exp(_of_stored(source.of, begin, end)))
+    values: Doubles = stored_values(source, begin, end).astype(np.float64)
+    if isinstance(source, StoredRows) and (source.scale != 1.0 or source.add):
+        return values * source.scale + source.add
+    return values
 
 
 def _below(parts: tuple[Rows, ...], begin: int, end: int) -> Doubles:

@@ -15,7 +15,7 @@ from converter.orders import Orders
 from converter.planning.conversion_plan import PlannedTensor
 from converter.planning.rope import rope_factors
 from converter.read.stored import StoredTensor
-from converter.sources import CopiedBytes, Rows, Stacked, StoredColumns, StoredRows, shape_of
+from converter.sources import CopiedBytes, NegativeExp, Rows, Stacked, StoredColumns, StoredRows, shape_of
 
 
 class BaseTensor(NamedTuple):
@@ -76,7 +76,7 @@ _TYPES = {"F64": F32, "F8_E4M3": F16, "F8_E5M2": F16}
 
 
 def _huggingface_tensor(base: BaseModel, name: str, parts: tuple[Part, ...]) -> BaseTensor:
-    matrices = tuple(_matrices(base, parts, name.rpartition(".")[2]))
+    matrices = tuple(_matrices(base, parts))
     place, tensor = parts[0].place, parts[0].tensor
     shape = shape_of(matrices[0])
     is_vector = len(shape) == 1
@@ -86,13 +86,13 @@ def _huggingface_tensor(base: BaseModel, name: str, parts: tuple[Part, ...]) -> 
     return BaseTensor(name, shape, ggml_type, matrices, None if moves else CopiedBytes(parts[0].key, tensor))
 
 
-def _matrices(base: BaseModel, parts: tuple[Part, ...], parameter: str) -> Iterator[Rows]:
+def _matrices(base: BaseModel, parts: tuple[Part, ...]) -> Iterator[Rows]:
     """One for each expert, in their order; one alone where there are none."""
     for part in sorted(parts, key=lambda part: part.place.expert or 0):
         slabs = part.tensor.shape[0] if len(part.tensor.shape) == 3 else 0
         tensors = [part.tensor.slab(e) for e in range(slabs)] if slabs else [part.tensor]
         orders = base.orders(part.place)
-        yield from (huggingface_rows(part.key, tensor, part.place, orders, parameter) for tensor in tensors)
+        yield from (huggingface_rows(part.key, tensor, part.place, orders, part.parameter) for tensor in tensors)
 
 
 def huggingface_rows(key: str, tensor: StoredTensor, place: Place, orders: Orders, parameter: str) -> Rows:
@@ -100,7 +100,8 @@ def huggingface_rows(key: str, tensor: StoredTensor, place: Place, orders: Order
     if parameter == "bias":
         return StoredRows(key, tensor, orders.rows)
     if len(tensor.shape) == 1:
-        return StoredRows(key, tensor, orders.rows, add=place.add)
+        rows = StoredRows(key, tensor, orders.rows, add=place.add)
+        return NegativeExp(rows) if place.operation == "negative_exp" else rows
     if place.transposed:
         return StoredColumns(key, tensor)
     return StoredRows(key, tensor, orders.rows, add=place.add, columns=orders.columns)

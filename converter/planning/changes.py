@@ -9,6 +9,9 @@ from converter.derive.adapter import Adapter, LoraPair, TokenRows
 from converter.derive.adapter_tensors import AdapterTensor
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDING, HEAD
+from converter.orders import Orders, every
+from converter.read.stored import StoredTensor
+from converter.sources import StoredRows
 
 
 @dataclass(slots=True)
@@ -36,10 +39,10 @@ def changes_of(adapter: Adapter, base: BaseModel) -> Mapping[str, Changes]:
     gathered: dict[str, dict[int | None, Change]] = {}
 
     def change(place: Place, parameter: str) -> Change:
-        by_expert = gathered.setdefault(f"{place.tensor}.{parameter}", {})
+        by_expert = gathered.setdefault(place.name(parameter), {})
         return by_expert.setdefault(place.expert, Change(place))
 
-    for pair, place in _with_places(adapter.pairs, base):
+    for pair, place in _with_places(_pairs(adapter, base), base):
         change(place, "weight").pairs.append(pair)
         if pair.b_bias:
             change(place, "bias").pairs.append(pair)
@@ -52,6 +55,14 @@ def changes_of(adapter: Adapter, base: BaseModel) -> Mapping[str, Changes]:
     for rows, place in _with_places(_token_rows(adapter, base), base):
         change(place, "weight").token_rows.append(rows)
     return gathered
+
+
+def _pairs(adapter: Adapter, base: BaseModel) -> tuple[LoraPair, ...]:
+    if not any(pair.n_experts > 1 for pair in adapter.pairs):
+        return adapter.pairs
+    from converter.derive.expert_layout import pairs_over
+
+    return pairs_over(adapter, base)
 
 
 def _initial_pairs(adapter: Adapter) -> tuple[LoraPair, ...]:
@@ -67,6 +78,26 @@ def _with_places(parts: tuple[Part, ...], base: BaseModel) -> Iterator[tuple[Par
     for part in parts:
         for place in base.places(part.module):
             yield part, place
+
+
+def expert_factors(pair: LoraPair, orders: Orders, e: int, scale: float = 1.0) -> tuple[StoredRows, StoredRows]:
+    """Of one of the experts whose factors a pair holds: lora_B (out, r), times ``scale``, and lora_A (r, in)."""
+    n, b = pair.n_experts, pair.b.tensor
+    a, n_columns = pair.a.tensor.slabs(n).slab(e), b.shape[1]
+    if pair.is_turned:
+        left, right = _transposed(a), _transposed(b)
+        return (
+            StoredRows(pair.a.key, left, orders.rows, scale),
+            StoredRows(pair.b.key, right, every(n, e, n_columns), columns=orders.columns),
+        )
+    return (
+        StoredRows(pair.b.key, b, orders.rows, scale, columns=every(n, e, n_columns)),
+        StoredRows(pair.a.key, a, columns=orders.columns),
+    )
+
+
+def _transposed(matrix: StoredTensor) -> StoredTensor:
+    return matrix._replace(shape=matrix.shape[::-1], transposed=True)
 
 
 def _base_layers(adapter: Adapter, base: BaseModel) -> tuple[AdapterTensor, ...]:

@@ -11,8 +11,7 @@ from converter.derive.base_model import BaseModel
 from converter.derive.model_names import HUB_NAME, without_cache
 from converter.dtypes import F16, F32, GgmlType
 from converter.errors import ConverterError
-from converter.orders import every
-from converter.planning.changes import Change, Changes, changes_of
+from converter.planning.changes import Change, Changes, changes_of, expert_factors
 from converter.planning.conversion_plan import NewKeyValue, PlannedFile, PlannedTensor
 from converter.planning.outtypes import factor_type
 from converter.read.stored import StoredTensor
@@ -128,12 +127,9 @@ class _Factors(NamedTuple):
     def _stacked(self, change: Change) -> tuple[tuple[Rows, ...], tuple[Rows, ...]]:
         """The factors of all experts, which one pair holds together."""
         ((pair, scale),) = self._scaled(change)
-        rows, columns = self.base.orders(change.place)
-        n, a, b = pair.n_experts, pair.a.tensor.slabs(pair.n_experts), pair.b
-        return (
-            tuple(StoredRows(pair.a.key, a.slab(e), columns=columns) for e in range(n)),
-            tuple(StoredRows(b.key, b.tensor, rows, scale, columns=every(n, e, b.tensor.shape[1])) for e in range(n)),
-        )
+        orders = self.base.orders(change.place)
+        factors = [expert_factors(pair, orders, e, scale) for e in range(pair.n_experts)]
+        return tuple(a for _, a in factors), tuple(b for b, _ in factors)
 
     def _by_expert(self, changes: Changes) -> tuple[tuple[Rows, ...], tuple[Rows, ...]]:
         """The factors of a layer's experts, each of its own pair; zeros for an expert that has none."""

@@ -12,9 +12,9 @@ from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import HEAD
 from converter.derive.vocabulary import vocabulary_of
 from converter.dtypes import F32
-from converter.orders import IDENTITY, Orders, every
+from converter.orders import IDENTITY, Orders
 from converter.planning.base_tensors import BaseTensor, base_tensors, huggingface_rows
-from converter.planning.changes import Change, Changes, changes_of
+from converter.planning.changes import Change, Changes, changes_of, expert_factors
 from converter.planning.conversion_plan import PlannedFile, PlannedTensor
 from converter.planning.metadata import alignment_of, base_key_values
 from converter.planning.outtypes import merged_type
@@ -92,7 +92,10 @@ class _Merging:
         change = changes[None]
         if len(base.shape) == 3:
             orders = self.base.orders(change.place)
-            deltas = (tuple(expert_delta(pair, orders, e) for pair in change.pairs) for e in range(len(base.matrices)))
+            experts = range(len(base.matrices))
+            deltas = (
+                tuple(Delta(*expert_factors(pair, orders, e), pair.scaling) for pair in change.pairs) for e in experts
+            )
             return Stacked(tuple(map(Merged, base.matrices, deltas)))
         return self._merged(change, base.matrices[0], base.name.rpartition(".")[2])
 
@@ -140,14 +143,6 @@ def _delta(pair: LoraPair, orders: Orders, scaling: float) -> Delta:
         return Delta(StoredColumns(a.key, a.tensor), StoredColumns(b.key, b.tensor), scaling)
     left, right = StoredRows(b.key, b.tensor, orders.rows), StoredRows(a.key, a.tensor, columns=orders.columns)
     return Delta(left, right, scaling)
-
-
-def expert_delta(pair: LoraPair, orders: Orders, e: int) -> Delta:
-    """The delta of one of the experts whose factors a pair holds together."""
-    n = pair.n_experts
-    b = StoredRows(pair.b.key, pair.b.tensor, orders.rows, columns=every(n, e, pair.b.tensor.shape[1]))
-    a = StoredRows(pair.a.key, pair.a.tensor.slabs(n).slab(e), columns=orders.columns)
-    return Delta(b, a, pair.scaling)
 
 
 def _magnitude(change: Change, orders: Orders) -> Magnitude | None:

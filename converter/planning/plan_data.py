@@ -20,6 +20,7 @@ from converter.sources import (
     JoinedColumns,
     JoinedRows,
     Merged,
+    NegativeExp,
     Piece,
     Placed,
     Product,
@@ -142,11 +143,17 @@ def _rows_data(rows: Rows) -> dict[str, object]:
         case JoinedRows(parts) | JoinedColumns(parts):
             where = "below" if isinstance(rows, JoinedRows) else "beside"
             return {where: [_rows_data(part) for part in parts]}
-        case StoredRows(key, _, order, scale, add, columns):
-            facts = {
-                "order": order.text or None,
-                "scale": scale if scale != 1.0 else None,
-                "add": add or None,
-                "columns": columns.text or None,
-            }
-            return {"rows": key} | {name: fact for name, fact in facts.items() if fact is not None}
+        case StoredRows() | NegativeExp(StoredRows()):
+            return _stored_data(rows)
+
+
+def _stored_data(rows: StoredRows | NegativeExp) -> dict[str, object]:
+    if isinstance(rows, NegativeExp):
+        return {"negative_exp": _stored_data(rows.of)}
+    facts = {
+        "order": rows.order.text or None,
+        "scale": rows.scale if rows.scale != 1.0 else None,
+        "add": rows.add or None,
+        "columns": rows.columns.text or None,
+    }
+    return {"rows": rows.key} | {name: fact for name, fact in facts.items() if fact is not None}

@@ -36,7 +36,7 @@ def rope_arrays(base: BaseModel) -> Iterator[NewArray]:
     """The sections of positions, of a graph that has them."""
     rope = rope_of(base)
     if rope and base.architecture and base.architecture.graph.mrope:
-        stated = rope.fields.get("mrope_section")
+        stated = rope.fields.get("mrope_section", base.architecture.graph.mrope)
         sections = (*(stated if isinstance(stated, list) else ()), 0, 0, 0, 0)[:4]
         yield NewArray(f"{base.architecture.name}.rope.dimension_sections", INT32, sections)
 

@@ -19,6 +19,7 @@ from converter.sources import (
     JoinedColumns,
     JoinedRows,
     Merged,
+    NegativeExp,
     Placed,
     Product,
     Rows,
@@ -81,6 +82,8 @@ def _rows_text(rows: Rows) -> str:
             return " and ".join(map(_rows_text, parts))
         case Filled(value=value):
             return f"{value:g} everywhere"
+        case NegativeExp(of):
+            return f"-exp({_source_text(of)})"
         case Given():
             return "computed"
         case Zeros():

@@ -9,6 +9,7 @@ from converter.diagnostics import (
     BaseCheck,
     BaseValuesCheck,
     Check,
+    EitherCheck,
     NoBaseCheck,
     PolicyCheck,
     Rule,
@@ -60,6 +61,7 @@ def explanation(rule: Rule, width: int) -> str:
 _LOOKS_AT: Final[dict[type[Check], str]] = {
     AdapterCheck: "the adapter's headers and config",
     BaseCheck: "the adapter beside its base (--base)",
+    EitherCheck: "the adapter's headers and config, and its base where there is one",
     NoBaseCheck: "an adapter without its base",
     ValuesCheck: "the adapter's numbers (not by --headers-only)",
     BaseValuesCheck: "the numbers of adapter and base (--base; not by --headers-only)",

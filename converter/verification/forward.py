@@ -40,6 +40,7 @@ class Forward:
         """``own_layers`` are those that the base alone runs, where they are others."""
         self._peft, self.model = peft, peft.get_base_model()
         self._head = head_of(self.model)
+        self._body = _body_of(self.model, self._head)
         self.shared_length = _shared_length(self.model.config)
         for module in {*self.model.modules(), *(own_layers or ())}:
             if isinstance(module, GradientCheckpointingLayer):  # transformers' class of a decoder's layer
@@ -52,7 +53,7 @@ class Forward:
         longest = max(map(len, sequences))
         padded = torch.tensor([[*sequence, *[0] * (longest - len(sequence))] for sequence in sequences])
         outputs: list[Any] = []
-        handle = self.model.base_model.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+        handle = self._body.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
         try:
             with torch.no_grad(), _another_forward(self._head, lambda states, *_, **__: states):
                 self._peft(input_ids=padded, use_cache=False)
@@ -68,7 +69,7 @@ class Forward:
         """Logits at some positions, float32 (n_positions, n_vocab)."""
         tokens = torch.tensor([states.tokens])[:, positions]
         given = states.output(last_hidden_state=states.values[None, positions])
-        with torch.no_grad(), _another_forward(self.model.base_model, lambda *_, **__: given):
+        with torch.no_grad(), _another_forward(self._body, lambda *_, **__: given):
             logits: np.ndarray = self._peft(input_ids=tokens, use_cache=False).logits[0].numpy()
         return logits
 
@@ -82,6 +83,13 @@ class Forward:
         """With the head kept in memory once it is read."""
         with keeping(self._head.parameters()):
             yield
+
+
+def _body_of(model: Any, head: Any) -> Any:
+    """What gives the head its states. Llama 4's class has a name for it that the model hasn't."""
+    if model.base_model is not model:
+        return model.base_model
+    return next(owner.model for owner in model.modules() if getattr(owner, "lm_head", None) is head)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def _check(
     if module not in reference.pairs and reference.is_as_in_base(parameter):
         return  # saved whole with the base's own numbers: there is nothing to carry
     for place in places:
-        tensor = f"{place.tensor}.{leaf}"
+        tensor = place.name(leaf)
         a, b = stored.get(f"{tensor}.lora_a"), stored.get(f"{tensor}.lora_b")
         if module not in reference.pairs or leaf == "bias":
             yield TensorCheck(tensor, "nothing", fault=f"has no LoRA: {parameter} changes in a way that none can carry")

@@ -14,6 +14,7 @@ from peft.tuners.lora.variants import ALoraLinearVariant
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import nn
+from transformers.models.llama4.modeling_llama4 import Llama4TextExperts
 from transformers.pytorch_utils import Conv1D
 
 from converter.verification.stored_weights import plain
@@ -62,10 +63,10 @@ def variant_of(layer: Any) -> Any:
 
 
 def is_turned(module: Any, values: torch.Tensor) -> bool:
-    """Whether a module keeps a matrix, or those of its experts, with the output last: Conv1D, gpt-oss."""
+    """Whether a module keeps a matrix, or those of its experts, with the output last: Conv1D, gpt-oss, Llama 4."""
     if isinstance(module, Conv1D):
         return values.dim() == 2
-    return values.dim() == 3 and getattr(module, "is_transposed", False)
+    return values.dim() == 3 and (getattr(module, "is_transposed", False) or isinstance(module, Llama4TextExperts))
 
 
 def as_matrix(module: Any, values: torch.Tensor) -> torch.Tensor:

@@ -29,6 +29,7 @@ from converter.verification.loaded_adapter import load_adapter
 from converter.verification.peft_layers import (
     NAME,
     Rows,
+    as_matrix,
     delta,
     is_product,
     is_turned,
@@ -71,8 +72,10 @@ class Reference:
         adapter = adapter.origin.adapter if adapter.origin else adapter
         with quiet():
             prepared = prepare_base(streamed_base(base_path), adapter)
-            parameters = (path for path, _ in prepared.model.named_parameters(remove_duplicate=False))
-            self._places = {_name(path): _place(path) for path in parameters if _is_compared(path, adapter)}
+            stored = prepared.model.state_dict(
+                keep_vars=True
+            )  # with buffers that a checkpoint keeps (Gemma 4's scalars)
+            self._places = {_name(path): _place(path) for path in stored if _is_compared(path, adapter)}
             self._loaded = load_adapter(prepared, adapter)
         self._peft: Any = self._loaded.model
         self._model: Any = self._peft.get_base_model()
@@ -121,9 +124,14 @@ class Reference:
             yield
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a parameter: (out, in), (n_experts, out, in) or (n,); of experts' biases (n_experts, out)."""
-        values = self._own(name, own_module)
-        return tuple(values.mT.shape if is_turned(self._own_module(name), values) else values.shape)
+        """Shape of a parameter: (out, in), (n_experts, out, in) or (n,); of experts' biases (n_experts, out).
+
+        Kernels over one channel each are (n, width).
+        """
+        values, module = self._own(name, own_module), self._own_module(name)
+        if values.dim() == 3 and isinstance(module, nn.Conv1d):
+            values = as_matrix(module, values)
+        return tuple(values.mT.shape if is_turned(module, values) else values.shape)
 
     def weight(self, name: str, rows: Rows) -> np.ndarray:
         """Rows of a parameter as PEFT serves it, in float64: (n_rows, n_in), of a vector (n_rows,).
@@ -177,10 +185,8 @@ class Reference:
     def _own(self, name: str, of: Callable[[Any], Any]) -> torch.Tensor:
         place = self._places[name]
         module = of(self._model.get_submodule(place.path))
-        if getattr(module, place.parameter) is None:  # a bias that the adapter brings
-            return torch.zeros(module.out_features)
-        values: torch.Tensor = module.get_parameter(place.parameter)
-        return values
+        values: torch.Tensor | None = getattr(module, place.parameter)
+        return torch.zeros(module.out_features) if values is None else values  # a bias that the adapter brings
 
     def _own_module(self, name: str) -> Any:
         return own_module(self._model.get_submodule(self._places[name].path))

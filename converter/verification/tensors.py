@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from converter.architectures import Place
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDING, HEAD
@@ -86,7 +88,7 @@ def _wanted(
         if not places:
             raise ConverterError(f"{deployed.path}: {deployed.model_type} has no tensor for PEFT's {parameter}")
         for place in places:
-            tensor = f"{place.tensor}.{leaf}"
+            tensor = place.name(leaf)
             # Without a head of its own the file serves the embedding as head, right or wrong.
             if module == HEAD and tensor not in stored:
                 tensor = "token_embd.weight"
@@ -152,6 +154,8 @@ def _compare_numbers(want: _Wanted, weights: Weights, reference: Reference, dims
         served, base = reference.weight(want.parameter, source), reference.base_weight(want.parameter, source)
         if served.ndim > 1:
             served, base = served[:, columns], base[:, columns]
+        if want.place.operation == "negative_exp":
+            served, base = -np.exp(served), -np.exp(base)
         sums.add(weights.values(rows), served + add, base + add)
     return sums.judged(want.tensor, want.parameter, touched=want.parameter in reference.touched)
 

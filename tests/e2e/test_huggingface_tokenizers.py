@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -11,30 +11,46 @@ from gguf import GGUFReader
 from transformers import AutoTokenizer
 
 from converter.derive.base_model import read_base_model
-from converter.dtypes import F16
-from converter.planning.base_tensors import base_tensors
-from converter.planning.conversion_plan import NewKeyValue, PlannedFile, PlannedKeyValue, PlannedTensor
-from converter.planning.metadata import base_key_values
-from converter.sources import Zeros
+from converter.errors import ConverterError
 from converter.verification.llama_cpp import LlamaCpp
-from converter.writing.gguf_file import write_gguf
+from fixtures.fuzzed_texts import fuzzed_texts
 from fixtures.mixed_texts import mixed_texts
 from fixtures.real import GEMMA3, SMOLLM2, RealModel
-from fixtures.tiny import TinyModel
-from fixtures.trained_tokenizers import KINDS, write_byte_level, write_sentencepiece
+from fixtures.tokenizer_gguf import PRE, tokenizer_gguf
+from fixtures.trained_tokenizers import DIFFERING, KINDS, write_byte_level, write_sentencepiece
 
 pytestmark = pytest.mark.llama
 
 N_TOKENS = 1000
-PRE = "tokenizer.ggml.pre"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_byte_level(kind: str, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     directory = write_byte_level(kind, tmp_path / kind, N_TOKENS)
-    gguf = _gguf(directory, N_TOKENS, tmp_path / "model.gguf")
+    gguf = tokenizer_gguf(directory, N_TOKENS, tmp_path / "model.gguf")
     assert _metadata(gguf)[PRE] == kind
     assert not _differing(directory, gguf, llama_cpp)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_cuts_any_text_alike(kind: str, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    """With a vocabulary that any cut shows in; benchmarks/pre_tokenizers.py tries a hundred times as many."""
+    directory = write_byte_level(kind, tmp_path / kind, 2 * N_TOKENS, across=True)
+    pre = "llama-bpe" if kind == "llama-bpe" else None
+    gguf = tokenizer_gguf(directory, 2 * N_TOKENS, tmp_path / "model.gguf", pre=pre)
+    assert not _differing(directory, gguf, llama_cpp, tuple(fuzzed_texts(1000)))
+
+
+@pytest.mark.parametrize("kind", DIFFERING)
+def test_what_llama_cpp_cuts_otherwise_is_refused(kind: str, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    """By a text that tells it, which is so in llama.cpp: with the same tokens, in a tokenizer of another name."""
+    n = 3 * N_TOKENS
+    directory = write_byte_level(kind, tmp_path / kind, n, across=True)
+    with pytest.raises(ConverterError, match="'дД' otherwise"):
+        tokenizer_gguf(directory, n, tmp_path / "model.gguf")
+    named = write_byte_level("gpt-2", tmp_path / "named", n, across=True)
+    gguf = tokenizer_gguf(named, n, tmp_path / "model.gguf", pre=kind)
+    assert _differing(directory, gguf, llama_cpp, ("дД", "abc")) == ["дД"]
 
 
 # Llama 3 cuts as GPT-4 does: it parts from it only where a token of the vocabulary isn't made by merges.
@@ -47,21 +63,21 @@ def test_the_texts_tell_pre_tokenizers_apart(one: str, other: str, llama_cpp: Ll
     differing = []
     for kind, pre in ((one, other), (other, one)):
         directory = write_byte_level(kind, tmp_path / kind, N_TOKENS)
-        gguf = _gguf(directory, N_TOKENS, tmp_path / "model.gguf", pre=pre)
+        gguf = tokenizer_gguf(directory, N_TOKENS, tmp_path / "model.gguf", pre=pre)
         differing += _differing(directory, gguf, llama_cpp)
     assert differing
 
 
 def test_sentencepiece(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     directory = write_sentencepiece(tmp_path / "spm", N_TOKENS)
-    gguf = _gguf(directory, N_TOKENS, tmp_path / "model.gguf")
+    gguf = tokenizer_gguf(directory, N_TOKENS, tmp_path / "model.gguf")
     assert _metadata(gguf)["tokenizer.ggml.model"] == "llama"
     assert not _differing(directory, gguf, llama_cpp)
 
 
 def test_rows_beyond_the_tokens_are_padding(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     directory = write_byte_level("qwen2", tmp_path / "qwen2", N_TOKENS)
-    gguf = _gguf(directory, N_TOKENS + 24, tmp_path / "model.gguf")
+    gguf = tokenizer_gguf(directory, N_TOKENS + 24, tmp_path / "model.gguf")
     assert llama_cpp.n_vocab(gguf) == N_TOKENS + 24
     assert not _differing(directory, gguf, llama_cpp)
 
@@ -70,7 +86,7 @@ def test_rows_beyond_the_tokens_are_padding(llama_cpp: LlamaCpp, tmp_path: Path)
 @pytest.mark.parametrize("model", [SMOLLM2, GEMMA3], ids=str)
 def test_a_real_tokenizer(model: RealModel, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     n_rows = read_base_model(model.hf).dims["vocab"]
-    gguf = _gguf(model.hf, n_rows, tmp_path / "model.gguf")
+    gguf = tokenizer_gguf(model.hf, n_rows, tmp_path / "model.gguf")
     assert not _differing(model.hf, gguf, llama_cpp)
     ours, theirs = _metadata(gguf), _metadata(model.packaged_gguf)
     for key in ("model", "tokens", "bos_token_id", "eos_token_id", "padding_token_id", "add_bos_token"):
@@ -90,37 +106,16 @@ def test_smollm2_as_it_is_published(llama_cpp: LlamaCpp, tmp_path: Path) -> None
     digits = {"type": "Digits", "individual_digits": True}
     tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, tokenizer["pre_tokenizer"]]}
     path.write_text(json.dumps(tokenizer), encoding="utf-8")
-    gguf = _gguf(directory, 49152, tmp_path / "model.gguf")
+    gguf = tokenizer_gguf(directory, 49152, tmp_path / "model.gguf")
     ours, theirs = _metadata(gguf), _metadata(SMOLLM2.packaged_gguf)
     assert ours[PRE] == theirs[PRE] == "smollm"
     assert ours["tokenizer.ggml.merges"] == theirs["tokenizer.ggml.merges"]
     assert not _differing(directory, gguf, llama_cpp)
 
 
-def _gguf(directory: Path, n_rows: int, path: Path, pre: str | None = None) -> Path:
-    """A tiny llama with the tokenizer in ``directory``."""
-    tiny = read_base_model(TinyModel("llama").hf)
-    tensors = tuple(_resized(tensor.planned(tensor.name), n_rows) for tensor in base_tensors(tiny))
-    base = replace(tiny, path=directory, dims={**tiny.dims, "vocab": n_rows})
-    key_values = tuple(_renamed(entry, pre) for entry in base_key_values(base, tensors))
-    with path.open("wb") as file:
-        write_gguf(PlannedFile("model", tensors, key_values), file, lambda _: None)
-    return path
-
-
-def _resized(tensor: PlannedTensor, n_rows: int) -> PlannedTensor:
-    shape = (n_rows, tensor.shape[-1])
-    is_embedding = tensor.name == "token_embd.weight"
-    return PlannedTensor(tensor.name, shape, F16, Zeros(shape)) if is_embedding else tensor
-
-
-def _renamed(entry: PlannedKeyValue, pre: str | None) -> PlannedKeyValue:
-    return NewKeyValue(PRE, pre) if pre and entry.key == PRE else entry
-
-
-def _differing(directory: Path, gguf: Path, llama_cpp: LlamaCpp) -> list[str]:
+def _differing(directory: Path, gguf: Path, llama_cpp: LlamaCpp, texts: Sequence[str] = mixed_texts()) -> list[str]:
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    return [text for text in mixed_texts() if tokenizer(text).input_ids != llama_cpp.tokenize(gguf, text)]
+    return [text for text in texts if tokenizer(text).input_ids != llama_cpp.tokenize(gguf, text)]
 
 
 def _metadata(gguf: Path) -> dict[str, object]:

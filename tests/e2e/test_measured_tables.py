@@ -10,7 +10,9 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from converter.architectures import MODEL_TYPES, TABLES, Architecture, Place
+from converter.architectures import _table as table_as_written
 from tools.coded_models import SUBJECTS, TIED
+from tools.draft_table import closest, left_to_say, modules
 from tools.llama_cpp_sources import sources
 from tools.measured_tables import Measured, differences, entries, measured
 from tools.spoilt_tables import ExpertsExchanged, spoilt
@@ -63,6 +65,19 @@ def test_two_experts_exchanged_are_seen(table: str, measurements: Measurements) 
     for found in measurements[table]:
         exchanged = differences(found, ExpertsExchanged(*architecture))
         assert bool(exchanged) == any("{e}" in module for module, _ in entries(found))
+
+
+@pytest.mark.parametrize("table", ["llama", "gemma3", "olmo2", "nemotron", "qwen3moe"])
+def test_a_draft_says_of_modules_what_the_table_says(table: str, measurements: Measurements) -> None:
+    drafted = modules(measurements[table])
+    left = left_to_say(drafted, table_as_written(table)["modules"])
+    assert {field for entry in left.values() for field in entry} <= {
+        "bias",
+        "lora",
+    }  # what graphs do is another measurement
+    another = left_to_say(drafted, table_as_written("gpt2")["modules"])
+    assert "model.layers.{i}.self_attn.q_proj" in another
+    assert len(closest(drafted)[1]) < len(another)
 
 
 def _architecture(found: tuple[Measured, ...]) -> Architecture:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from gguf.quants import dequantize, quantize
 from safetensors.torch import load_file, save_file
@@ -22,11 +23,14 @@ from converter.conversion import Refused, plan, write
 from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Deployment, Kind
+from converter.fingerprint import fingerprint
 from converter.planning.base_tensors import base_tensors
 from converter.planning.conversion_plan import PlannedFile
 from converter.planning.metadata import base_key_values
 from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp, LlamaCppFailed
+from converter.verification.reference import Reference
+from converter.verification.tensors import prove_model
 from converter.verification.verification import Case, DeployedModel, prove
 from converter.writing.gguf_file import write_gguf
 from fixtures.mapped_gguf import without_head
@@ -39,6 +43,8 @@ pytestmark = pytest.mark.llama
 Array = npt.NDArray[np.float32]
 MXFP4 = GGMLQuantizationType.MXFP4
 MODELS = [MoreModel(name) for name in KINDS]
+# What a fault is planted in: -exp(x) of a number where there is such a tensor, or a norm.
+CHANGED = ("blk.0.ssm_a", "blk.0.attn_norm.weight", "blk.0.post_attention_norm.weight")
 DIRECTORIES = [model for model in MODELS if not model.kind.gguf_only]
 
 
@@ -55,11 +61,15 @@ def test_its_directory_becomes_its_gguf(model: MoreModel, llama_cpp: LlamaCpp, t
 
 
 @pytest.mark.parametrize(
-    ("name", "wrapper"), [("ministral3", "mistral3"), ("gemma4", "gemma4"), ("internlm3", "llava")]
+    ("name", "wrapper"),
+    [("ministral3", "mistral3"), ("gemma4", "gemma4"), ("internlm3", "llava"), ("qwen35", "qwen3_5")],
 )
 @pytest.mark.parametrize("prefix", ["language_model.{}", "model.language_model.{}"])
 def test_a_wrapped_text_model_becomes_the_same_gguf(name: str, wrapper: str, prefix: str, tmp_path: Path) -> None:
-    """As multimodal checkpoints have it: its config within theirs, its weights below a name, a tower beside it."""
+    """As multimodal checkpoints have it: its config within theirs, its weights below a name, a tower beside it.
+
+    So are Qwen 3.5's layers that predict tokens behind the next one, which aren't counted.
+    """
     model = MoreModel(name)
     directory = _directory(model, tmp_path)
     config = json.loads((directory / "config.json").read_bytes())
@@ -67,12 +77,43 @@ def test_a_wrapped_text_model_becomes_the_same_gguf(name: str, wrapper: str, pre
     (directory / "config.json").write_text(json.dumps(whole), encoding="utf-8")
     weights = load_file(directory / "model.safetensors")
     wrapped = {_wrapped(key, prefix): values for key, values in weights.items()}
-    tower = {"vision_tower.patch_conv.weight": weights["model.norm.weight"].clone()}
+    others = ("vision_tower.patch_conv.weight", "mtp.layers.0.mlp.up_proj.weight", "mtp.norm.weight")
+    tower = {key: weights["model.norm.weight"].clone() for key in others}
     save_file(wrapped | tower, directory / "model.safetensors")
     ours, theirs = _tensors(_converted(directory, tmp_path)), _tensors(model.gguf)
     assert ours.keys() == theirs.keys()
     for key, values in ours.items():
         np.testing.assert_array_equal(values, theirs[key], err_msg=key)
+
+
+def test_layers_that_predict_further_are_not_counted(tmp_path: Path) -> None:
+    """Of GLM 4.5 they are numbered on. Where config.json says nothing of them they are left over."""
+    model = MoreModel("glm4moe")
+    directory = _directory(model, tmp_path)
+    weights = load_file(directory / "model.safetensors")
+    more = {f"model.layers.3.{name}.weight": torch.ones(4, 4) for name in ("eh_proj", "self_attn.q_proj")}
+    save_file(weights | more, directory / "model.safetensors")
+    adapter = read_adapter(more_adapter(model))
+    with pytest.raises(Refused, match="BM041"):
+        plan(adapter, read_base_model(directory), _deployment("model"))
+    _edit_config(directory, num_nextn_predict_layers=1)
+    ours, theirs = _tensors(_converted(directory, tmp_path)), _tensors(model.gguf)
+    assert ours.keys() == theirs.keys()
+
+
+def test_pythia_has_the_fields_of_its_time(tmp_path: Path) -> None:
+    model = MoreModel("gptneox")
+    directory = _directory(model, tmp_path)
+    _edit_config(directory, rope_parameters=None, rotary_pct=0.5, rotary_emb_base=20000)
+    ours, theirs = GGUFReader(_converted(directory, tmp_path)), GGUFReader(model.gguf)
+    for key in ("gptneox.rope.freq_base", "gptneox.rope.dimension_count"):
+        assert ours.fields[key].contents() == theirs.fields[key].contents()
+
+
+def _edit_config(directory: Path, **fields: object) -> None:
+    config = json.loads((directory / "config.json").read_bytes())
+    kept = {name: value for name, value in {**config, **fields}.items() if value is not None}
+    (directory / "config.json").write_text(json.dumps(kept), encoding="utf-8")
 
 
 def _wrapped(key: str, prefix: str) -> str:
@@ -113,6 +154,10 @@ def test_an_adapter_is_applied_exactly(
 @pytest.mark.parametrize("model", [model for model in MODELS if model.kind.has_experts], ids=str)
 def test_experts_are_served_exactly(model: MoreModel, to: Kind, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     adapter, base = read_adapter(more_adapter(model, on_experts=True)), read_base_model(model.gguf)
+    if to == "lora" and model.kind.experts_refused:
+        with pytest.raises(Refused, match=f": {model.kind.experts_refused}$"):
+            plan(adapter, base, _deployment(to))
+        return
     (written,) = write(plan(adapter, base, _deployment(to)), tmp_path / "out")
     files: Mapping[str, Any] = {"lora": written.path} if to == "lora" else {}
     found = _llama_cpp(llama_cpp, model.gguf if to == "lora" else written.path, **files)
@@ -244,6 +289,36 @@ def test_a_lora_needs_no_more_than_config_json(model: MoreModel, tmp_path: Path)
     assert files[0].keys() == files[1].keys()
     for name, values in files[0].items():
         np.testing.assert_array_equal(values, files[1][name], err_msg=name)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_both_forms_have_one_fingerprint(model: MoreModel) -> None:
+    directory, gguf = (fingerprint(read_base_model(path)) for path in (model.hf, model.gguf))
+    assert directory == gguf
+    other = next(it for it in MODELS if it.name != model.name)
+    assert directory != fingerprint(read_base_model(other.gguf))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(it, marks=() if it.name in {"qwen35", "lfm2"} else pytest.mark.variations) for it in DIRECTORIES],
+    ids=str,
+)
+def test_every_tensor_of_it_is_proven(model: MoreModel, tmp_path: Path) -> None:
+    """By adapter-verify, of a model merged over the directory; the control is a vector with another number."""
+    directory, adapter = _directory(model, tmp_path), read_adapter(more_adapter(model))
+    (written,) = write(plan(adapter, read_base_model(directory), _deployment("model")), tmp_path / "out")
+    reference = Reference(directory, adapter)
+
+    def faults() -> tuple[str, ...]:
+        return prove_model(read_base_model(written.path), None, reference, lambda *_: None).faults
+
+    assert not faults()
+    reader = GGUFReader(written.path, "r+")
+    changed = next(tensor for tensor in reader.tensors if tensor.name in CHANGED)
+    changed.data.reshape(-1)[0] *= 1.5
+    reader.data.flush()
+    assert [fault.split()[0] for fault in faults()] == [changed.name]
 
 
 @pytest.mark.parametrize("model", [model for model in MODELS if model.kind.gguf_only], ids=str)

@@ -71,7 +71,7 @@ def _fault(rope: Rope, architecture: Architecture) -> str | None:
 
 def _has_sections(rope: Rope, architecture: Architecture) -> bool:
     """Whether positions have sections where the graph has them, and only there."""
-    sections = rope.fields.get("mrope_section")
+    sections = rope.fields.get("mrope_section", architecture.graph.mrope or None)
     if not architecture.graph.mrope:
         return sections is None
     return isinstance(sections, list) and 1 <= len(sections) <= 4 and all(type(n) is int and n >= 0 for n in sections)

@@ -1,12 +1,20 @@
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from converter.derive import pre_tokenizers
 from converter.derive.pre_tokenizers import UnknownTokenizer, adds_space, byte_level_name, template_of
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 DIGITS = {"type": "Digits", "individual_digits": True}
 TO_MARK = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+
+
+def _table() -> dict[str, Any]:
+    path = Path(pre_tokenizers.__file__).with_suffix(".toml")
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def byte_level(*steps: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -32,6 +40,20 @@ def test_what_says_nothing_of_cuts_is_left_out() -> None:
 def test_anything_else_is_unknown(tokenizer: dict[str, Any]) -> None:
     with pytest.raises(UnknownTokenizer):
         byte_level_name(tokenizer)
+
+
+def test_what_matches_a_part_of_a_text_must_isolate_it() -> None:
+    """Of a regex that matches everything it is the same to remove the rest; DeepSeek's first one finds digits alone."""
+    uncut = {"type": "ByteLevel", "use_regex": False}
+    removes: dict[str, Any] = {"type": "Split", "behavior": "Removed", "invert": True}
+    every = _table()["qwen2"]["steps"][0]["regex"]
+    assert byte_level_name(byte_level({**removes, "pattern": {"Regex": every}}, uncut)) == "qwen2"
+    splits = [dict(step) for step in _table()["deepseek-v3"]["steps"] if step["type"] == "Split"]
+    stated = [{"type": "Split", "pattern": {"Regex": step["regex"]}} for step in splits]
+    isolated = [{**step, "behavior": "Isolated", "invert": False} for step in stated]
+    assert byte_level_name(byte_level(*isolated, uncut)) == "deepseek-v3"
+    with pytest.raises(UnknownTokenizer):
+        byte_level_name(byte_level(*({**step, "behavior": "Removed", "invert": True} for step in stated), uncut))
 
 
 @pytest.mark.parametrize(

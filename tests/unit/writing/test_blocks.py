@@ -26,6 +26,7 @@ from converter.sources import (
     JoinedRows,
     Magnitude,
     Merged,
+    NegativeExp,
     Piece,
     Placed,
     Product,
@@ -171,6 +172,7 @@ SOURCES: dict[str, Callable[[Store], Source]] = {
     "merged with Q4_0": lambda store: merged(store, "Q4_0", "F16"),
     "merged over its own base": over_own_base,
     "merged embedding": merged_embedding,
+    "-exp of": lambda store: NegativeExp(StoredRows("w", store.random(N_ROWS, N_COLUMNS), ORDER)),
     "one added to": lambda store: StoredRows("n", store.random(N_ROWS, N_COLUMNS), ORDER, add=1.0),
     "magnitudes": with_magnitudes,
     "magnitudes of an embedding": embedding_with_magnitudes,
@@ -208,11 +210,8 @@ def expected_rows(source: Rows) -> np.ndarray:
     match source:
         case StoredColumns(_, tensor):
             return numbers(tensor).T
-        case StoredRows(_, tensor, order, scale, add, columns):
-            rows = numbers(tensor)[PERMUTED] if order == ORDER else numbers(tensor)
-            if columns.runs:
-                rows = rows[:, TURNED] if columns == COLUMNS else rows[:, 2::4]
-            return scale * rows + add
+        case StoredRows() | NegativeExp():
+            return expected_stored(source)
         case Zeros(shape) | Filled(shape):
             return np.full(shape, source.value if isinstance(source, Filled) else 0.0)
         case Given():
@@ -221,6 +220,15 @@ def expected_rows(source: Rows) -> np.ndarray:
             return np.vstack(list(map(expected_rows, parts)))
         case JoinedColumns(parts):
             return np.hstack(list(map(expected, parts)))
+
+
+def expected_stored(source: StoredRows | NegativeExp) -> np.ndarray:
+    if isinstance(source, NegativeExp):
+        return np.asarray(-np.exp(expected_stored(source.of)))
+    rows = numbers(source.tensor)[PERMUTED] if source.order == ORDER else numbers(source.tensor)
+    if source.columns.runs:
+        rows = rows[:, TURNED] if source.columns == COLUMNS else rows[:, 2::4]
+    return np.asarray(source.scale * rows + source.add)
 
 
 def expected_placed(source: Placed | WideEmbedding) -> np.ndarray:
