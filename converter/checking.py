@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
@@ -63,12 +63,13 @@ def check_adapter(  # noqa: PLR0913  one judgement, all that it may take into ac
     base = as_trained(base, adapter) if base else None
     adapter = compared(adapter, base) if base and values else adapter
     answers = _answers(adapter, base, tuple(targets), trust_named_base=limits is None or limits.trust_named_base)
+    at = _Looked(adapter, base, limits, answers)
     findings: list[Finding] = []
     skipped: list[Skipped] = []
     with _remembering(values=values):
         for rule in RULES:
             try:
-                problems = tuple(_problems(rule.check, adapter, base, limits, answers, values=values))
+                problems = tuple(_problems(rule.check, at, values=values))
             except CannotLookError as reason:
                 skipped.append(Skipped(rule.code, rule.name, str(reason), gguf=rule.gguf))
             else:
@@ -132,30 +133,37 @@ def _base_checked_by(adapter: Adapter, base: BaseModel, *, values: bool) -> Iter
         yield "its name"
 
 
-def _problems(  # noqa: PLR0913  what each sort of check needs
-    check: Check,
-    adapter: Adapter,
-    base: BaseModel | None,
-    limits: Limits | None,
-    answers: "tuple[Judged, ...]",
-    *,
-    values: bool,
-) -> Iterable[Problem]:
+class _Looked(NamedTuple):
+    """What checks look at: an adapter, its base, and what was asked beside a deployment."""
+
+    adapter: Adapter
+    base: BaseModel | None
+    limits: Limits | None
+    answers: "tuple[Judged, ...]"
+
+
+def _problems(check: Check, at: _Looked, *, values: bool) -> Iterable[Problem]:
     if isinstance(check, ValuesCheck | BaseValuesCheck) and not values:
         raise CannotLookError(_NO_VALUES)
     match check:
         case AdapterCheck(run) | ValuesCheck(run):
-            return run(adapter)
+            return run(at.adapter)
         case BaseCheck(run) | BaseValuesCheck(run):
-            return run(adapter, _given(base))
+            return run(at.adapter, _given(at.base))
         case EitherCheck(run):
-            return run(adapter, base)
+            return run(at.adapter, at.base)
         case NoBaseCheck(run):
-            return () if base else run(adapter)
+            return () if at.base else run(at.adapter)
+        case asked:
+            return _of_what_was_asked(asked, at)
+
+
+def _of_what_was_asked(check: PolicyCheck | TargetCheck | WhileWriting, at: _Looked) -> Iterable[Problem]:
+    match check:
         case PolicyCheck(run):
-            return run(adapter, base, limits) if limits else ()
+            return run(at.adapter, at.base, at.limits) if at.limits else ()
         case TargetCheck(run):
-            return run(answers)
+            return run(at.answers)
         case WhileWriting():
             return ()
 

@@ -18,8 +18,7 @@ from converter.policy import Policy
 from converter.read.files import Unreadable, could_not_read, read_whole
 from converter.read.limits import ATTESTATION_NBYTES
 from converter.read.strict_json import json_object
-from converter.report.outcomes import status_of
-from converter.rules import RULES
+from converter.report.outcomes import rules_asked, status_of
 from converter.version import __version__
 
 _STATEMENT: Final = "https://in-toto.io/Statement/v1"
@@ -42,7 +41,7 @@ def statement(report: Report, policy: Policy | None, base_fingerprint: str | Non
         "predicate": {
             "result": _result(report, strict=strict),
             "configuration": [*_configuration(policy)],
-            "passedTests": [rule.code for rule in RULES if rule.code not in skipped | found],
+            "passedTests": [rule.code for rule in rules_asked(report) if rule.code not in skipped | found],
             "warnedTests": levels[Severity.WARNING],
             "failedTests": levels[Severity.ERROR],
             # Beyond the predicate's own fields, which readers pass over.

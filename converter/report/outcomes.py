@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from converter.diagnostics import Finding, Report, Severity, Skipped
+from converter.diagnostics import Finding, Report, Rule, Severity, Skipped, TargetCheck
 from converter.errors import FINE, JUDGED_BAD, Status, worst
+from converter.rules import RULES
 
 if TYPE_CHECKING:
     from converter.policy import WaiverUse
@@ -79,6 +80,11 @@ def _is_doubtful(report: Report) -> bool:
 def concerns(report: Report, told: Finding | Skipped) -> bool:
     """Whether it is about what was asked for: rules about GGUFs alone say nothing to a server of PEFT's directory."""
     return report.asks_gguf or not told.gguf
+
+
+def rules_asked(report: Report) -> Sequence[Rule]:
+    """The rules that a report has an answer to: those about servers only where one was asked for."""
+    return [rule for rule in RULES if report.targets or not isinstance(rule.check, TargetCheck)]
 
 
 # How CI systems call a finding: an error stops what was asked for, a notice something else.

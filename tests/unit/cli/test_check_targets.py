@@ -202,6 +202,10 @@ def test_an_attestation_says_for_which_servers(tmp_path: Path) -> None:
     statement = json.loads(Path(file).read_text(encoding="utf-8"))
     assert statement["predicate"]["targets"] == ["vllm@0.32.0"]
     assert statement["predicate"]["deployment"] is None
+    assert "TG001" in statement["predicate"]["passedTests"]
+    assert attest("--attest", file, "--exit-zero").exit_code == 0
+    assert "TG001" not in json.loads(Path(file).read_text(encoding="utf-8"))["predicate"]["passedTests"]
+    assert attest("--target", "vllm", "--attest", file).exit_code == 0
     assert attest("--target", "vllm", "--verify-attestation", file).exit_code == 0
     for others in (("--target", "sglang"), ("--target", "vllm", "--to", "lora"), ()):
         ran = attest(*others, "--verify-attestation", file)
