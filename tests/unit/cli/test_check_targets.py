@@ -57,6 +57,19 @@ def test_the_rank_that_vllm_is_started_with_is_one_that_it_takes(it: Specimen) -
     assert report("--target", "vllm")["targets"][0]["needs"].count("--max-lora-rank 64") == 1
 
 
+def test_what_is_larger_than_the_server_takes_is_refused(it: Specimen) -> None:
+    it.config["r"] = 513
+    it.write()
+    assert "TG001" in report("--target", "vllm")["targets"][0]["blockers"]
+    it.config["r"] = 4
+    it.write()
+    write_huggingface(Path("base"), architectures=["LlamaForCausalLM"], vocab_size=258_049)
+    (finding,) = report("--target", "vllm")["findings"][-1:]
+    assert (finding["code"], finding["where"]) == ("TG001", "vocab_size")
+    write_huggingface(Path("base"), architectures=["Qwen2ForCausalLM"], vocab_size=258_049)
+    assert report("--target", "vllm")["targets"][0]["passed"]
+
+
 def test_a_tied_head_is_no_fault_for_a_server_that_serves_it(it: Specimen) -> None:
     with_head(it)
     assert check("--target", "vllm").exit_code == 0
@@ -186,6 +199,8 @@ def test_a_waiver_is_for_one_server(it: Specimen) -> None:
     assert check("--target", "vllm@0.31.0").exit_code == 1, "another version is another server"
     assert check(*targets).exit_code == 1
     text = policy.read_text(encoding="utf-8")
+    policy.write_text(text.replace("vllm@0.32.0", "sglang@0.5.23"), encoding="utf-8")
+    assert check("--target", "vllm").exit_code == 1, "waived for another server"
     policy.write_text(text.replace('target = "vllm@0.32.0"\n', ""), encoding="utf-8")
     ran = check("--target", "vllm")
     assert ran.exit_code == 1
