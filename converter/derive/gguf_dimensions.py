@@ -32,6 +32,11 @@ GGUF_KEYS: Final = {
     "lin_n_value": "ssm.time_step_rank",
     "lin_dim": "ssm.state_size",
     "lin_conv": "ssm.conv_kernel",
+    "ssm_inner": "ssm.inner_size",
+    "ssm_heads": "ssm.time_step_rank",
+    "ssm_groups": "ssm.group_count",
+    "ssm_state": "ssm.state_size",
+    "ssm_conv_k": "ssm.conv_kernel",
 }
 
 

@@ -1,33 +1,39 @@
-"""Pages that say what the code says: docs/rules.md the rules' docstrings, docs/targets.md the servers' tables."""
+"""Pages that say what the code and its tables say: docs/rules.md, docs/architectures.md, docs/targets.md, README.md."""
 
 import os
 import re
 from pathlib import Path
 
+import pytest
+
 from converter.report.documentation import rules_page
 from converter.report.targets_page import readme_table, targets_page
+from tools import architectures_page
 
-TARGETS = Path(__file__).parents[2] / "docs" / "targets.md"
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"(?<=<!-- targets -->\n).*?(?=<!-- /targets -->)", re.DOTALL)
-PAGE = Path(__file__).parents[2] / "docs" / "rules.md"
 
 
-def test_the_rules_page_is_generated() -> None:
+def readme() -> str:
+    """The README with the number of architectures, and the table that opens it."""
+    assert _BLOCK.search(architectures_page.readme())
+    return _BLOCK.sub(lambda _: readme_table() + "\n", architectures_page.readme())
+
+
+PAGES = {
+    ROOT / "docs" / "rules.md": rules_page,
+    ROOT / "docs" / "targets.md": targets_page,
+    architectures_page.PAGE: architectures_page.page,
+    architectures_page.README: readme,
+}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_is_generated(path: Path) -> None:
     if os.environ.get("UPDATE_GOLDEN"):
-        PAGE.write_text(rules_page(), encoding="utf-8")
-    assert PAGE.read_text(encoding="utf-8") == rules_page()
+        path.write_text(PAGES[path](), encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == PAGES[path]()
 
 
-def test_the_targets_page_is_generated() -> None:
-    if os.environ.get("UPDATE_GOLDEN"):
-        TARGETS.write_text(targets_page(), encoding="utf-8")
-    assert TARGETS.read_text(encoding="utf-8") == targets_page()
-
-
-def test_the_readme_opens_with_what_the_tables_say() -> None:
-    text = README.read_text(encoding="utf-8")
-    if os.environ.get("UPDATE_GOLDEN"):
-        text = _BLOCK.sub(lambda _: readme_table() + "\n", text)
-        README.write_text(text, encoding="utf-8")
-    assert _BLOCK.findall(text) == [readme_table() + "\n"]
+def test_readme_says_how_many_architectures_there_are() -> None:
+    assert architectures_page.n_architectures() in architectures_page.README.read_text(encoding="utf-8")
