@@ -242,6 +242,8 @@ def _waiver(entry: Mapping[str, Any]) -> Waiver:
         fault = f"has {unknown[0]!r}, which is not known"
     elif missing:
         fault = f"has no {missing[0]}"
+    elif target and not code.startswith(_OF_TARGETS):
+        fault = f"names the target {target}, which {code} is not about"
     else:
         fault = None if expires else f"expires on {entry.get('expires')!r}, wanted a day such as 2027-01-31"
     return Waiver(code, adapter, reason, expires, path, fault, target)
