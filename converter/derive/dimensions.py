@@ -28,9 +28,14 @@ _CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "lin_n_value": ("linear_num_value_heads",),
     "lin_dim": ("linear_key_head_dim",),
     "lin_conv": ("linear_conv_kernel_dim",),
+    "q_rank": ("q_lora_rank",),
+    "kv_rank": ("kv_lora_rank",),
+    "mla_nope": ("qk_nope_head_dim",),
+    "mla_rope": ("qk_rope_head_dim",),
+    "mla_v": ("v_head_dim",),
 }
 # What only some models of an architecture have: Gemma 4's embeddings of layers, experts.
-_MAY_BE_0: Final = frozenset({"ple", "n_expert", "moe_ffn"})
+_MAY_BE_0: Final = frozenset({"ple", "n_expert", "moe_ffn", "q_rank"})
 
 
 def config_dims(
@@ -130,6 +135,11 @@ _OF_SOME: Final = (
     "lin_n_value",
     "lin_dim",
     "lin_conv",
+    "q_rank",
+    "kv_rank",
+    "mla_nope",
+    "mla_rope",
+    "mla_v",
 )
 
 
@@ -140,7 +150,8 @@ def dims_by(architecture: Architecture, number: Number, vocab: int) -> Mapping[s
     ffn = number("ffn", 4 * hidden)  # GPT-2's n_inner says nothing
     dims = {"n_layer": number("n_layer"), "n_head": n_head, "n_head_kv": n_head_kv, "head_dim": head_dim}
     dims |= {"vocab": vocab, "hidden": hidden, "ffn": ffn}
-    named = architecture.dims | ({"n_shared"} if "shared_ffn" in architecture.dims else set())
+    named = architecture.dims | ({"mla_rope", "mla_v"} if "kv_b" in architecture.dims else set())
+    named |= {"n_shared"} if "shared_ffn" in architecture.dims else set()
     dims |= {dim: number(dim) for dim in _OF_SOME if dim in named}
     return {**dims, **products(dims)}
 
@@ -152,6 +163,7 @@ def products(dims: Mapping[str, int]) -> Mapping[str, int]:
     some |= {"ple_all": dims["n_layer"] * dims["ple"]} if "ple" in dims else {}
     some |= {"shared_ffn": dims["n_shared"] * dims["moe_ffn"]} if "n_shared" in dims else {}
     some |= _linear_attention(dims) if "lin_dim" in dims else {}
+    some |= _latent_attention(dims) if "mla_v" in dims else {}
     hidden = dims["hidden"]
     return {
         "gate_up": 2 * dims["ffn"],
@@ -174,3 +186,10 @@ def _linear_attention(dims: Mapping[str, int]) -> Mapping[str, int]:
     # Of a key head, in its own size: q, k, its group's values and their gates z (Qwen3-Next).
     parts = {"lin_parts": 2 + 2 * group, "lin_z": 2 + group, "lin_qkvz": qk + 2 * v, "lin_ba": 2 * n_value}
     return {"lin_qk": qk, "lin_v": v, "lin_qkv": qk + v, "lin_group": group, **parts}
+
+
+def _latent_attention(dims: Mapping[str, int]) -> Mapping[str, int]:
+    """Sizes of DeepSeek's attention: of a head's key a part rotates, which all heads share."""
+    n, nope, rope, v = dims["n_head"], dims["mla_nope"], dims["mla_rope"], dims["mla_v"]
+    queries = {"mla_q": n * (nope + rope), "mla_o": n * v}
+    return {**queries, "mla_kv": nope + v, "kv_b": n * (nope + v), "kv_a": dims["kv_rank"] + rope}

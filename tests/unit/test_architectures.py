@@ -7,7 +7,10 @@ from converter.architectures import NAMES, Architecture, _laid_over, architectur
 EXPERTS = "model.layers.3.mlp.experts"
 
 HALVES = ("blk.{i}.ffn_gate_exps", "blk.{i}.ffn_up_exps")
-PARTS = {"qwen3next": ("blk.{i}.attn_qkv", "blk.{i}.attn_gate")}  # of one module
+PARTS = {  # of one module
+    "qwen3next": ("blk.{i}.attn_qkv", "blk.{i}.attn_gate"),
+    "deepseek2": ("blk.{i}.attn_k_b", "blk.{i}.attn_v_b"),
+}
 
 
 def _architecture(name: str) -> Architecture:
