@@ -40,6 +40,8 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "gpt_neox": "gptneox",
     "gpt_oss": "gpt-oss",
     "granite": "granite",
+    "granitemoe": "granitemoe",
+    "granitemoehybrid": "granitehybrid",
     "hunyuan_v1_dense": "hunyuan-dense",
     "internlm3": "internlm3",
     "iquestcoder": "iquestcoder",
@@ -84,6 +86,10 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
 }
 
 
+# The table of those whose layers all attend: llama.cpp's converter makes models of another architecture of them.
+ALL_ATTENTION: Final[Mapping[str, str]] = {"granitemoehybrid": "granite4"}
+
+
 class Variant(NamedTuple):
     """A table of models that llama.cpp serves by the graph ``of`` another one; GGUFs of it have the ``key``."""
 
@@ -94,6 +100,7 @@ class Variant(NamedTuple):
 VARIANTS: Final[Mapping[str, Variant]] = {
     "deepseek_v2": Variant("deepseek2"),
     "glm4_moe_lite": Variant("deepseek2"),
+    "granite4": Variant("granite", "ssm.conv_kernel"),
     "internlm3": Variant("llama"),
     "iquestcoder": Variant("llama"),
     "ministral3": Variant("mistral3"),
@@ -101,7 +108,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "mistral": Variant("llama"),
     "olmo3": Variant("olmo2", "attention.sliding_window"),
 }
-TABLES: Final = tuple(sorted({*MODEL_TYPES.values()}))
+TABLES: Final = tuple(sorted({*MODEL_TYPES.values(), *ALL_ATTENTION.values()}))
 NAMES: Final = tuple(table for table in TABLES if table not in VARIANTS)  # of general.architecture
 
 
@@ -189,7 +196,8 @@ class Graph(NamedTuple):
     ``window_pattern``: the last of so many layers attends globally. ``ignores_window``: there is no sliding window.
     ``rope_pattern``: the last of so many layers doesn't rotate. ``scale_by_width_at``: with so many layers the
     attention's scale comes from hidden / heads instead of head_dim. ``mrope``: positions have several sections, which a
-    text's are the same in; these where the config names none.
+    text's are the same in; these where the config names none. ``norms_embedding``: what is looked up goes through a
+    norm.
     """
 
     reads_output: bool
@@ -201,6 +209,7 @@ class Graph(NamedTuple):
     rope_pattern: int | None = None
     scale_by_width_at: int | None = None
     mrope: Sequence[int] = ()
+    norms_embedding: bool = False
 
 
 class Layers(NamedTuple):
@@ -335,6 +344,12 @@ def architecture_of_model_type(model_type: str, text_type: str | None = None) ->
         text_table = None
     found = text_table or table
     return _load(found) if found else None
+
+
+def architecture_all_attention(model_type: str) -> Architecture | None:
+    """The architecture of a ``model_type`` whose layers all attend, where it is another one."""
+    table = ALL_ATTENTION.get(model_type)
+    return _load(table) if table else None
 
 
 def architecture_of_table(table: str) -> str:

@@ -5,9 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from converter.architectures import Architecture, Place, architecture_named, architecture_of_model_type, numbers_in
+from converter.architectures import (
+    Architecture,
+    Place,
+    architecture_all_attention,
+    architecture_named,
+    architecture_of_model_type,
+    numbers_in,
+)
 from converter.derive.dimensions import config_dims, config_layer_dims
-from converter.derive.layers import layer_traits
+from converter.derive.layers import all_attend, layer_traits
 from converter.derive.model_names import cached_repository, public_name
 from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.errors import ConverterError
@@ -102,7 +109,10 @@ class BaseModel:
         if not all(number < count for number, count in zip(numbers, counts, strict=False)):
             return ()
         places = self.architecture.places(module)
-        return tuple(place for place in places if self._has(place, numbers)) if self.layer_traits else places
+        if self.layer_traits:
+            return tuple(place for place in places if self._has(place, numbers))
+        there = tuple(place for place in places if place.tensor in self.stems)
+        return there if len(places) > 1 and there else places
 
     def may_lack(self, module: str) -> bool:
         """Whether models of the base's kind may come without a module, by the traits of its layer."""
@@ -184,6 +194,8 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
     if text_type in _BIDIRECTIONAL and text.get("use_bidirectional_attention") is True:
         whole_type = text_type = _BIDIRECTIONAL[text_type]
     architecture = architecture_of_model_type(whole_type, text_type)
+    if all_attend(text):
+        architecture = architecture_all_attention(text_type) or architecture
     text = _renamed(text, architecture) if architecture else text
     quantization = _quantization(config)
     tensors = _under_their_names(_safetensors_tensors(files.headers), architecture)

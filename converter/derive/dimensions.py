@@ -33,9 +33,14 @@ _CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "mla_nope": ("qk_nope_head_dim",),
     "mla_rope": ("qk_rope_head_dim",),
     "mla_v": ("v_head_dim",),
+    "ssm_inner": ("mamba_d_head",),  # times the heads
+    "ssm_heads": ("mamba_n_heads",),
+    "ssm_groups": ("mamba_n_groups",),
+    "ssm_state": ("mamba_d_state",),
+    "ssm_conv_k": ("mamba_d_conv",),
 }
 # What only some models of an architecture have: Gemma 4's embeddings of layers, experts.
-_MAY_BE_0: Final = frozenset({"ple", "n_expert", "moe_ffn", "q_rank"})
+_MAY_BE_0: Final = frozenset({"ple", "n_expert", "moe_ffn", "shexp_ffn", "q_rank"})
 
 
 def config_dims(
@@ -49,6 +54,8 @@ def config_dims(
         names = fields[dim]
         if isinstance(names, int):
             return names
+        if dim == "ssm_inner" and type(head := architecture.setting(config, names[0])) is not int:
+            return _widened(architecture, config, number("hidden"), head)
         field = next((name for name in names if config.get(name) is not None), names[0])
         value = config.get(field)
         value = architecture.config.defaults.get(names[0], otherwise) if value is None else value
@@ -56,9 +63,21 @@ def config_dims(
         if type(value) is not int or not least(dim) <= value <= most(dim):
             wanted = f"wanted a whole number from {least(dim)} to {most(dim)}"
             raise ConverterError(f"{directory / 'config.json'}: {field} is {value!r}, {wanted}")
+        if dim == "ssm_inner":
+            return value * number("ssm_heads")
         return (_adjusted(architecture, config, value) if dim == "ffn" else value) * factors.get(dim, 1)
 
     return dims_by(architecture, number, number("vocab"))
+
+
+def _widened(architecture: Architecture, config: Mapping[str, object], hidden: int, head: object) -> int:
+    """The inner width of a Mamba layer whose config leaves the size of its heads open."""
+    expand = architecture.setting(config, "mamba_expand")
+    if head not in ("auto", None) or type(expand) is not int or expand < 1:
+        raise ConverterError(
+            f"the base has heads of Mamba of {head!r} and mamba_expand {expand!r}, wanted whole numbers"
+        )
+    return expand * hidden
 
 
 T = TypeVar("T")
@@ -140,7 +159,21 @@ _OF_SOME: Final = (
     "mla_nope",
     "mla_rope",
     "mla_v",
+    "ssm_inner",
+    "ssm_heads",
+    "ssm_groups",
+    "ssm_state",
+    "ssm_conv_k",
 )
+
+
+# What is looked up for the sake of a product.
+_FACTORS: Final[Mapping[str, frozenset[str]]] = {
+    "shared_ffn": frozenset({"n_shared"}),
+    "kv_b": frozenset({"mla_rope", "mla_v"}),
+    "shexp_gate_up": frozenset({"shexp_ffn"}),
+    "ssm_in": frozenset({"ssm_inner", "ssm_heads", "ssm_groups", "ssm_state"}),
+}
 
 
 def dims_by(architecture: Architecture, number: Number, vocab: int) -> Mapping[str, int]:
@@ -150,8 +183,9 @@ def dims_by(architecture: Architecture, number: Number, vocab: int) -> Mapping[s
     ffn = number("ffn", 4 * hidden)  # GPT-2's n_inner says nothing
     dims = {"n_layer": number("n_layer"), "n_head": n_head, "n_head_kv": n_head_kv, "head_dim": head_dim}
     dims |= {"vocab": vocab, "hidden": hidden, "ffn": ffn}
-    named = architecture.dims | ({"mla_rope", "mla_v"} if "kv_b" in architecture.dims else set())
-    named |= {"n_shared"} if "shared_ffn" in architecture.dims else set()
+    named = set(architecture.dims)
+    for product, factors in _FACTORS.items():
+        named |= factors if product in named else set()
     dims |= {dim: number(dim) for dim in _OF_SOME if dim in named}
     return {**dims, **products(dims)}
 
@@ -162,8 +196,10 @@ def products(dims: Mapping[str, int]) -> Mapping[str, int]:
     some = {"moe_gate_up": 2 * dims["moe_ffn"]} if "moe_ffn" in dims else {}
     some |= {"ple_all": dims["n_layer"] * dims["ple"]} if "ple" in dims else {}
     some |= {"shared_ffn": dims["n_shared"] * dims["moe_ffn"]} if "n_shared" in dims else {}
+    some |= {"shexp_gate_up": 2 * dims["shexp_ffn"]} if "shexp_ffn" in dims else {}
     some |= _linear_attention(dims) if "lin_dim" in dims else {}
     some |= _latent_attention(dims) if "mla_v" in dims else {}
+    some |= _mamba(dims) if "ssm_inner" in dims else {}
     hidden = dims["hidden"]
     return {
         "gate_up": 2 * dims["ffn"],
@@ -193,3 +229,9 @@ def _latent_attention(dims: Mapping[str, int]) -> Mapping[str, int]:
     n, nope, rope, v = dims["n_head"], dims["mla_nope"], dims["mla_rope"], dims["mla_v"]
     queries = {"mla_q": n * (nope + rope), "mla_o": n * v}
     return {**queries, "mla_kv": nope + v, "kv_b": n * (nope + v), "kv_a": dims["kv_rank"] + rope}
+
+
+def _mamba(dims: Mapping[str, int]) -> Mapping[str, int]:
+    """Sizes of a Mamba 2 layer: what its convolution is over, and all that its one projection makes."""
+    conv = dims["ssm_inner"] + 2 * dims["ssm_groups"] * dims["ssm_state"]
+    return {"ssm_conv": conv, "ssm_in": dims["ssm_inner"] + conv + dims["ssm_heads"]}

@@ -37,6 +37,11 @@ GGUF_KEYS: Final = {
     "mla_k": "attention.key_length_mla",
     "mla_rope": "rope.dimension_count",
     "mla_v": "attention.value_length_mla",
+    "ssm_inner": "ssm.inner_size",
+    "ssm_heads": "ssm.time_step_rank",
+    "ssm_groups": "ssm.group_count",
+    "ssm_state": "ssm.state_size",
+    "ssm_conv_k": "ssm.conv_kernel",
 }
 
 

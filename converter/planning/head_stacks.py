@@ -13,7 +13,7 @@ from converter.sources import Delta, Magnitude, Merged, Rows, StoredRows
 
 
 class HeadStack:
-    """The heads of a changed module, ``n`` of them. ``rows`` are all heads' in the module, ``n_rows`` how many it has."""
+    """The ``n`` heads of a changed module. ``rows`` are those of all heads, of the ``n_rows`` that it has."""
 
     def __init__(self, change: Change, rows: Order, n: int, n_rows: int) -> None:
         self._change = change

@@ -158,7 +158,7 @@ def _wrapped(key: str, prefix: str) -> str:
     ("model", "of"),
     [
         *((model, "gguf") for model in MODELS),
-        *(pytest.param(model, "directory", marks=pytest.mark.variations) for model in DIRECTORIES),
+        *(pytest.param(model, "directory", marks=pytest.mark.thorough) for model in DIRECTORIES),
     ],
     ids=str,
 )
@@ -331,7 +331,7 @@ def test_both_forms_have_one_fingerprint(model: MoreModel) -> None:
 
 @pytest.mark.parametrize(
     "model",
-    [pytest.param(it, marks=() if it.name in {"qwen35", "lfm2"} else pytest.mark.variations) for it in DIRECTORIES],
+    [pytest.param(it, marks=() if it.name in {"qwen35", "lfm2"} else pytest.mark.thorough) for it in DIRECTORIES],
     ids=str,
 )
 def test_every_tensor_of_it_is_proven(model: MoreModel, tmp_path: Path) -> None:
