@@ -47,10 +47,11 @@ def check_adapter(
 ) -> Report:
     """Judge an adapter, beside its base where there is one, for a deployment. ``values`` reads the numbers too.
 
-    ``limits`` are those of the user's policy.
+    ``limits`` are those of the user's policy. Of an adapter on a hub there are no numbers to read.
 
     Raises ConverterError where a file can't be read any more.
     """
+    values = values and adapter.on_hub is None
     base = as_trained(base, adapter) if base else None
     adapter = compared(adapter, base) if base and values else adapter
     findings: list[Finding] = []
@@ -65,7 +66,7 @@ def check_adapter(
                 findings.extend(_stamped(rule, problem) for problem in problems)
     path, checked_by = (str(base.path), tuple(_base_checked_by(adapter, base, values=values))) if base else (None, ())
     return Report(
-        adapter.path,
+        adapter.shown_path,
         path,
         deployment,
         tuple(findings),

@@ -11,12 +11,13 @@ from converter.read.files import exists
 
 if TYPE_CHECKING:
     from converter.policy import Policy, WaiverUse
+    from converter.read.hub_address import HubAddress
 
 
 class Gate(Protocol):
     """What settles the reports of a run."""
 
-    def limits(self, adapter: Path) -> Limits:
+    def limits(self, adapter: "Path | HubAddress") -> Limits:
         """What no adapter at this path may exceed."""
 
     def settled(self, report: Report, adapter: Adapter) -> Report:
@@ -33,7 +34,7 @@ class OptionsGate:
         """By these prefixes of codes."""
         self._left_out = codes_left_out(select, ignore)
 
-    def limits(self, _adapter: Path) -> Limits:
+    def limits(self, _adapter: "Path | HubAddress") -> Limits:
         """Those of a policy that says nothing."""
         return Limits()
 
@@ -58,7 +59,7 @@ class PolicyGate:
         self._policy, self._select, self._ignore = policy, select, ignore
         self._waivers = Waivers(policy, date.today())  # noqa: DTZ011  the day of who runs it
 
-    def limits(self, adapter: Path) -> Limits:
+    def limits(self, adapter: "Path | HubAddress") -> Limits:
         """The policy's for this path."""
         return self._policy.settings_for(adapter).limits
 

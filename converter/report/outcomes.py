@@ -9,12 +9,13 @@ from converter.errors import FINE, JUDGED_BAD, Status, worst
 
 if TYPE_CHECKING:
     from converter.policy import WaiverUse
+    from converter.read.hub_address import HubAddress
 
 
 class Unread(NamedTuple):
     """A path that could not be judged, and why."""
 
-    path: Path
+    path: "Path | HubAddress"
     status: Status
     message: str
 
