@@ -3,9 +3,13 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from converter.cli import check as check_command
+from converter.cli import to_gguf, verify
 from fixtures.generated import write_gemma_2b_base, write_sparse_gemma_2b_adapter
 from fixtures.hub import COMMIT, FakeHub, serving
 from tests.rules.specimens import PREFIX, Specimen, head_lora, write_gguf
@@ -241,6 +245,23 @@ def test_without_the_extra_it_is_named(hub: FakeHub, tmp_path: Path) -> None:
     ran = check_apart(hub, tmp_path, ADDRESS, PYTHONPATH=path)
     assert (ran.status, len(ran.lines)) == (2, 1)
     assert "needs huggingface_hub, which is not installed; run pip install '.[hub]'" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments"),
+    [
+        (check_command.main, ["{adapter}", "--base", ADDRESS]),
+        (check_command.main, ["{adapter}", "--initial-adapter", ADDRESS]),
+        (to_gguf.main, [ADDRESS, "--base", "{base}", "-o", "out.gguf"]),
+        (verify.main, ["{adapter}", "--base", ADDRESS, "--model", "{base}"]),
+    ],
+)
+def test_nothing_else_may_lie_on_a_hub(main: Any, arguments: list[str], specimen: Specimen, hub: FakeHub) -> None:
+    given = [argument.format(adapter=specimen.directory, base=specimen.base) for argument in arguments]
+    result = CliRunner().invoke(main, given)
+    assert result.exit_code == 2
+    assert "lies on a hub; only the adapters that adapter-check judges may: download it first" in result.stderr
+    assert hub.requests == []
 
 
 # --- What needs the bytes ---------------------------------------------------------------------------------------------
