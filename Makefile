@@ -82,7 +82,7 @@ sweep-demo: .venv/smollm2
 # Tests of real models one after the other: two at once took 10 GB.
 test: check .venv/smollm2 .venv/gemma3 .venv/llama-cpp-python .venv/llama.cpp
 	$(BIN)/pytest -m model
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "llama and not model"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "llama and not model and not thorough"
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
@@ -94,6 +94,7 @@ check: .venv/installed
 # Every PEFT variation on every tiny model in every deployment; with UPDATE_VARIATIONS=1 it writes docs/variations.md.
 variations: .venv/installed
 	$(BIN)/pytest -m variations tests/variations
+	$(BIN)/pytest -m thorough tests/e2e
 
 odd: .venv/installed
 	ODD_CASES=500 $(BIN)/pytest tests/e2e/test_odd_inputs.py

@@ -73,8 +73,9 @@ def _norms(base: BaseModel) -> list[tuple[str, StoredTensor, float]]:
     norms: list[tuple[str, StoredTensor, float]] = []
     for name, stored in base.tensors.items():
         module, _, parameter = name.rpartition(".")
-        place = base.place(module) if parameter == "weight" and len(stored.shape) == 1 else None
-        if place:
+        is_vector = len(stored.shape) == 1 or module.endswith("norm")  # Mamba's has a row for each group in GGUF
+        place = base.place(module) if parameter == "weight" and is_vector else None
+        if place and len(place.shape) == 1:
             norms.append((place.module, stored, 0.0 if base.format == "gguf" else place.add))
     return sorted(norms, key=lambda norm: norm[0])
 

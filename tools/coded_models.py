@@ -18,6 +18,8 @@ from gguf import MODEL_ARCH
 from safetensors.numpy import load_file
 from transformers import AutoConfig, PreTrainedModel
 
+from converter.architectures import ALL_ATTENTION, MODEL_TYPES
+from converter.derive.layers import all_attend
 from fixtures.mapped_gguf import Recipe
 from fixtures.more_models import COMMON, KINDS, Kind, _distribution
 from fixtures.tiny import CONFIGS, MORE, TIED_FOR_GOOD
@@ -42,6 +44,12 @@ class Subject:
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def table(self) -> str:
+        """The table of such models."""
+        other = ALL_ATTENTION.get(self.model_type) if all_attend(self.fields) else None
+        return other or MODEL_TYPES[self.model_type]
 
 
 def _wrapped(name: str, model_type: str, text: Mapping[str, Any]) -> Subject:
@@ -75,6 +83,9 @@ _LARGER: Final = (
     "hidden_size_per_layer_input",
     "num_attention_heads",
     "num_key_value_heads",
+    "shared_intermediate_size",
+    "mamba_d_head",
+    "mamba_d_state",
     "linear_num_key_heads",
     "linear_num_value_heads",
     "n_embd",
@@ -92,7 +103,7 @@ def with_other_sizes(fields: Mapping[str, Any]) -> Mapping[str, Any]:
             found[name] = with_other_sizes(value)
         elif name in _LARGER and value:
             found[name] = value if value % 2 else value * 3 // 2
-        elif name in _ONE_MORE and (name != "num_hidden_layers" or "layer_types" not in fields):
+        elif name in _ONE_MORE and value and (name != "num_hidden_layers" or "layer_types" not in fields):
             found[name] = value + 1
         else:
             found[name] = value

@@ -81,7 +81,7 @@ def measured(subjects: Iterable[Subject], directory: Path) -> Mapping[str, tuple
     for model in models:
         found[model.subject.name] = (
             *found.get(model.subject.name, ()),
-            Measured(model, failed.get(model.directory, "")),
+            Measured(model, failed.get(model.gguf, "")),
         )
     return found
 

@@ -85,19 +85,24 @@ def _section(found: Indices, n: int, dims: Dims) -> Section | None:
     if loops is None:
         return None
     axes: list[tuple[int, int | None, int]] = []  # the fastest first: size, kept place, which loop
-    size = 1
+    size, begin = 1, 0
     for loop in sorted(range(len(loops)), key=lambda i: loops[i][1]):
         count, stride = loops[loop]
         if stride % size:
             return None
         if stride > size:
-            axes.append((stride // size, int(found[0]) // size % (stride // size), -1))
+            at = int(found[0]) // size % (stride // size)
+            begin += at * size
+            axes.append((stride // size, at, -1))
         axes.append((count, None, loop))
         size = stride * count
     if n % size or size > n:
         return None
     if n > size:
+        begin += int(found[0]) // size * size
         axes.append((n // size, int(found[0]) // size, -1))
+    if begin != found[0]:  # a range of an axis, for which there is no text here
+        return None
     axes.reverse()
     order = {loop: i for i, (_, _, loop) in enumerate(axes) if loop >= 0}
     named = tuple(Axis(_names(size, dims), at) for size, at, _ in axes)

@@ -42,7 +42,10 @@ def _convert(directory: Path, path: Path, outtype: str) -> None:
                 text_model.set_vocab = _nothing
             own = {"set_vocab": _no_vocabulary, "model_arch": model_class.model_arch}
             own |= {"no_mtp": True} if model_class.supports_mtp_export else {}
-            type(model_class.__name__, (model_class,), own)(directory, gguf.LlamaFileType[outtype], path).write()
+            ours = type(model_class.__name__, (model_class,), own)
+            # transformers 5 drops fields that checkpoints have and the converter asks for (rotary_pct).
+            stated = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+            ours(directory, gguf.LlamaFileType[outtype], path, hparams={**stated, **found}).write()
     finally:
         names.block_mappings_cfg.clear()
         names.block_mappings_cfg.update(before)

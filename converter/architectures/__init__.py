@@ -34,8 +34,11 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "glm4": "glm4",
     "glm4_moe": "glm4moe",
     "gpt2": "gpt2",
+    "gpt_neox": "gptneox",
     "gpt_oss": "gpt-oss",
     "granite": "granite",
+    "granitemoe": "granitemoe",
+    "granitemoehybrid": "granitehybrid",
     "hunyuan_v1_dense": "hunyuan-dense",
     "internlm3": "internlm3",
     "iquestcoder": "iquestcoder",
@@ -49,6 +52,8 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "mistral": "mistral",
     "mistral3": "mistral3",
     "mixtral": "mixtral",
+    "muse_glimmer": "muse-glimmer",
+    "muse_glimmer_text": "muse-glimmer",
     "nemotron": "nemotron",
     "olmo": "olmo",
     "olmo2": "olmo2",
@@ -68,6 +73,7 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "qwen3_5_moe_text": "qwen35moe",
     "qwen3_5_text": "qwen35",
     "qwen3_moe": "qwen3moe",
+    "qwen3_next": "qwen3next",
     "qwen3_vl": "qwen3vl",
     "qwen3_vl_text": "qwen3vl",
     "seed_oss": "seed_oss",
@@ -75,6 +81,10 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "stablelm": "stablelm",
     "starcoder2": "starcoder2",
 }
+
+
+# The table of those whose layers all attend: llama.cpp's converter makes models of another architecture of them.
+ALL_ATTENTION: Final[Mapping[str, str]] = {"granitemoehybrid": "granite4"}
 
 
 class Variant(NamedTuple):
@@ -85,6 +95,7 @@ class Variant(NamedTuple):
 
 
 VARIANTS: Final[Mapping[str, Variant]] = {
+    "granite4": Variant("granite", "ssm.conv_kernel"),
     "internlm3": Variant("llama"),
     "iquestcoder": Variant("llama"),
     "ministral3": Variant("mistral3"),
@@ -92,7 +103,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "mistral": Variant("llama"),
     "olmo3": Variant("olmo2", "attention.sliding_window"),
 }
-TABLES: Final = tuple(sorted({*MODEL_TYPES.values()}))
+TABLES: Final = tuple(sorted({*MODEL_TYPES.values(), *ALL_ATTENTION.values()}))
 NAMES: Final = tuple(table for table in TABLES if table not in VARIANTS)  # of general.architecture
 
 
@@ -157,7 +168,8 @@ class Config(NamedTuple):
 
     ``tied_by_default``: head and embedding are one where it says nothing. ``dims`` names the fields behind a dimension,
     the first one present counts, where they aren't the usual. ``defaults`` are those of the config's class. ``fixed``
-    has the values of fields that llama.cpp's graph takes for granted. ``adjusts_ffn``: the width of feed-forward parts
+    has the values of fields that llama.cpp's graph takes for granted. ``renamed`` are fields by their names in older
+    configs. ``adjusts_ffn``: the width of feed-forward parts
     follows from what the config says by LFM2's rule.
     """
 
@@ -166,6 +178,7 @@ class Config(NamedTuple):
     adjusts_ffn: bool = False
     dims: Mapping[str, Sequence[str]] = {}
     fixed: Mapping[str, Sequence[Any]] = {}
+    renamed: Mapping[str, str] = {}
 
 
 class Graph(NamedTuple):
@@ -176,7 +189,8 @@ class Graph(NamedTuple):
     ``window_pattern``: the last of so many layers attends globally. ``ignores_window``: there is no sliding window.
     ``rope_pattern``: the last of so many layers doesn't rotate. ``scale_by_width_at``: with so many layers the
     attention's scale comes from hidden / heads instead of head_dim. ``mrope``: positions have several sections, which a
-    text's are the same in; these where the config names none.
+    text's are the same in; these where the config names none. ``norms_embedding``: what is looked up goes through a
+    norm.
     """
 
     reads_output: bool
@@ -188,6 +202,7 @@ class Graph(NamedTuple):
     rope_pattern: int | None = None
     scale_by_width_at: int | None = None
     mrope: Sequence[int] = ()
+    norms_embedding: bool = False
 
 
 class Layers(NamedTuple):
@@ -322,6 +337,12 @@ def architecture_of_model_type(model_type: str, text_type: str | None = None) ->
         text_table = None
     found = text_table or table
     return _load(found) if found else None
+
+
+def architecture_all_attention(model_type: str) -> Architecture | None:
+    """The architecture of a ``model_type`` whose layers all attend, where it is another one."""
+    table = ALL_ATTENTION.get(model_type)
+    return _load(table) if table else None
 
 
 def architecture_of_table(table: str) -> str:

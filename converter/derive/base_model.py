@@ -5,9 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from converter.architectures import Architecture, Place, architecture_named, architecture_of_model_type, numbers_in
+from converter.architectures import (
+    Architecture,
+    Place,
+    architecture_all_attention,
+    architecture_named,
+    architecture_of_model_type,
+    numbers_in,
+)
 from converter.derive.dimensions import config_dims, config_layer_dims
-from converter.derive.layers import layer_traits
+from converter.derive.layers import all_attend, layer_traits
 from converter.derive.model_names import cached_repository, public_name
 from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.errors import ConverterError
@@ -29,7 +36,7 @@ class BaseModel:
     GGUF's order. Empty for a directory with only config.json; where ``quantization`` names a quantiser of PyTorch's,
     only what it left alone is there. ``dims`` are the sizes of shapes and orders, ``layer_dims`` those of each layer
     where layers differ. ``config`` is that of a Hugging Face directory, with the fields of its text model, and
-    ``layer_traits`` are what it says of each layer. ``stacked`` are the GGUF tensors of experts.
+    ``layer_traits`` are what it says of each layer. ``stems`` are a GGUF's weights.
     """
 
     path: Path
@@ -45,7 +52,7 @@ class BaseModel:
     config: Mapping[str, object] = field(default_factory=dict)
     layer_dims: tuple[Mapping[str, int], ...] = ()
     layer_traits: tuple[frozenset[str], ...] = ()
-    stacked: frozenset[str] = frozenset()
+    stems: frozenset[str] = frozenset()
     named_by_adapter: bool = False  # and not by the user
     original: "BaseModel | None" = None  # the base as it lies there, where an adapter replicated its layers
     # What is found once for all rules, and for every adapter on this base.
@@ -73,13 +80,19 @@ class BaseModel:
         if stored is not None:
             transposed = place is not None and place.transposed and self.format == "huggingface"
             return stored.shape[::-1] if transposed else stored.shape
-        # A checkpoint keeps experts fused or one by one: neither is looked for. A GGUF stacks them.
+        # A checkpoint keeps experts fused or one by one: neither is looked for. A GGUF stacks them, and takes some
+        # modules apart.
         says_all = self.tensors and not self.quantization
-        is_expert = ".experts." in module
-        if place is None or (says_all and not is_expert) or (self.stacked and place.tensor not in self.stacked):
+        if place is None or (says_all and not self._is_put_together(place)):
+            return None
+        if self.shards and place.tensor not in self.stems:
             return None
         dims = self.dims_of(module)
-        return tuple(dims[dim] for dim in place.shape)
+        shape = tuple(dims[dim] for dim in place.shape)
+        return shape if all(shape) else None
+
+    def _is_put_together(self, place: Place) -> bool:
+        return ".experts." in place.module or (self.format == "gguf" and not place.is_whole_tensor)
 
     def places(self, module: str) -> tuple[Place, ...]:
         """The module's GGUF places, none where the architecture or this base has no such module."""
@@ -96,7 +109,10 @@ class BaseModel:
         if not all(number < count for number, count in zip(numbers, counts, strict=False)):
             return ()
         places = self.architecture.places(module)
-        return tuple(place for place in places if self._has(place, numbers)) if self.layer_traits else places
+        if self.layer_traits:
+            return tuple(place for place in places if self._has(place, numbers))
+        there = tuple(place for place in places if place.tensor in self.stems)
+        return there if len(places) > 1 and there else places
 
     def may_lack(self, module: str) -> bool:
         """Whether models of the base's kind may come without a module, by the traits of its layer."""
@@ -178,6 +194,9 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
     if text_type in _BIDIRECTIONAL and text.get("use_bidirectional_attention") is True:
         whole_type = text_type = _BIDIRECTIONAL[text_type]
     architecture = architecture_of_model_type(whole_type, text_type)
+    if all_attend(text):
+        architecture = architecture_all_attention(text_type) or architecture
+    text = _renamed(text, architecture) if architecture else text
     quantization = _quantization(config)
     tensors = _under_their_names(_safetensors_tensors(files.headers), architecture)
     tensors = dict(_left_alone(tensors)) if quantization else tensors
@@ -197,6 +216,12 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
         name=str(config.get("_name_or_path") or "") or cached_repository(files.directory),
         config={**config, **text},
     )
+
+
+def _renamed(text: Mapping[str, object], architecture: Architecture) -> dict[str, object]:
+    """The fields, also by the names that the config's class has for them now."""
+    renamed = architecture.config.renamed
+    return {**{name: text[old] for old, name in renamed.items() if old in text}, **text}
 
 
 # What llama.cpp calls the graph of a model type where each token attends to all: EmbeddingGemma (conversion/gemma.py).
@@ -277,7 +302,7 @@ def _of_gguf(files: GgufFiles) -> BaseModel:
         layer_dims=layer_dims,
         tied="output.weight" not in by_name,
         tensors=_gguf_tensors(architecture, by_name) if architecture else {},
-        stacked=frozenset(name.removesuffix(".weight") for name in by_name if name.endswith("_exps.weight")),
+        stems=frozenset(name.removesuffix(".weight") for name in by_name if name.endswith(".weight")),
         shards=shards,
         name=str(kv.get("general.name", "")) or None,
     )

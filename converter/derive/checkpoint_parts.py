@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from converter.architectures import Place
+from converter.architectures import Place, numbers_in
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import HEAD, tower_of
 from converter.read.stored import StoredTensor
@@ -55,13 +55,19 @@ def left_over(base: BaseModel) -> Iterator[str]:
     """The tensors of a checkpoint that its GGUF has no place for."""
     for key in base.tensors:
         is_tied_head = _split(key)[0] == HEAD and base.tied
-        if not is_tied_head and not _is_needless(key) and not any(_places(base, key)):
+        if not is_tied_head and not _is_needless(base, key) and not any(_places(base, key)):
             yield key
 
 
-def _is_needless(key: str) -> bool:
+def _is_needless(base: BaseModel, key: str) -> bool:
     """Whether no graph of a text model needs a tensor: the parts of a multimodal model around it are none of it."""
-    return re.fullmatch(_NEEDLESS, key) is not None or tower_of(key) is not None
+    return re.fullmatch(_NEEDLESS, key) is not None or tower_of(key) is not None or _predicts_further(base, key)
+
+
+def _predicts_further(base: BaseModel, key: str) -> bool:
+    """Whether a tensor is of the layers behind the model's own (GLM 4.5's, DeepSeek V3's)."""
+    n, numbers = base.config.get("num_nextn_predict_layers"), numbers_in(key)
+    return isinstance(n, int) and bool(numbers) and base.dims["n_layer"] <= numbers[0] < base.dims["n_layer"] + n
 
 
 def missing(base: BaseModel) -> Iterator[str]:

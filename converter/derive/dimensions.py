@@ -28,8 +28,14 @@ _CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "lin_n_value": ("linear_num_value_heads",),
     "lin_dim": ("linear_key_head_dim",),
     "lin_conv": ("linear_conv_kernel_dim",),
+    "ssm_inner": ("mamba_d_head",),  # times the heads
+    "ssm_heads": ("mamba_n_heads",),
+    "ssm_groups": ("mamba_n_groups",),
+    "ssm_state": ("mamba_d_state",),
+    "ssm_conv_k": ("mamba_d_conv",),
 }
-_MAY_BE_0: Final = frozenset({"ple"})  # per-layer embeddings, which only some Gemma 4 have
+# What only some models of an architecture have: Gemma 4's embeddings of layers, experts.
+_MAY_BE_0: Final = frozenset({"ple", "n_expert", "moe_ffn", "shexp_ffn"})
 
 
 def config_dims(
@@ -43,6 +49,8 @@ def config_dims(
         names = fields[dim]
         if isinstance(names, int):
             return names
+        if dim == "ssm_inner" and type(head := architecture.setting(config, names[0])) is not int:
+            return _widened(architecture, config, number("hidden"), head)
         field = next((name for name in names if config.get(name) is not None), names[0])
         value = config.get(field)
         value = architecture.config.defaults.get(names[0], otherwise) if value is None else value
@@ -50,9 +58,21 @@ def config_dims(
         if type(value) is not int or not least(dim) <= value <= most(dim):
             wanted = f"wanted a whole number from {least(dim)} to {most(dim)}"
             raise ConverterError(f"{directory / 'config.json'}: {field} is {value!r}, {wanted}")
+        if dim == "ssm_inner":
+            return value * number("ssm_heads")
         return (_adjusted(architecture, config, value) if dim == "ffn" else value) * factors.get(dim, 1)
 
     return dims_by(architecture, number, number("vocab"))
+
+
+def _widened(architecture: Architecture, config: Mapping[str, object], hidden: int, head: object) -> int:
+    """The inner width of a Mamba layer whose config leaves the size of its heads open."""
+    expand = architecture.setting(config, "mamba_expand")
+    if head not in ("auto", None) or type(expand) is not int or expand < 1:
+        raise ConverterError(
+            f"the base has heads of Mamba of {head!r} and mamba_expand {expand!r}, wanted whole numbers"
+        )
+    return expand * hidden
 
 
 T = TypeVar("T")
@@ -129,7 +149,20 @@ _OF_SOME: Final = (
     "lin_n_value",
     "lin_dim",
     "lin_conv",
+    "ssm_inner",
+    "ssm_heads",
+    "ssm_groups",
+    "ssm_state",
+    "ssm_conv_k",
 )
+
+
+# What is looked up for the sake of a product.
+_FACTORS: Final[Mapping[str, frozenset[str]]] = {
+    "shared_ffn": frozenset({"n_shared"}),
+    "shexp_gate_up": frozenset({"shexp_ffn"}),
+    "ssm_in": frozenset({"ssm_inner", "ssm_heads", "ssm_groups", "ssm_state"}),
+}
 
 
 def dims_by(architecture: Architecture, number: Number, vocab: int) -> Mapping[str, int]:
@@ -139,7 +172,9 @@ def dims_by(architecture: Architecture, number: Number, vocab: int) -> Mapping[s
     ffn = number("ffn", 4 * hidden)  # GPT-2's n_inner says nothing
     dims = {"n_layer": number("n_layer"), "n_head": n_head, "n_head_kv": n_head_kv, "head_dim": head_dim}
     dims |= {"vocab": vocab, "hidden": hidden, "ffn": ffn}
-    named = architecture.dims | ({"n_shared"} if "shared_ffn" in architecture.dims else set())
+    named = set(architecture.dims)
+    for product, factors in _FACTORS.items():
+        named |= factors if product in named else set()
     dims |= {dim: number(dim) for dim in _OF_SOME if dim in named}
     return {**dims, **products(dims)}
 
@@ -150,7 +185,9 @@ def products(dims: Mapping[str, int]) -> Mapping[str, int]:
     some = {"moe_gate_up": 2 * dims["moe_ffn"]} if "moe_ffn" in dims else {}
     some |= {"ple_all": dims["n_layer"] * dims["ple"]} if "ple" in dims else {}
     some |= {"shared_ffn": dims["n_shared"] * dims["moe_ffn"]} if "n_shared" in dims else {}
+    some |= {"shexp_gate_up": 2 * dims["shexp_ffn"]} if "shexp_ffn" in dims else {}
     some |= _linear_attention(dims) if "lin_dim" in dims else {}
+    some |= _mamba(dims) if "ssm_inner" in dims else {}
     hidden = dims["hidden"]
     return {
         "gate_up": 2 * dims["ffn"],
@@ -169,5 +206,13 @@ def _linear_attention(dims: Mapping[str, int]) -> Mapping[str, int]:
     n_key, n_value, dim = dims["lin_n_key"], dims["lin_n_value"], dims["lin_dim"]
     if n_value % n_key:
         raise ConverterError(f"the base has {n_value} heads of values for {n_key} of keys, wanted a multiple")
-    qk, v = 2 * n_key * dim, n_value * dim
-    return {"lin_qk": qk, "lin_v": v, "lin_qkv": qk + v, "lin_group": n_value // n_key}
+    qk, v, group = 2 * n_key * dim, n_value * dim, n_value // n_key
+    # Of a key head, in its own size: q, k, its group's values and their gates z (Qwen3-Next).
+    parts = {"lin_parts": 2 + 2 * group, "lin_z": 2 + group, "lin_qkvz": qk + 2 * v, "lin_ba": 2 * n_value}
+    return {"lin_qk": qk, "lin_v": v, "lin_qkv": qk + v, "lin_group": group, **parts}
+
+
+def _mamba(dims: Mapping[str, int]) -> Mapping[str, int]:
+    """Sizes of a Mamba 2 layer: what its convolution is over, and all that its one projection makes."""
+    conv = dims["ssm_inner"] + 2 * dims["ssm_groups"] * dims["ssm_state"]
+    return {"ssm_conv": conv, "ssm_in": dims["ssm_inner"] + conv + dims["ssm_heads"]}

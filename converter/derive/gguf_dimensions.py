@@ -32,6 +32,11 @@ GGUF_KEYS: Final = {
     "lin_n_value": "ssm.time_step_rank",
     "lin_dim": "ssm.state_size",
     "lin_conv": "ssm.conv_kernel",
+    "ssm_inner": "ssm.inner_size",
+    "ssm_heads": "ssm.time_step_rank",
+    "ssm_groups": "ssm.group_count",
+    "ssm_state": "ssm.state_size",
+    "ssm_conv_k": "ssm.conv_kernel",
 }
 
 
@@ -70,7 +75,7 @@ def _of_layer(architecture: Architecture, values: Mapping[str, int], dims: Mappi
 def _number(path: Path, architecture: Architecture, kv: Mapping[str, object]) -> Number:
     def number(dim: str, otherwise: int | None = None) -> int:
         key = f"{architecture.name}.{GGUF_KEYS[dim]}"
-        value = kv.get(key, otherwise)
+        value = kv.get(key, 0 if otherwise is None and least(dim) == 0 else otherwise)
         if type(value) is not int or not least(dim) <= value <= most(dim):
             wanted = f"wanted one whole number from {least(dim)} to {most(dim)}"
             raise ConverterError(f"{path}: {key} is {value!r}, {wanted}")

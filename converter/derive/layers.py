@@ -25,11 +25,21 @@ def layer_traits(architecture: Architecture, config: Config, n_layer: int) -> tu
 def _kinds(architecture: Architecture, config: Config, n_layer: int) -> list[str]:
     stated, attending = config.get("layer_types"), config.get("full_attn_idxs")
     if isinstance(stated, list) and len(stated) >= n_layer:
-        return [str(kind) for kind in stated[:n_layer]]
+        return [_RESPELLED.get(str(kind), str(kind)) for kind in stated[:n_layer]]
     if isinstance(attending, list):  # LFM2's
         return ["full_attention" if i in attending else "conv" for i in range(n_layer)]
     cycle = architecture.layers.kinds or ("",)
     return [cycle[i % len(cycle)] for i in range(n_layer)]
+
+
+# Kinds as published configs of Granite 4 spell them, which transformers 5 respells.
+_RESPELLED: Final[Mapping[str, str]] = {"mamba": "linear_attention", "attention": "full_attention"}
+
+
+def all_attend(config: Config) -> bool:
+    """Whether the config says of each layer that it attends to everything, of a model whose layers may do otherwise."""
+    stated = config.get("layer_types")
+    return isinstance(stated, list) and {_RESPELLED.get(str(kind), kind) for kind in stated} == {"full_attention"}
 
 
 class Layer(NamedTuple):
@@ -57,6 +67,10 @@ TRAITS: Final[Mapping[str, Callable[[Layer], bool]]] = {
     "shared_kv": lambda it: it.n_left <= it.number("num_kv_shared_layers"),
     "double_wide": lambda it: bool(it.number("use_double_wide_mlp")) and it.n_left <= it.number("num_kv_shared_layers"),
     "values_are_keys": lambda it: bool(it.number("attention_k_eq_v")) and "full_attention" in it.kinds,
+    # Granite 4: one feed-forward part, or experts with one that is always asked.
+    "experts": lambda it: it.number("num_local_experts") > 0,
+    "no_experts": lambda it: it.number("num_local_experts") == 0,
+    "moe": lambda it: bool(it.number("enable_moe_block")),
     # The first layers have no experts.
     "dense": lambda it: it.i < _n_dense(it),
     "sparse": lambda it: it.i >= _n_dense(it),

@@ -21,7 +21,11 @@ _BARE: Final = re.compile(r"(?:layers\.\d+|embed_tokens|norm)(?=\.|$)")
 # GPT-2's checkpoints on the hub are of the bare model, and its embedding is the only one with a name of its own.
 _BARE_GPT2: Final = re.compile(r"(?:wte|wpe|h|ln_f)(?=\.|$)")
 _LAYERS: Final = "model.layers."  # nearly every path, and as it should be
-_GPT2_EMBEDDING: Final = re.compile(r"transformer\.wte(?=\.|$)")
+# Ends of a model that have names of their own.
+_ENDS: Final = (
+    (re.compile(r"(?:transformer\.wte|gpt_neox\.embed_in)(?=\.|$)"), EMBEDDING),
+    (re.compile(r"embed_out(?=\.|$)"), HEAD),
+)
 
 
 def normal_module(path: str) -> str:
@@ -39,8 +43,8 @@ def normal_module(path: str) -> str:
     if _BARE.match(path):
         return f"model.{path}"
     whole = f"transformer.{path}" if _BARE_GPT2.match(path) else path
-    embedding = _GPT2_EMBEDDING.match(whole)
-    return EMBEDDING + whole[embedding.end() :] if embedding else whole
+    ends = ((end, pattern.match(whole)) for pattern, end in _ENDS)
+    return next((end + whole[found.end() :] for end, found in ends if found), whole)
 
 
 # How transformers' multimodal models call what is beside the text model, as a whole part of a module's path.

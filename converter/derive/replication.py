@@ -33,7 +33,7 @@ def as_trained(base: BaseModel, adapter: Adapter) -> BaseModel:
         dims={**base.dims, "n_layer": len(layers)},
         layer_dims=tuple(base.layer_dims[layer] for layer in layers) if base.layer_dims else (),
         layer_traits=tuple(base.layer_traits[layer] for layer in layers) if base.layer_traits else (),
-        stacked=frozenset(name for name, _ in _renumbered(dict.fromkeys(base.stacked), layers)),
+        stems=frozenset(name for name, _ in _renumbered(dict.fromkeys(base.stems), layers)),
         tensors=dict(_renumbered(base.tensors, layers)),
         shards=tuple(_with_layers(shard, layers) for shard in base.shards),
         original=base,

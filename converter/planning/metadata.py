@@ -93,7 +93,7 @@ def _dimensions(base: BaseModel, metadata: Metadata) -> Iterator[tuple[str, Valu
     """The sizes; layer by layer where layers differ in them."""
     elsewhere = {**metadata.required, **metadata.constant, **metadata.dims}
     for dim, key in (*GGUF_KEYS.items(), ("head_dim", "attention.value_length")):
-        if dim in base.dims and key not in elsewhere:
+        if dim in base.dims and key not in elsewhere and (base.dims[dim] or dim == "ple"):
             values = tuple(dims[dim] for dims in base.layer_dims)
             yield key, values if len({*values}) > 1 else base.dims[dim]
     for key, (dim, trait) in metadata.dims.items():
@@ -114,7 +114,9 @@ def _of_fields(base: BaseModel, architecture: Architecture) -> Iterator[tuple[st
     metadata = architecture.metadata
     for key, field in (*metadata.required.items(), *metadata.optional.items()):
         value = architecture.setting(base.config, field)
-        if isinstance(value, int | float):
+        if isinstance(value, bool):
+            yield key, value
+        elif isinstance(value, int | float):
             yield key, float(value) if key.endswith(_FLOATS) else int(value)
 
 

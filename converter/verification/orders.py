@@ -54,8 +54,18 @@ def _gathered(text: str, n: int, dims: Dims) -> npt.NDArray[np.int64]:
         rest = (n - begin) // prod(size for size in sizes.values() if size)
         shape = [size or rest for size in sizes.values()]
         numbers = np.arange(begin, begin + prod(shape)).reshape(shape)
-        kept = [word.partition("=") for word in (behind or before).split()]
-        turned = numbers.transpose([[*sizes].index(axis) for axis, _, _ in kept])
-        parts.append(turned[tuple(int(at) if at else slice(None) for _, _, at in kept)].reshape(-1))
+        for part in (behind or before).split("&"):
+            kept = [word.partition("=") for word in part.split()]
+            turned = numbers.transpose([[*sizes].index(axis) for axis, _, _ in kept])
+            parts.append(turned[tuple(_taken(at, dims) for _, _, at in kept)].reshape(-1))
         begin += prod(shape)
     return np.concatenate(parts)
+
+
+def _taken(places: str, dims: Dims) -> slice:
+    """What is taken of an axis: all, one place (``1``) or a range (``2:4``, ``2:``)."""
+    if not places:
+        return slice(None)
+    begin, *end = (dims[word] if word in dims else int(word or -1) for word in places.split(":"))
+    last = end[0] if end else begin + 1
+    return slice(begin, None if last == -1 else last)

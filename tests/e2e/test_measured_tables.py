@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from converter.architectures import MODEL_TYPES, TABLES, Architecture, Place
+from converter.architectures import TABLES, Architecture, Place
 from converter.architectures import _table as table_as_written
 from tools.coded_models import SUBJECTS, TIED
 from tools.draft_table import closest, left_to_say, modules
@@ -32,7 +32,7 @@ def measurements() -> Iterator[Measurements]:
     with TemporaryDirectory() as directory:
         found: dict[str, tuple[Measured, ...]] = {}
         for name, twice in measured(SUBJECTS.values(), Path(directory)).items():
-            table = MODEL_TYPES[SUBJECTS[name].model_type]
+            table = SUBJECTS[name].table
             found[table] = (*found.get(table, ()), *twice)
         yield found
 
@@ -94,4 +94,4 @@ def _places(architecture: Architecture, table: str) -> Iterator[tuple[str, Place
 
 def _is_tied(table: str) -> bool:
     """Whether llama.cpp's converter knows no head of such models."""
-    return all(name in TIED for name, subject in SUBJECTS.items() if MODEL_TYPES[subject.model_type] == table)
+    return all(name in TIED for name, subject in SUBJECTS.items() if subject.table == table)

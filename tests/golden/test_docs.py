@@ -1,14 +1,26 @@
-"""docs/rules.md is what the rules' docstrings say."""
+"""docs/rules.md is what the rules' docstrings say, docs/architectures.md and README.md what the tables say."""
 
 import os
 from pathlib import Path
 
+import pytest
+
 from converter.report.documentation import rules_page
+from tools import architectures_page
 
-PAGE = Path(__file__).parents[2] / "docs" / "rules.md"
+PAGES = {
+    Path(__file__).parents[2] / "docs" / "rules.md": rules_page,
+    architectures_page.PAGE: architectures_page.page,
+    architectures_page.README: architectures_page.readme,
+}
 
 
-def test_the_rules_page_is_generated() -> None:
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_is_generated(path: Path) -> None:
     if os.environ.get("UPDATE_GOLDEN"):
-        PAGE.write_text(rules_page(), encoding="utf-8")
-    assert PAGE.read_text(encoding="utf-8") == rules_page()
+        path.write_text(PAGES[path](), encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == PAGES[path]()
+
+
+def test_readme_says_how_many_architectures_there_are() -> None:
+    assert architectures_page.n_architectures() in architectures_page.README.read_text(encoding="utf-8")

@@ -24,10 +24,19 @@ def texts(draw: st.DrawFn, *, whole: bool = False) -> tuple[str, int, Mapping[st
     sections, n = [], 0
     for _ in range(draw(st.integers(1, 3))):
         axes = draw(st.lists(st.sampled_from(AXES), min_size=1, max_size=4, unique=True))
-        kept = [_kept(draw, axis, dims, whole) for axis in draw(st.permutations(axes))]
-        sections.append(f"{' '.join(axes)} -> {' '.join(kept)}")
+        sections.append(f"{' '.join(axes)} -> {_behind(draw, axes, dims, whole)}")
         n += prod(dims[axis] for axis in axes)
     return " | ".join(sections), n, dims
+
+
+def _behind(draw: st.DrawFn, axes: list[str], dims: dict[str, int], whole: bool) -> str:
+    """All of them in an order, or up to a place of one axis and then what is left of it."""
+    axis = draw(st.sampled_from(axes))
+    at = draw(st.integers(0, dims[axis]))
+    if 0 < at < dims[axis] and draw(st.booleans()):
+        halves = [{axis: f"{axis}=0:{at}"}, {axis: f"{axis}={at}:"}]
+        return " & ".join(" ".join(half.get(a, a) for a in draw(st.permutations(axes))) for half in halves)
+    return " ".join(_kept(draw, a, dims, whole) for a in draw(st.permutations(axes)))
 
 
 def _kept(draw: st.DrawFn, axis: str, dims: Mapping[str, int], whole: bool) -> str:

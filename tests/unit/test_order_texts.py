@@ -54,6 +54,9 @@ def test_every_order_of_the_tables_is_one_that_is_found(table: str) -> None:
         n = _size(written, dims)
         wanted = indices(order(written, n, dims), n)
         found = sections(wanted, n, dims)
+        if "&" in written or ":" in written:  # taken apart by hand
+            assert found is None
+            continue
         assert found
         assert indices(order(text(found), n, dims), n).tolist() == wanted.tolist()
 

@@ -52,6 +52,7 @@ _POSITIVE: Final[tuple[Test, str]] = (_is_positive, "a number above 0")
 _SCALE: Final[tuple[Test, str]] = (_is_scale, "a finite number that isn't 0")
 _WHOLE: Final[tuple[Test, str]] = (_is_whole, f"a whole number from 1 to {_LARGEST_INT32}")
 _COUNT: Final[tuple[Test, str]] = (lambda value: value == 0 or _is_whole(value), "a whole number from 0")
+_FLAG: Final[tuple[Test, str]] = (lambda value: isinstance(value, bool), "true or false")
 # By the end of the GGUF key; all others count something.
 _TESTS: Final[Mapping[str, tuple[Test, str]]] = {
     "epsilon": _POSITIVE,
@@ -60,6 +61,9 @@ _TESTS: Final[Mapping[str, tuple[Test, str]]] = {
     "scale": _SCALE,
     "sliding_window": _COUNT,
     "shared_kv_layers": _COUNT,
+    "leading_dense_block_count": _COUNT,
+    "expert_weights_norm": _FLAG,
+    "use_parallel_residual": _FLAG,
 }
 
 
@@ -97,7 +101,7 @@ def _of_config(base: BaseModel, architecture: Architecture) -> Iterator[Setting]
 
 def _experts(name: str, value: object, base: BaseModel) -> Iterator[Setting]:
     n_expert = base.dims.get("n_expert")
-    if n_expert is not None and isinstance(value, int) and not 1 <= value <= n_expert:
+    if n_expert and isinstance(value, int) and not 1 <= value <= n_expert:
         yield name, value, f"one to all of the {n_expert} experts"
 
 

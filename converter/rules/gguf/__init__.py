@@ -5,6 +5,7 @@ from typing import Final
 from converter.diagnostics import Rule
 from converter.rules.gguf import (
     bias_not_read,
+    embedding_behind_a_norm,
     experts_of_different_ranks,
     head_not_read,
     lora_not_read,
@@ -21,4 +22,5 @@ RULES: Final[tuple[Rule, ...]] = (
     experts_of_different_ranks.RULE,
     replication_breaks_windows.RULE,
     replication_beyond_base.RULE,
+    embedding_behind_a_norm.RULE,
 )

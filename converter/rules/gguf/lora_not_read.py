@@ -1,6 +1,7 @@
 """llama.cpp's graph of this architecture doesn't apply a LoRA to a module that the adapter changes.
 
-Why it matters: the LoRA file loads, and the delta is ignored in silence (GPT-2's position embedding).
+Why it matters: the LoRA file loads, and the delta is ignored in silence (GPT-2's position embedding), or added without
+a factor that belongs to it (Gemma 4's experts).
 
 What to do: merge it with `adapter-to-gguf ADAPTER --base BASE --to model -o model.gguf`.
 """

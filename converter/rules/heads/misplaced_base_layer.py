@@ -1,6 +1,6 @@
 """A saved base layer has no LoRA beside it, or belongs to a module whose base PEFT doesn't save.
 
-Why it matters: PEFT saves base layers only beside a LoRA: the weight of a head or an embedding, as the tensor it was
+Why it matters: PEFT saves base layers only beside a LoRA: a head or an embedding with its bias, as the tensors it was
 trained on, and biases that were trained (bias="all" or "lora_only"). One alone is a part of something that isn't
 there, or a change of the base that no delta accounts for.
 
@@ -31,9 +31,8 @@ def check(adapter: Adapter) -> Iterator[Problem]:
 
 
 def _is_expected(adapter: Adapter, tensor: AdapterTensor) -> bool:
-    if tensor.role == "base_layer.bias":
-        return adapter.config is not None and adapter.config.bias != "none"
-    return tensor.module in ENDS
+    trains_biases = adapter.config is not None and adapter.config.bias != "none"
+    return tensor.module in ENDS or (tensor.role == "base_layer.bias" and trains_biases)
 
 
 RULE = Rule("HD009", "misplaced-base-layer", Severity.ERROR, AdapterCheck(check))

@@ -9,6 +9,7 @@ left out on purpose belongs in exclude_modules, its layer out of layers_to_trans
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
@@ -61,11 +62,16 @@ def _wrapper(adapter: Adapter) -> tuple[str, str]:
     return "", ""
 
 
+# Of GPT-2 and GPT-NeoX.
+_EMBEDDINGS: Final = {"transformer": "transformer.wte", "gpt_neox": "gpt_neox.embed_in"}
+
+
 def _saved_path(module: str, wrapper: tuple[str, str]) -> str:
     """The path that the config's patterns were written for."""
     ours, theirs = wrapper
-    if module == EMBEDDING and ours.startswith("transformer."):
-        return "transformer.wte"  # GPT-2's
+    own_name = _EMBEDDINGS.get(ours.partition(".")[0])
+    if module == EMBEDDING and own_name:
+        return own_name
     return f"{theirs}{module.removeprefix(ours)}" if ours and module.startswith(ours) else module
 
 

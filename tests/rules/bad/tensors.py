@@ -358,6 +358,16 @@ def positions_of_gpt2(it: Specimen, bases: Path) -> None:
     it.write()
 
 
+@bad("GG009", "BM048")
+def an_embedding_behind_a_norm(it: Specimen, bases: Path) -> None:
+    it.base = write_huggingface(bases / "muse", model_type="muse_glimmer_text", tie_word_embeddings=False)
+    it.tensors |= {
+        f"{EMBEDDING}.lora_embedding_A": tensor(RANK, VOCAB),
+        f"{EMBEDDING}.lora_embedding_B": tensor(HIDDEN, RANK),
+    }
+    it.write()
+
+
 @bad("GG006", "BM040", "BM042")
 def experts_of_two_ranks(it: Specimen, bases: Path) -> None:
     it.base = write_huggingface(bases / "qwen3moe", model_type="qwen3_moe", **MOE)

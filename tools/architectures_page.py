@@ -1,0 +1,219 @@
+"""docs/architectures.md, from the tables, from what the tests hold of each, and from what was measured of others.
+
+python -m tools.architectures_page      writes it, and the number of architectures into README.md
+"""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from string import Template
+from typing import Final, NamedTuple
+
+from converter.architectures import MODEL_TYPES, NAMES, TABLES, Architecture, Place, _load, architecture_of_table
+from fixtures.more_models import KINDS, WANTING_A_HEAD
+from fixtures.tiny import UNTIED_FOR_GOOD
+
+_ROOT: Final = Path(__file__).parent.parent
+PAGE: Final = _ROOT / "docs" / "architectures.md"
+README: Final = _ROOT / "README.md"
+_DATA: Final = Path(__file__).parent / "data"
+# The model_type of measured models that are called otherwise.
+_MEASURED: Final = {
+    "command-r": "cohere",
+    "falcon_h1_mup": "falcon_h1",
+    "gemma3_mm": "gemma3",
+    "gemma4_31b": "gemma4",
+    "gemma4_moe": "gemma4",
+    "granitehybrid_dense": "granitemoehybrid",
+    "mistral3_ministral": "ministral3",
+    "nemotron_h_moe": "nemotron_h",
+}
+_SCRIPT: Final = "convert_lora_to_gguf.py"
+_MERGE: Final = "PEFT's merge, convert_hf_to_gguf.py"
+_HOSTED: Final = ("gemma", "gemma2")  # whose heads other graphs of llama.cpp compute
+
+
+class Outcome(NamedTuple):
+    """What a road makes of an adapter: the share of its effect that is left undone, ``fail`` or ``X``."""
+
+    value: str
+
+    def __str__(self) -> str:
+        if self.value == "fail":
+            return "fails"
+        if self.value == "X":
+            return "not loaded"
+        return "exact" if float(self.value) <= 2e-5 else f"**{float(self.value):.2g} undone**"
+
+
+class Row(NamedTuple):
+    """A measured model: its adapters by convert_lora_to_gguf.py, and merged by PEFT and convert_hf_to_gguf.py."""
+
+    model: str
+    table: str
+    lora: Mapping[str, Outcome]
+    merged: Mapping[str, Outcome]
+    is_computed: bool  # by llama.cpp as by transformers
+
+
+def page() -> str:
+    """The document."""
+    lines = _read("ranked.tsv")
+    text = Template((_DATA / "architectures.md").read_text(encoding="utf-8"))
+    return text.substitute(
+        n_architectures=n_architectures(),
+        tables="\n".join(_tables()),
+        n_lines=len(lines),
+        n_served=sum(not _lacking(line) for line in lines),
+        ranked="\n".join(_ranked(lines)),
+        others="\n".join(_others()),
+    )
+
+
+def n_architectures() -> str:
+    """How README says how many there are."""
+    return f"{len(NAMES)} graphs of llama.cpp, {len(TABLES)} model families"
+
+
+def readme() -> str:
+    """README.md with that number."""
+    text = README.read_text(encoding="utf-8")
+    return re.sub(r"\d+ graphs of llama\.cpp, \d+ model families", n_architectures(), text)
+
+
+def _tables() -> Iterator[str]:
+    yield _cells("table (graph)", "model_type", "directory", "all-linear LoRA", "experts", "head", "ignored", _SCRIPT)
+    yield _cells(*["---"] * 8)
+    by_table: dict[str, list[Row]] = {}
+    for row in _incumbents():
+        by_table.setdefault(row.table, []).append(row)
+    for table in TABLES:
+        yield _line(table, _load(table), by_table.get(table, []))
+
+
+def _cells(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _line(table: str, architecture: Architecture, measured: list[Row]) -> str:
+    graph = architecture_of_table(table)
+    name = table if graph == table else f"{table} ({graph})"
+    types = ", ".join(model_type for model_type, of in MODEL_TYPES.items() if of == table)
+    only = architecture.metadata.only_copied
+    return _cells(
+        name,
+        types,
+        f"no: {only}" if only else "yes",
+        _all_linear(table),
+        _experts(architecture),
+        _head_of(table, architecture),
+        ", ".join(dict.fromkeys(_short(place) for place in _ignored(architecture))),
+        _theirs(measured),
+    )
+
+
+def _kinds(table: str) -> list[str]:
+    """The tiny models of a table, as fixtures call them."""
+    return [name for name, kind in KINDS.items() if MODEL_TYPES.get(kind.model_type) == table]
+
+
+def _all_linear(table: str) -> str:
+    refused = {name: KINDS[name].lora_refused for name in _kinds(table)}
+    if not any(refused.values()):
+        return "exact"
+    codes = ", ".join(sorted({code for code in refused.values() if code}))
+    return f"{codes}; merged exact" if all(refused.values()) else f"exact; {codes} where an ignored matrix is touched"
+
+
+def _experts(architecture: Architecture) -> str:
+    stacks = [place for places in architecture.modules.values() for place in places if place.tensor.endswith("_exps")]
+    if not stacks:
+        return ""
+    return "exact" if all(place.lora for place in stacks) else "exact merged"
+
+
+def _head_of(table: str, architecture: Architecture) -> str:
+    if not architecture.graph.reads_output:
+        return "none; [hosts](hosts.md)" if table in _HOSTED else "none"
+    return "wanted" if table in {*WANTING_A_HEAD, *UNTIED_FOR_GOOD} else "own"
+
+
+def _ignored(architecture: Architecture) -> Iterator[Place]:
+    for places in architecture.modules.values():
+        yield from (place for place in places if not place.lora and len(place.shape) > 1)
+
+
+def _short(place: Place) -> str:
+    return place.tensor.removeprefix("blk.{i}.")
+
+
+def _theirs(measured: list[Row]) -> str:
+    """The outcomes of each adapter, of several models where they differ."""
+    computed = [row for row in measured if row.is_computed]
+    if measured and not computed:
+        return "no telling: llama.cpp computes another base"
+    said = []
+    for adapter in ("all-linear", "head", "experts"):
+        outcomes = dict.fromkeys(str(row.lora[adapter]) for row in computed if adapter in row.lora)
+        if outcomes:
+            said.append(f"{adapter}: {' or '.join(outcomes)}")
+    return "; ".join(said)
+
+
+# --- What others make of it -------------------------------------------------------------------------------------------
+
+
+def _read(name: str) -> list[dict[str, str]]:
+    lines = (_DATA / name).read_text(encoding="utf-8").splitlines()
+    return list(csv.DictReader((line for line in lines if not line.startswith("#")), delimiter="\t"))
+
+
+def _incumbents() -> list[Row]:
+    rows: dict[str, Row] = {}
+    for line in _read("incumbents.tsv"):
+        table = MODEL_TYPES.get(_MEASURED.get(line["model"], line["model"]), "")
+        row = rows.setdefault(line["model"], Row(line["model"], table, {}, {}, _is_computed(line["base"])))
+        lora = {**row.lora, line["adapter"]: Outcome(line["convert_lora_to_gguf"])}
+        rows[line["model"]] = row._replace(lora=lora, merged={**row.merged, line["adapter"]: Outcome(line["merged"])})
+    return list(rows.values())
+
+
+def _is_computed(base: str) -> bool:
+    return base in {"X", "noconv"} or float(base) < 1e-2
+
+
+def _ranked(lines: list[dict[str, str]]) -> Iterator[str]:
+    yield _cells("#", "models", "here", _SCRIPT, _MERGE)
+    yield _cells(*["---"] * 5)
+    for line in lines:
+        yield _cells(line["rank"], line["models"], _here(line), line["convert_lora_to_gguf"], line["merged"])
+
+
+def _lacking(line: Mapping[str, str]) -> list[str]:
+    return [table for table in line["tables"].split() if table not in TABLES]
+
+
+def _here(line: Mapping[str, str]) -> str:
+    lacking = _lacking(line)
+    there = [table for table in line["tables"].split() if table in TABLES]
+    said = dict.fromkeys(_of_line(table) for table in there)
+    return "; ".join([*said, *(f"{table}: BM003" for table in lacking)])
+
+
+def _of_line(table: str) -> str:
+    from_gguf = " (model from a GGUF)" if _load(table).metadata.only_copied else ""
+    return f"LoRA and model {_all_linear(table)}{from_gguf}"
+
+
+def _others() -> Iterator[str]:
+    yield _cells("model", _SCRIPT, _MERGE)
+    yield _cells(*["---"] * 3)
+    for row in _incumbents():
+        if not row.table:
+            yield _cells(row.model, _theirs([row]), _theirs([row._replace(lora=row.merged)]))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    README.write_text(readme(), encoding="utf-8")
