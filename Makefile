@@ -8,7 +8,7 @@ BIN := .venv/bin
 # No step may reach for a model hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help venv hashes demo train-demo sweep-demo test check variations odd format bench bench-hosts bench-verify clean
+.PHONY: help venv hashes demo train-demo sweep-demo test check variations odd fuzz format bench bench-hosts bench-verify clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -20,6 +20,7 @@ help:
 	@echo "make check   the quick part of it: format, lint, types, imports, unit tests"
 	@echo "make variations  every PEFT variation on every architecture: exact or refused"
 	@echo "make odd     500 spoilt adapters and bases: each is refused, or has finite logits in llama.cpp"
+	@echo "make fuzz    spoilt inputs through every reader, SEED=0 COUNT=200000: none may crash, hang or take memory"
 	@echo "make format  put the code in the form that make check wants"
 	@echo "make bench   measure time and memory"
 	@echo "make bench-hosts  untie a random model of Gemma-2B's size for each host; 18 GB of disk"
@@ -98,6 +99,12 @@ variations: .venv/installed
 
 odd: .venv/installed
 	ODD_CASES=500 $(BIN)/pytest tests/e2e/test_odd_inputs.py
+
+SEED := 0
+COUNT := 200000
+
+fuzz: .venv/installed
+	FUZZ_SEED=$(SEED) FUZZ_COUNT=$(COUNT) $(BIN)/pytest --numprocesses 2 tests/fuzz/test_fuzz.py
 
 format: .venv/installed
 	$(BIN)/ruff format .

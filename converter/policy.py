@@ -16,7 +16,7 @@ from converter.errors import ConverterError
 from converter.read.checkpoint import is_adapter
 from converter.read.files import Unreadable, could_not_read, exists, read_whole
 from converter.read.hub_address import HubAddress
-from converter.read.limits import POLICY_NBYTES
+from converter.read.limits import SETTINGS_NBYTES
 
 NAME: Final = "adapter-check.toml"
 _PROJECT: Final = "pyproject.toml"
@@ -141,7 +141,7 @@ def read_policy(path: Path) -> Policy:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         with could_not_read(path):
-            return tomllib.loads(read_whole(path, POLICY_NBYTES).decode())
+            return tomllib.loads(read_whole(path, SETTINGS_NBYTES).decode())
     except (Unreadable, ValueError, RecursionError) as error:
         raise ConverterError(f"{path}: is no policy: {error}") from error
 

@@ -10,7 +10,7 @@ from converter.digests import adapter_digest
 from converter.errors import ConverterError
 from converter.policy import NAME, Policy, Waiver, path_from, waivers_table
 from converter.read.files import could_not_read, exists, read_whole
-from converter.read.limits import POLICY_NBYTES
+from converter.read.limits import SETTINGS_NBYTES
 from converter.report.baseline import codes_to_waive, waiver_toml
 from converter.report.outcomes import Outcome, Run
 from converter.writing.whole_file import whole_file
@@ -27,7 +27,7 @@ def write_baseline(run: Run, policy: Policy | None, until: date, reason: str) ->
     waivers = [waiver for outcome in run.outcomes for waiver in _waivers(outcome, path, until, reason, run.strict)]
     text = "".join(waiver_toml(waiver, waivers_table(path)) for waiver in waivers)
     with could_not_read(path):
-        before = read_whole(path, POLICY_NBYTES) if exists(path) else b""
+        before = read_whole(path, SETTINGS_NBYTES) if exists(path) else b""
     with whole_file(path) as file:
         file.write(before + text.encode() if before else text.lstrip().encode())
     return f"{path}: {len(waivers)} waivers until {until}"

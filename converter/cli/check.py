@@ -1,7 +1,7 @@
 """``adapter-check``: judges adapters before they are deployed."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
@@ -18,12 +18,12 @@ from converter.derive.adapter import Adapter, read_adapter, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import find_base, read_initial_adapter
 from converter.diagnostics import Deployment, Report, Severity
-from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
+from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError, Status, worst
 from converter.read.checkpoint import Found, find_adapters
 from converter.read.files import exists
 from converter.report.documentation import explanation, rule_named
 from converter.report.formats import FORMATS, rendered
-from converter.report.outcomes import Outcome, Run, Unread
+from converter.report.outcomes import Outcome, Run, Unread, status_of
 from converter.report.printable import printable
 from converter.report.text import text_report, text_summary
 from converter.rules import RULES
@@ -171,13 +171,14 @@ def main(
         model = read_base_model(base) if base else None
         initial = read_initial_adapter(initial_adapter) if initial_adapter else None
     except ConverterError as error:
-        outcomes: tuple[Outcome, ...] = tuple(Unread(path, error.status, str(error)) for path in paths)
+        outcomes: Iterable[Outcome] = [Unread(path, error.status, str(error)) for path in paths]
     else:
-        request = Request(model, deployment, values, gate, initial, rename_keys)
-        outcomes = tuple(outcome for path in paths for outcome in _judged(path, request))
-        outcomes += (_outcome(initial, request),) if initial else ()
-    run = Run(outcomes, strict, report_width(), policy.path if policy else None, tuple(gate.uses()))
-    _print(run, formats[None])
+        outcomes = _outcomes(paths, Request(model, deployment, values, gate, initial, rename_keys))
+    told = _told(outcomes, strict=strict) if formats[None] == "text" else outcomes
+    keeps = formats != {None: "text"} or bool(attest or baseline_until)
+    kept, statuses = _kept(told, strict=strict, keeps=keeps)
+    run = Run(kept, strict, report_width(), policy.path if policy else None, tuple(gate.uses()))
+    _print_of_all(run, statuses, formats[None])
     _write(run, {Path(file): name for file, name in formats.items() if file})
     if attest:
         from converter.cli.attest import write_attestation
@@ -187,7 +188,8 @@ def main(
         from converter.cli.baseline import write_baseline
 
         click.echo(printable(write_baseline(run, policy, baseline_until.date(), reason)), err=True)
-    sys.exit(FINE if run.status == JUDGED_BAD and (exit_zero or baseline_until) else run.status)
+    status = worst(statuses)
+    sys.exit(FINE if status == JUDGED_BAD and (exit_zero or baseline_until) else status)
 
 
 def _policy(config: Path | None) -> "Policy | None":
@@ -204,6 +206,13 @@ def _escape_what_a_console_lacks() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _outcomes(paths: "Iterable[Path | HubAddress]", request: Request) -> Iterator[Outcome]:
+    for path in paths:
+        yield from _judged(path, request)
+    if request.initial:
+        yield _outcome(request.initial, request)
 
 
 def _judged(path: "Path | HubAddress", request: Request) -> Iterator[Outcome]:
@@ -267,18 +276,35 @@ def _write(run: Run, formats: Mapping[Path, str]) -> None:
             write_report(path, name, run)
 
 
-def _print(run: Run, style: str) -> None:
-    if style != "text":
-        click.echo(rendered(style, run), nl=False)
-        return
-    for outcome in run.outcomes:
+def _told(outcomes: Iterable[Outcome], *, strict: bool) -> Iterator[Outcome]:
+    """The outcomes, each printed as it comes."""
+    width = report_width()
+    for outcome in outcomes:
         match outcome:
             case Unread(path, _, message):
                 click.echo(printable(f"{COMMAND}: {path}: {message}"), err=True)
             case Report():
-                click.echo(text_report(outcome, run.width, strict=run.strict) + "\n")
-    if len(run.outcomes) > 1:
-        click.echo(text_summary(run.outcomes, strict=run.strict))
+                click.echo(text_report(outcome, width, strict=strict) + "\n")
+        yield outcome
+
+
+def _kept(outcomes: Iterable[Outcome], *, strict: bool, keeps: bool) -> tuple[list[Outcome], list[Status]]:
+    """The outcomes, for what is made of all of them together (of 10,000 they take 60 MB), and the status of each."""
+    kept: list[Outcome] = []
+    statuses: list[Status] = []
+    for outcome in outcomes:
+        statuses.append(status_of(outcome, strict=strict))
+        if keeps:
+            kept.append(outcome)
+    return kept, statuses
+
+
+def _print_of_all(run: Run, statuses: Sequence[Status], style: str) -> None:
+    if style != "text":
+        click.echo(rendered(style, run), nl=False)
+        return
+    if len(statuses) > 1:
+        click.echo(text_summary(statuses))
     for use in run.idle_waivers:
         click.echo(printable(f"{COMMAND}: {use}"), err=True)
 

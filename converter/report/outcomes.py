@@ -36,9 +36,14 @@ class Run(NamedTuple):
     waivers: "Sequence[WaiverUse]" = ()
 
     @property
+    def statuses(self) -> list[Status]:
+        """The exit status of each outcome."""
+        return [status_of(outcome, strict=self.strict) for outcome in self.outcomes]
+
+    @property
     def status(self) -> Status:
         """The exit status of the run."""
-        return status_of_all(self.outcomes, strict=self.strict)
+        return worst(self.statuses)
 
     @property
     def idle_waivers(self) -> "Sequence[WaiverUse]":
@@ -55,11 +60,6 @@ def status_of(outcome: Outcome, *, strict: bool = False) -> Status:
             return JUDGED_BAD
         case _:
             return FINE
-
-
-def status_of_all(outcomes: Sequence[Outcome], *, strict: bool = False) -> Status:
-    """The worst exit status of all outcomes."""
-    return worst([status_of(outcome, strict=strict) for outcome in outcomes])
 
 
 Verdict = Literal["refused", "doubtful", "fine"]

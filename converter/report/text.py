@@ -14,7 +14,7 @@ from converter.diagnostics import OPTIONS, Finding, Kind, Report, Severity, Skip
 from converter.errors import Status
 from converter.report.commands import command
 from converter.report.documentation import documentation, rule_named
-from converter.report.outcomes import Outcome, status_of, verdict_of
+from converter.report.outcomes import verdict_of
 from converter.report.printable import printable
 
 _N_SHOWN: Final = 3  # of one rule's findings; a fault in every layer is told once
@@ -32,12 +32,11 @@ def text_report(report: Report, width: int = 80, *, strict: bool = False) -> str
     return "\n\n".join(parts)
 
 
-def text_summary(outcomes: Sequence[Outcome], *, strict: bool = False) -> str:
-    """One line over several adapters."""
+def text_summary(statuses: Sequence[Status]) -> str:
+    """One line over several adapters, of the status of each."""
     names: dict[Status, str] = {0: "fine", 1: "refused", 2: "could not be read", 3: "not found"}
-    statuses = [status_of(outcome, strict=strict) for outcome in outcomes]
     counts = ", ".join(f"{statuses.count(status)} {name}" for status, name in names.items() if status in statuses)
-    return f"{len(outcomes)} looked at: {counts}"
+    return f"{len(statuses)} looked at: {counts}"
 
 
 def _verdict(report: Report, *, strict: bool) -> str:

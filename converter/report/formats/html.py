@@ -39,7 +39,7 @@ def render(run: Run) -> str:
     style = files("converter.report.formats").joinpath("report.css").read_text(encoding="utf-8")
     sections = "\n".join("\n".join(_section(outcome, strict=run.strict)) for outcome in run.outcomes)
     waivers = "".join(_tag("li", str(use)) for use in run.idle_waivers)
-    summary = _tag("p", text_summary(run.outcomes, strict=run.strict)) if len(run.outcomes) > 1 else ""
+    summary = _tag("p", text_summary(run.statuses)) if len(run.outcomes) > 1 else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>

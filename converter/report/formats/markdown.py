@@ -21,7 +21,7 @@ _N_SHOWN: Final = 3  # of one rule's findings
 def render(run: Run) -> str:
     """All outcomes of a run, a section each."""
     sections = ["\n\n".join(_section(outcome, strict=run.strict)) for outcome in run.outcomes]
-    summary = [text_summary(run.outcomes, strict=run.strict)] if len(run.outcomes) > 1 else []
+    summary = [text_summary(run.statuses)] if len(run.outcomes) > 1 else []
     waivers = ["\n".join(f"- {_code(str(use))}" for use in run.idle_waivers)] if run.idle_waivers else []
     return "\n\n".join(("# adapter-check", *summary, *sections, *waivers)) + "\n"
 
