@@ -11,7 +11,7 @@ import click
 
 from converter.checking import check_adapter
 from converter.cli.command import Command, unforeseen
-from converter.cli.gate import Gate, OptionsGate, PolicyGate, may_have_policy
+from converter.cli.gate import Asked, Gate, OptionsGate, PolicyGate, may_have_policy
 from converter.cli.options import ADAPTER_TO_JUDGE, BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS
 from converter.cli.width import report_width
 from converter.derive.adapter import Adapter, read_adapter, with_renamed_keys
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from converter.policy import Policy
     from converter.read.hub_address import HubAddress
+    from converter.targets.tables import Wanted
 
 COMMAND = "adapter-check"
 
@@ -49,7 +50,7 @@ class Request(NamedTuple):
     """What is asked of every adapter of a run."""
 
     base: BaseModel | None
-    deployment: Deployment
+    asked: Asked
     values: bool
     gate: Gate
     initial: Adapter | None
@@ -78,8 +79,23 @@ _VALUES = "Read the numbers (NaN, no effect, lost rows), or headers and config a
 _VERIFY = (
     "Judge nothing: say whether FILE attests that these very bytes passed this policy. Signatures are not checked."
 )
+_TARGET = (
+    "A server that has to serve it exactly (vllm, vllm@0.32.0, ollama, ...); several times for several. Without --to "
+    "only they count. docs/targets.md has them all."
+)
 _BASELINE = "Add waivers until then to the policy, for all that is refused today."
 _FORMAT = f"""What is printed (text), or written to FILE; may be given several times: {", ".join(FORMATS)}."""
+
+
+def _targets(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> "tuple[Wanted, ...]":
+    if not values:
+        return ()
+    from converter.targets.tables import wanted
+
+    try:
+        return tuple(map(wanted, values))
+    except ConverterError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Mapping[str | None, str]:
@@ -107,6 +123,7 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 )
 @click.option("--to", type=click.Choice(["lora", "model"]), help="What it is to become, as for adapter-to-gguf.")
 @click.option("--untie", is_flag=True, help="The head is to become a tensor of its own, as for adapter-to-gguf.")
+@click.option("--target", "targets", multiple=True, callback=_targets, metavar="NAME[@VERSION]", help=_TARGET)
 @click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
 @click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
 @click.option("--values/--headers-only", default=True, help=_VALUES)
@@ -137,6 +154,7 @@ def main(
     base: Path | None,
     to: Literal["lora", "model"] | None,
     untie: bool,
+    targets: "tuple[Wanted, ...]",
     initial_adapter: Path | None,
     rename_keys: bool,
     values: bool,
@@ -153,7 +171,7 @@ def main(
     strict: bool,
 ) -> None:
     _escape_what_a_console_lacks()
-    deployment = Deployment(to or ("model" if untie else "lora"), untie)
+    asked = Asked(Deployment(to or ("model" if untie else "lora"), untie), to is not None, targets)
     policy = None if no_config else _policy(config)
     if attest or verify_attestation:
         from converter.report.attestation import with_bytes
@@ -162,7 +180,7 @@ def main(
         if verify_attestation:
             from converter.cli.attest import verify_attestation as verified
 
-            sys.exit(verified(verify_attestation, here, policy, deployment, base))
+            sys.exit(verified(verify_attestation, here, policy, asked, base))
     if attest and (select or ignore or not values):
         raise click.UsageError("--attest attests the policy whole: no --select, --ignore or --headers-only beside it")
     gate = PolicyGate(policy, select, ignore) if policy else OptionsGate(select, ignore)
@@ -173,7 +191,7 @@ def main(
     except ConverterError as error:
         outcomes: Iterable[Outcome] = [Unread(path, error.status, str(error)) for path in paths]
     else:
-        outcomes = _outcomes(paths, Request(model, deployment, values, gate, initial, rename_keys))
+        outcomes = _outcomes(paths, Request(model, asked, values, gate, initial, rename_keys))
     told = _told(outcomes, strict=strict) if formats[None] == "text" else outcomes
     keeps = formats != {None: "text"} or bool(attest or baseline_until)
     kept, statuses = _kept(told, strict=strict, keeps=keeps)
@@ -263,8 +281,12 @@ def _asked(adapter: Adapter, request: Request) -> Adapter:
 
 def _report(adapter: Adapter, request: Request) -> Report:
     base = request.base or find_base(None, adapter)
-    limits = request.gate.limits(adapter.shown_path)
-    report = check_adapter(adapter, base, request.deployment, values=request.values, limits=limits)
+    limits, own = request.gate.limits(adapter.shown_path), request.gate.targets(adapter.shown_path)
+    asked = request.asked._replace(targets=tuple(dict.fromkeys((*request.asked.targets, *own))))
+    report = check_adapter(
+        adapter, base, asked.deployment, values=request.values, limits=limits,
+        targets=asked.targets, deployment_asked=asked.deployment_counts,
+    )  # fmt: skip
     return request.gate.settled(report, adapter)
 
 

@@ -83,9 +83,13 @@ def relative_uri(path: Path | HubAddress) -> str:
 
 
 def fingerprint(directory: Path | HubAddress, finding: Finding) -> str:
-    """What stays the same of a finding from run to run, wherever the run starts: its code, its adapter, its place."""
+    """What stays the same of a finding from run to run, wherever the run starts: its code, its adapter, its place.
+
+    And its target, where it is about one: two servers may refuse one thing.
+    """
     adapter = directory.lasting_name if isinstance(directory, HubAddress) else _lasting_name(directory.absolute())
-    return sha256(f"{finding.code}\0{adapter}\0{finding.where}".encode()).hexdigest()[:32]
+    of = (finding.code, adapter, finding.where, *((finding.target,) if finding.target else ()))
+    return sha256("\0".join(of).encode()).hexdigest()[:32]
 
 
 def _lasting_name(directory: Path) -> str:

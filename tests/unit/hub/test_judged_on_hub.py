@@ -56,9 +56,10 @@ def test_the_report_is_that_of_headers_only(specimen: Specimen, hub: FakeHub, tm
     if spoilt:
         specimen.tensors |= head_lora()
         specimen.write()
-    ours = check(hub, tmp_path, ADDRESS, "--base", specimen.base, "--format", "json")
-    theirs = check(hub, tmp_path, specimen.directory, "--base", specimen.base, "--headers-only", "--format", "json")
-    assert ours.status == theirs.status == int(spoilt)
+    options = ("--base", specimen.base, "--to", "lora", "--target", "vllm", "--target", "sglang", "--format", "json")
+    ours = check(hub, tmp_path, ADDRESS, *options)
+    theirs = check(hub, tmp_path, specimen.directory, *options, "--headers-only")
+    assert ours.status == theirs.status
     (report,), (local,) = json.loads(ours.stdout)["adapters"], json.loads(theirs.stdout)["adapters"]
     assert report.pop("path") == AT_COMMIT
     local.pop("path")
