@@ -46,6 +46,7 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "granitemoe": "granitemoe",
     "granitemoehybrid": "granitehybrid",
     "hunyuan_v1_dense": "hunyuan-dense",
+    "hy_v3": "hy_v3",
     "internlm3": "internlm3",
     "iquestcoder": "iquestcoder",
     "lfm2": "lfm2",
