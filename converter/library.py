@@ -4,6 +4,7 @@ They may be called from threads and from services that live long: nothing is lef
 changed but BLAS's number of threads while a file is written.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -17,6 +18,7 @@ from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import locate_adapter, locate_base, located_base, read_initial_adapter
 from converter.diagnostics import Deployment, Report
 from converter.planning.conversion_plan import ConversionPlan
+from converter.read.hub_address import SCHEME, hub_address
 from converter.writing.gguf_file import Progress
 
 if TYPE_CHECKING:
@@ -32,15 +34,23 @@ LORA = Deployment()
 def read_adapter(path: AnyPath, *, initial: AnyPath | None = None, rename_keys: bool = False) -> Adapter:
     """Read the PEFT adapter at ``path``, or the only one below it: headers and JSON, no numbers.
 
+    ``path`` may be an address on a hub, as text: "hf://ORG/NAME@REVISION" (extra ``hub``). Of that there are no numbers
+    to convert or to verify; ``check`` skips the rules that read them. What was fetched goes with the adapter.
     ``initial`` is the adapter as saved before training, where that changed the base (PiSSA, OLoRA, CorDA, LoRA-GA).
     ``rename_keys`` reads keys that PEFT doesn't load, of a wrapped or a bare model, as those it would have written.
     What is wrong with its files is kept for ``check`` to tell.
 
     Raises ConverterError: status 3 where there is no adapter, 2 where there are several or a file can't be read.
     """
-    adapter = locate_adapter(Path(path))
+    adapter = _on_hub(path) if isinstance(path, str) and path.startswith(SCHEME) else locate_adapter(Path(path))
     adapter = with_renamed_keys(adapter) if rename_keys else adapter
     return replace(adapter, initial=read_initial_adapter(Path(initial))) if initial else adapter
+
+
+def _on_hub(address: str) -> Adapter:
+    from converter.hub import read_adapter_on_hub
+
+    return read_adapter_on_hub(hub_address(address))
 
 
 def read_base(source: AnyPath | Adapter) -> BaseModel:
@@ -52,13 +62,29 @@ def read_base(source: AnyPath | Adapter) -> BaseModel:
 
 
 def check(
-    adapter: Adapter, base: BaseModel | None = None, deployment: Deployment = LORA, *, values: bool = True
+    adapter: Adapter,
+    base: BaseModel | None = None,
+    deployment: Deployment | None = None,
+    *,
+    targets: Iterable[str] = (),
+    values: bool = True,
 ) -> Report:
-    """Judge an adapter for a deployment: ``report.passed``, ``report.findings``, and what could not be looked at.
+    """Judge an adapter for a deployment, for servers, or for both: ``report.passed``, ``report.findings``, and more.
 
-    ``values`` reads the numbers too, as a conversion always does. Raises ConverterError where a file can't be read.
+    ``report.skipped`` is what could not be looked at. ``targets`` are servers such as ``"vllm"`` or ``"vllm@0.32.0"``
+    (docs/targets.md), and ``report.targets`` their answers. The deployment is a LoRA GGUF where neither is given.
+    ``values`` reads the numbers too, as a conversion always does.
+
+    Raises ConverterError where a file can't be read, or there is no such target.
     """
-    return check_adapter(adapter, base, deployment, values=values)
+    asked = tuple(targets)
+    if not asked:
+        return check_adapter(adapter, base, deployment or LORA, values=values)
+    from converter.targets.tables import wanted
+
+    of = tuple(map(wanted, asked))
+    is_asked = deployment is not None
+    return check_adapter(adapter, base, deployment or LORA, values=values, targets=of, deployment_asked=is_asked)
 
 
 def plan(

@@ -11,7 +11,7 @@ from converter.errors import ConverterError
 from converter.policy import NAME, Policy, Waiver, path_from, waivers_table
 from converter.read.files import could_not_read, exists, read_whole
 from converter.read.limits import SETTINGS_NBYTES
-from converter.report.baseline import codes_to_waive, waiver_toml
+from converter.report.baseline import to_waive, waiver_toml
 from converter.report.outcomes import Outcome, Run
 from converter.writing.whole_file import whole_file
 
@@ -34,8 +34,12 @@ def write_baseline(run: Run, policy: Policy | None, until: date, reason: str) ->
 
 
 def _waivers(outcome: Outcome, policy: Path, until: date, reason: str, strict: bool) -> Iterator[Waiver]:
-    codes = codes_to_waive(outcome, strict=strict) if isinstance(outcome, Report) else ()
-    if codes:
+    faults = to_waive(outcome, strict=strict) if isinstance(outcome, Report) else ()
+    if faults:
+        if not isinstance(outcome.path, Path):
+            raise ConverterError(
+                f"{outcome.path}: is judged without its bytes, which a waiver is for; download it first"
+            )
         digest = adapter_digest(read_adapter(outcome.path))
-        for code in codes:
-            yield Waiver(code, digest, reason, until, path_from(policy, outcome.path))
+        for code, target in faults:
+            yield Waiver(code, digest, reason, until, path_from(policy, outcome.path), target=target)

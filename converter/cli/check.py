@@ -11,8 +11,8 @@ import click
 
 from converter.checking import check_adapter
 from converter.cli.command import Command, unforeseen
-from converter.cli.gate import Gate, OptionsGate, PolicyGate, may_have_policy
-from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS
+from converter.cli.gate import Asked, Gate, OptionsGate, PolicyGate, may_have_policy
+from converter.cli.options import ADAPTER_TO_JUDGE, BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS
 from converter.cli.width import report_width
 from converter.derive.adapter import Adapter, read_adapter, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
@@ -33,12 +33,15 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from converter.policy import Policy
+    from converter.read.hub_address import HubAddress
+    from converter.targets.tables import Wanted
 
 COMMAND = "adapter-check"
 
 _HELP = """Judge the PEFT adapters at each PATH: can adapter-to-gguf deploy them, with the same options?
 
-A PATH is an adapter's directory or one with several below it. Exit status: 0 yes, 1 no (or doubtful, with --strict),
+A PATH is an adapter's directory or one with several below it, or lies on a hub (hf://ORG/NAME@REVISION): of that the
+headers are fetched and not the numbers, as by --headers-only. Exit status: 0 yes, 1 no (or doubtful, with --strict),
 2 something could not be read or done, 3 there is no adapter at a PATH; over several the worst, 2 before 3 before 1.
 """
 
@@ -47,7 +50,7 @@ class Request(NamedTuple):
     """What is asked of every adapter of a run."""
 
     base: BaseModel | None
-    deployment: Deployment
+    asked: Asked
     values: bool
     gate: Gate
     initial: Adapter | None
@@ -76,8 +79,23 @@ _VALUES = "Read the numbers (NaN, no effect, lost rows), or headers and config a
 _VERIFY = (
     "Judge nothing: say whether FILE attests that these very bytes passed this policy. Signatures are not checked."
 )
+_TARGET = (
+    "A server that has to serve it exactly (vllm, vllm@0.32.0, ollama, ...); several times for several. Without --to "
+    "only they count. docs/targets.md has them all."
+)
 _BASELINE = "Add waivers until then to the policy, for all that is refused today."
 _FORMAT = f"""What is printed (text), or written to FILE; may be given several times: {", ".join(FORMATS)}."""
+
+
+def _targets(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> "tuple[Wanted, ...]":
+    if not values:
+        return ()
+    from converter.targets.tables import wanted
+
+    try:
+        return tuple(map(wanted, values))
+    except ConverterError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Mapping[str | None, str]:
@@ -97,7 +115,7 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 
 
 @click.command(COMMAND, cls=Command, help=_HELP)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PATH)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=ADAPTER_TO_JUDGE)
 @click.option(
     "--base",
     type=BASE,
@@ -105,6 +123,7 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 )
 @click.option("--to", type=click.Choice(["lora", "model"]), help="What it is to become, as for adapter-to-gguf.")
 @click.option("--untie", is_flag=True, help="The head is to become a tensor of its own, as for adapter-to-gguf.")
+@click.option("--target", "targets", multiple=True, callback=_targets, metavar="NAME[@VERSION]", help=_TARGET)
 @click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
 @click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
 @click.option("--values/--headers-only", default=True, help=_VALUES)
@@ -131,10 +150,11 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 )
 @click.version_option(__version__)
 def main(
-    paths: tuple[Path, ...],
+    paths: "tuple[Path | HubAddress, ...]",
     base: Path | None,
     to: Literal["lora", "model"] | None,
     untie: bool,
+    targets: "tuple[Wanted, ...]",
     initial_adapter: Path | None,
     rename_keys: bool,
     values: bool,
@@ -151,12 +171,16 @@ def main(
     strict: bool,
 ) -> None:
     _escape_what_a_console_lacks()
-    deployment = Deployment(to or ("model" if untie else "lora"), untie)
+    asked = Asked(Deployment(to or ("model" if untie else "lora"), untie), to is not None, targets)
     policy = None if no_config else _policy(config)
-    if verify_attestation:
-        from converter.cli.attest import verify_attestation as verified
+    if attest or verify_attestation:
+        from converter.report.attestation import with_bytes
 
-        sys.exit(verified(verify_attestation, paths, policy, deployment, base))
+        here = tuple(map(with_bytes, paths))
+        if verify_attestation:
+            from converter.cli.attest import verify_attestation as verified
+
+            sys.exit(verified(verify_attestation, here, policy, asked, base))
     if attest and (select or ignore or not values):
         raise click.UsageError("--attest attests the policy whole: no --select, --ignore or --headers-only beside it")
     gate = PolicyGate(policy, select, ignore) if policy else OptionsGate(select, ignore)
@@ -167,7 +191,7 @@ def main(
     except ConverterError as error:
         outcomes: Iterable[Outcome] = [Unread(path, error.status, str(error)) for path in paths]
     else:
-        outcomes = _outcomes(paths, Request(model, deployment, values, gate, initial, rename_keys))
+        outcomes = _outcomes(paths, Request(model, asked, values, gate, initial, rename_keys))
     told = _told(outcomes, strict=strict) if formats[None] == "text" else outcomes
     keeps = formats != {None: "text"} or bool(attest or baseline_until)
     kept, statuses = _kept(told, strict=strict, keeps=keeps)
@@ -202,15 +226,18 @@ def _escape_what_a_console_lacks() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _outcomes(paths: Iterable[Path], request: Request) -> Iterator[Outcome]:
+def _outcomes(paths: "Iterable[Path | HubAddress]", request: Request) -> Iterator[Outcome]:
     for path in paths:
         yield from _judged(path, request)
     if request.initial:
         yield _outcome(request.initial, request)
 
 
-def _judged(path: Path, request: Request) -> Iterator[Outcome]:
+def _judged(path: "Path | HubAddress", request: Request) -> Iterator[Outcome]:
     """The outcome of every adapter that a path stands for; that there is none is an outcome too."""
+    if not isinstance(path, Path):
+        yield from _judged_on_hub(path, request)
+        return
     found = find_adapters(path)
     if found == Found():
         why = "holds no adapter (no adapter_config.json)" if exists(path) else "no such file or directory"
@@ -219,6 +246,20 @@ def _judged(path: Path, request: Request) -> Iterator[Outcome]:
         yield Unread(closed, COULD_NOT, f"can't be read: {why}")
     for directory in found.adapters:
         yield _outcome(directory, request)
+
+
+def _judged_on_hub(address: "HubAddress", request: Request) -> Iterator[Outcome]:
+    from converter.hub import read_adapters_on_hub
+
+    try:
+        adapters = read_adapters_on_hub(address)
+    except ConverterError as error:
+        yield Unread(address, error.status, str(error).removeprefix(f"{address}: "))
+    except Exception as error:  # noqa: BLE001  as below
+        yield Unread(address, COULD_NOT, unforeseen(error))
+    else:
+        for adapter in adapters:
+            yield _outcome(_asked(adapter, request), request)
 
 
 def _outcome(given: Path | Adapter, request: Request) -> Outcome:
@@ -230,7 +271,7 @@ def _outcome(given: Path | Adapter, request: Request) -> Outcome:
         status, message = error.status, str(error)
     except Exception as error:  # noqa: BLE001  as in command.py: what nobody foresaw ends here, for this adapter
         status, message = COULD_NOT, unforeseen(error)
-    return Unread(given if isinstance(given, Path) else given.path, status, message)
+    return Unread(given if isinstance(given, Path) else given.shown_path, status, message)
 
 
 def _asked(adapter: Adapter, request: Request) -> Adapter:
@@ -240,8 +281,12 @@ def _asked(adapter: Adapter, request: Request) -> Adapter:
 
 def _report(adapter: Adapter, request: Request) -> Report:
     base = request.base or find_base(None, adapter)
-    limits = request.gate.limits(adapter.path)
-    report = check_adapter(adapter, base, request.deployment, values=request.values, limits=limits)
+    limits, own = request.gate.limits(adapter.shown_path), request.gate.targets(adapter.shown_path)
+    asked = request.asked._replace(targets=tuple(dict.fromkeys((*request.asked.targets, *own))))
+    report = check_adapter(
+        adapter, base, asked.deployment, values=request.values, limits=limits,
+        targets=asked.targets, deployment_asked=asked.deployment_counts,
+    )  # fmt: skip
     return request.gate.settled(report, adapter)
 
 

@@ -2,22 +2,40 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from converter.checking import codes_left_out, without
 from converter.derive.adapter import Adapter
-from converter.diagnostics import Limits, Report
+from converter.diagnostics import Deployment, Limits, Report
 from converter.read.files import exists
 
 if TYPE_CHECKING:
     from converter.policy import Policy, WaiverUse
+    from converter.read.hub_address import HubAddress
+    from converter.targets.tables import Wanted
+
+
+class Asked(NamedTuple):
+    """What is asked of adapters: a deployment, servers, or both. ``named``: the options name the deployment."""
+
+    deployment: Deployment
+    named: bool
+    targets: "tuple[Wanted, ...]" = ()
+
+    @property
+    def deployment_counts(self) -> bool:
+        """Whether the deployment was asked for: where nothing else is, it is."""
+        return self.named or not self.targets
 
 
 class Gate(Protocol):
     """What settles the reports of a run."""
 
-    def limits(self, adapter: Path) -> Limits:
+    def limits(self, adapter: "Path | HubAddress") -> Limits:
         """What no adapter at this path may exceed."""
+
+    def targets(self, adapter: "Path | HubAddress") -> "tuple[Wanted, ...]":
+        """What serves an adapter at this path, beside what the options name."""
 
     def settled(self, report: Report, adapter: Adapter) -> Report:
         """The report as it counts."""
@@ -33,9 +51,13 @@ class OptionsGate:
         """By these prefixes of codes."""
         self._left_out = codes_left_out(select, ignore)
 
-    def limits(self, _adapter: Path) -> Limits:
+    def limits(self, _adapter: "Path | HubAddress") -> Limits:
         """Those of a policy that says nothing."""
         return Limits()
+
+    def targets(self, _adapter: "Path | HubAddress") -> "tuple[Wanted, ...]":
+        """None."""
+        return ()
 
     def settled(self, report: Report, _adapter: Adapter) -> Report:
         """The report without what is left out."""
@@ -58,9 +80,13 @@ class PolicyGate:
         self._policy, self._select, self._ignore = policy, select, ignore
         self._waivers = Waivers(policy, date.today())  # noqa: DTZ011  the day of who runs it
 
-    def limits(self, adapter: Path) -> Limits:
+    def limits(self, adapter: "Path | HubAddress") -> Limits:
         """The policy's for this path."""
         return self._policy.settings_for(adapter).limits
+
+    def targets(self, adapter: "Path | HubAddress") -> "tuple[Wanted, ...]":
+        """The policy's for this path."""
+        return self._policy.settings_for(adapter).targets
 
     def settled(self, report: Report, adapter: Adapter) -> Report:
         """The report with the policy's severities, without what is left out, and with what is waived apart."""

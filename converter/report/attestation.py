@@ -16,10 +16,10 @@ from converter.digests import directory_digest, file_digest_of
 from converter.errors import ConverterError
 from converter.policy import Policy
 from converter.read.files import Unreadable, could_not_read, read_whole
+from converter.read.hub_address import HubAddress
 from converter.read.limits import ATTESTATION_NBYTES
 from converter.read.strict_json import json_object
-from converter.report.outcomes import status_of
-from converter.rules import RULES
+from converter.report.outcomes import rules_asked, status_of
 from converter.version import __version__
 
 _STATEMENT: Final = "https://in-toto.io/Statement/v1"
@@ -27,8 +27,16 @@ _PREDICATE: Final = "https://in-toto.io/attestation/test-result/v0.1"
 _ENVELOPE: Final = "application/vnd.in-toto+json"
 
 
+def with_bytes(adapter: Path | HubAddress) -> Path:
+    """The adapter's directory. Raises ConverterError for one on a hub: an attestation names bytes that aren't read."""
+    if isinstance(adapter, HubAddress):
+        raise ConverterError(f"{adapter}: is judged without its bytes, which an attestation names; download it first")
+    return adapter
+
+
 def statement(report: Report, policy: Policy | None, base_fingerprint: str | None, *, strict: bool) -> dict[str, Any]:
     """The statement about one adapter. Raises ConverterError where its files can't be read."""
+    directory = with_bytes(report.path)
     levels = {
         severity: sorted({finding.code for finding in report.findings if finding.severity is severity})
         for severity in Severity
@@ -37,19 +45,20 @@ def statement(report: Report, policy: Policy | None, base_fingerprint: str | Non
     found = {code for codes in levels.values() for code in codes}
     return {
         "_type": _STATEMENT,
-        "subject": [{"name": report.path.absolute().name, "digest": {"sha256": directory_digest(report.path)}}],
+        "subject": [{"name": directory.absolute().name, "digest": {"sha256": directory_digest(directory)}}],
         "predicateType": _PREDICATE,
         "predicate": {
             "result": _result(report, strict=strict),
             "configuration": [*_configuration(policy)],
-            "passedTests": [rule.code for rule in RULES if rule.code not in skipped | found],
+            "passedTests": [rule.code for rule in rules_asked(report) if rule.code not in skipped | found],
             "warnedTests": levels[Severity.WARNING],
             "failedTests": levels[Severity.ERROR],
             # Beyond the predicate's own fields, which readers pass over.
             "skippedTests": sorted(skipped),
             "waivedTests": [{"code": hidden.code, "note": hidden.note} for hidden in report.hidden],
             "waivedUntil": min((day.isoformat() for day in _days(report, policy)), default=None),
-            "deployment": report.deployment.options,
+            "deployment": report.deployment.options if report.deployment_asked else None,
+            "targets": [target.name for target in report.targets],
             "base": {"named_by_adapter": report.base_named_by_adapter, "fingerprint": base_fingerprint},
             "tool": {"name": "adapter-check", "version": __version__},
         },
@@ -79,12 +88,21 @@ def _days(report: Report, policy: Policy | None) -> Iterator[date]:
 
 
 class Wanted(NamedTuple):
-    """By what, for what, on which base and until when bytes are to have passed; without a fingerprint on any base."""
+    """By what, for what, on which base and until when bytes are to have passed; without a fingerprint on any base.
+
+    ``deployment`` is None where only ``targets`` are wanted.
+    """
 
     policy: Policy | None
-    deployment: str
+    deployment: str | None
     base_fingerprint: str | None
     today: date
+    targets: tuple[str, ...] = ()
+
+    @property
+    def what(self) -> str:
+        """All that they are to have passed for."""
+        return ", ".join((*((self.deployment,) if self.deployment else ()), *self.targets))
 
 
 class Attested(NamedTuple):
@@ -129,7 +147,7 @@ def attested(adapter: Path, statements: list[Mapping[str, Any]], wanted: Wanted)
     whys = [_why_not(found.get("predicate"), wanted) for found in of_these]
     why_not = next((why for why in whys if why), "")
     passed = None in whys
-    return Attested(adapter, passed, f"sha256:{digest} passed for {wanted.deployment}" if passed else why_not)
+    return Attested(adapter, passed, f"sha256:{digest} passed for {wanted.what}" if passed else why_not)
 
 
 def _subject(found: Mapping[str, Any]) -> object:
@@ -143,8 +161,11 @@ def _why_not(predicate: object, wanted: Wanted) -> str | None:
     """Why a predicate doesn't say that it passed; None where it does."""
     if not isinstance(predicate, dict) or predicate.get("result") not in ("PASSED", "WARNED"):
         return "it failed"
-    if predicate.get("deployment") != wanted.deployment:
-        return f"it was judged for {predicate.get('deployment')}, not for {wanted.deployment}"
+    judged_for = predicate.get("targets")
+    missing = set(wanted.targets) - set(judged_for if isinstance(judged_for, list) else ())
+    if missing or (wanted.deployment and predicate.get("deployment") != wanted.deployment):
+        judged = [predicate.get("deployment"), *(judged_for if isinstance(judged_for, list) else ())]
+        return f"it was judged for {', '.join(map(str, filter(None, judged)))}, not for {wanted.what}"
     if predicate.get("configuration") != [*_configuration(wanted.policy)]:
         return "it was judged by another policy"
     base = predicate.get("base")

@@ -9,6 +9,7 @@ from html import escape
 from importlib.resources import files
 from itertools import groupby
 from math import isfinite, sqrt
+from pathlib import Path
 from typing import NamedTuple
 
 from converter.architectures import numbers_in
@@ -73,12 +74,15 @@ def _report(report: Report, *, strict: bool) -> Iterator[str]:
     kind = verdict_of(report, strict=strict)
     verdict = "fine, but not by --strict," if kind == "doubtful" else kind
     yield f'<section class="{kind}">'
-    yield _heading(f"{verdict} for {report.deployment.options}", str(report.path))
+    of = report.refused if kind == "refused" else report.asked
+    yield _heading(f"{verdict} for {', '.join(of)}", str(report.path))
     if report.base:
         yield f"<p>Base: {_tag('code', report.base)}</p>"
     for _, group in groupby(report.findings, lambda finding: finding.code):
         yield _finding(report, [*group])
-    if report.base:
+    if report.targets:
+        yield _targets(report)
+    if report.base and (report.asks_gguf or not report.passed):
         yield _deployments(report)
     yield from _deltas(report)
     if report.skipped:
@@ -103,6 +107,16 @@ def _finding(report: Report, findings: Sequence[Finding]) -> str:
     return f'<article class="{severity}"><h3>{first.code} {_text(first.name)}</h3>{found}{told}</article>'
 
 
+def _targets(report: Report) -> str:
+    rows = []
+    for target in report.targets:
+        codes = ", ".join(dict.fromkeys(finding.code for finding in report.stopping_target(target)))
+        needs = f" {_tag('code', target.needs)}" if target.needs else ""
+        answer = _text(f"no: {codes}") if codes else f"yes{needs}"
+        rows.append(f"<tr><th scope=row>{_text(target.name)} ({target.evidence})</th><td>{answer}</td></tr>")
+    return f"<h3>Where it can be served</h3>{_table('', rows)}"
+
+
 def _deployments(report: Report) -> str:
     rows = []
     for kind, options in OPTIONS.items():
@@ -113,6 +127,8 @@ def _deployments(report: Report) -> str:
 
 
 def _deltas(report: Report) -> Iterator[str]:
+    if not isinstance(report.path, Path):  # on a hub, where its numbers are left
+        return
     try:
         rows = [*_rows(read_adapter(report.path))]
     except ConverterError:  # a rule has said why

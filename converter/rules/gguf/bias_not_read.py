@@ -24,4 +24,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
             yield Problem(tensor.key, message, MODEL)
 
 
-RULE = Rule("GG004", "bias-not-read", Severity.ERROR, BaseCheck(check))
+RULE = Rule("GG004", "bias-not-read", Severity.ERROR, BaseCheck(check), gguf=True)
