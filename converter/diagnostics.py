@@ -229,7 +229,7 @@ class Report:
     ``hidden`` is what rules found that the user left out or waived: it doesn't count for the verdict, but it still
     forbids.
     ``base_checked_by`` is what the base was compared by beside its shapes; empty where the adapter brings nothing.
-    ``base_named_by_adapter``: the user named none.
+    ``base_named_by_adapter``: the user named none. ``read_with`` are the options by which the adapter is read so.
     """
 
     path: Path
@@ -240,6 +240,7 @@ class Report:
     hidden: tuple[Finding, ...] = ()
     base_checked_by: tuple[str, ...] = ()
     base_named_by_adapter: bool = False
+    read_with: tuple[str, ...] = ()
 
     @property
     def stopping(self) -> tuple[Finding, ...]:

@@ -54,7 +54,7 @@ def _kinds_by_layer(adapter: Adapter) -> Mapping[int, frozenset[str]]:
 
 def _unused_names(promise: Promise) -> Iterator[str]:
     targets = promise.config.target_modules
-    paths = [tensor.path for tensor in promise.adapter.tensors]
+    paths = [tensor.path for tensor in (*promise.adapter.tensors, *promise.adapter.left_out)]
     ends = {path[i:] for path in paths for i in (0, *(j + 1 for j, c in enumerate(path) if c == "."))}
     for name in targets if isinstance(targets, tuple) else ():
         if name not in ends:
