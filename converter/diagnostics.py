@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 if TYPE_CHECKING:
     from converter.derive.adapter import Adapter
     from converter.derive.base_model import BaseModel
+    from converter.targets.judged import Judged
 
 Kind = Literal["lora", "model", "untie-lora", "untie-model"]
 
@@ -69,11 +70,15 @@ class Severity(Enum):
 
 
 class Problem(NamedTuple):
-    """What a check yields: where (a key, a module, a config field), what was found and wanted, what it blocks."""
+    """What a check yields: where (a key, a module, a config field), what was found and wanted, what it blocks.
+
+    ``target`` is the server that it is about, where it is about one.
+    """
 
     where: str
     message: str
     blocks: frozenset[Kind] = EVERY
+    target: str = ""
 
 
 class Limits(NamedTuple):
@@ -168,6 +173,16 @@ class PolicyCheck:
         self.run = run
 
 
+class TargetCheck:
+    """Looks at what the servers that were asked for make of the adapter."""
+
+    __slots__ = __match_args__ = ("run",)
+
+    def __init__(self, run: "Callable[[tuple[Judged, ...]], Iterable[Problem]]") -> None:
+        """Of this function."""
+        self.run = run
+
+
 class WhileWriting:
     """Found by adapter-to-gguf in what it writes, too late for adapter-check; ``module`` holds the documentation."""
 
@@ -179,24 +194,38 @@ class WhileWriting:
 
 
 Check = (
-    AdapterCheck | BaseCheck | EitherCheck | NoBaseCheck | ValuesCheck | BaseValuesCheck | PolicyCheck | WhileWriting
+    AdapterCheck
+    | BaseCheck
+    | EitherCheck
+    | NoBaseCheck
+    | ValuesCheck
+    | BaseValuesCheck
+    | PolicyCheck
+    | TargetCheck
+    | WhileWriting
 )
 
 
 class Rule(NamedTuple):
-    """One rule. ``name`` names the fault; the docstring of its module is its documentation."""
+    """One rule. ``name`` names the fault; the docstring of its module is its documentation.
+
+    ``gguf``: it is about GGUF files, llama.cpp or our own conversion. A server that takes PEFT's directory doesn't meet
+    what it finds.
+    """
 
     code: str
     name: str
     severity: Severity
     check: Check
+    gguf: bool = False
 
 
 class Finding(NamedTuple):
     """A problem with its rule's code and severity stamped on.
 
     ``severity`` is the rule's, or what the user's policy makes of it. ``forbids`` says that a conversion refuses what
-    the finding blocks, whatever the policy: it knows none. ``note`` says why a finding is left out.
+    the finding blocks, whatever the policy: it knows none. ``note`` says why a finding is left out. ``target`` and
+    ``gguf`` are the problem's and the rule's.
     """
 
     code: str
@@ -207,10 +236,13 @@ class Finding(NamedTuple):
     blocks: frozenset[Kind]
     forbids: bool = True
     note: str = ""
+    target: str = ""
+    gguf: bool = False
 
-    def stops(self, deployment: Deployment) -> bool:
-        """Whether the deployment doesn't pass by this finding."""
-        return self.severity is Severity.ERROR and deployment.kind in self.blocks
+    @property
+    def waived_as(self) -> tuple[str, str]:
+        """What a waiver has to name: the rule, and the target where it is about one."""
+        return self.code, self.target
 
 
 class Skipped(NamedTuple):
@@ -220,16 +252,31 @@ class Skipped(NamedTuple):
     name: str
     reason: str
     by_choice: bool = False
+    gguf: bool = False
+
+
+class Serving(NamedTuple):
+    """A server that was asked for, as ``--target`` spells it with its version, and in which form it takes the adapter.
+
+    ``evidence`` says how its answer is known, ``needs`` what it has to be started with, ``note`` what else is to know.
+    """
+
+    name: str
+    form: Literal["peft", "lora", "model"]
+    evidence: str
+    needs: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The judgement of one adapter for one deployment.
+    """The judgement of one adapter for one deployment, or for the servers that were asked for, or for both.
 
     ``hidden`` is what rules found that the user left out or waived: it doesn't count for the verdict, but it still
     forbids.
     ``base_checked_by`` is what the base was compared by beside its shapes; empty where the adapter brings nothing.
-    ``base_named_by_adapter``: the user named none. ``read_with`` are the options by which the adapter is read so.
+    ``base_named_by_adapter``: the user named none. ``deployment_asked``: not only ``targets`` were.
+    ``read_with`` are the options by which the adapter is read so.
     """
 
     path: Path
@@ -240,17 +287,56 @@ class Report:
     hidden: tuple[Finding, ...] = ()
     base_checked_by: tuple[str, ...] = ()
     base_named_by_adapter: bool = False
+    targets: tuple[Serving, ...] = ()
+    deployment_asked: bool = True
     read_with: tuple[str, ...] = ()
 
     @property
     def stopping(self) -> tuple[Finding, ...]:
-        """The findings by which the deployment doesn't pass."""
-        return tuple(finding for finding in self.findings if finding.stops(self.deployment))
+        """The findings by which the deployment, or a target, doesn't pass."""
+        return tuple(finding for finding in self.findings if self.is_stopped_by(finding))
 
     @property
     def passed(self) -> bool:
-        """Whether nothing stops the deployment."""
+        """Whether nothing stops what was asked for."""
         return not self.stopping
+
+    def is_stopped_by(self, finding: Finding) -> bool:
+        """Whether a finding stops the deployment that was asked for, or a target."""
+        if finding.severity is not Severity.ERROR:
+            return False
+        stops_deployment = self.deployment_asked and self.deployment.kind in finding.blocks
+        return stops_deployment or any(self._stops(finding, target) for target in self.targets)
+
+    def stopping_target(self, target: Serving) -> tuple[Finding, ...]:
+        """The findings by which a target doesn't serve the adapter exactly, or isn't known to."""
+        return tuple(found for found in self.stopping if self._stops(found, target))
+
+    def _stops(self, finding: Finding, target: Serving) -> bool:
+        if finding.target:
+            return finding.target == target.name
+        if target.form == "peft":
+            return bool(finding.blocks) and not finding.gguf
+        return Deployment(target.form, self.deployment.untie).kind in finding.blocks
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """What of it doesn't pass."""
+        stops_deployment = self.deployment_asked and any(
+            found.severity is Severity.ERROR and self.deployment.kind in found.blocks for found in self.findings
+        )
+        targets = (target.name for target in self.targets if self.stopping_target(target))
+        return (*((self.deployment.options,) if stops_deployment else ()), *targets)
+
+    @property
+    def asks_gguf(self) -> bool:
+        """Whether a GGUF was asked for: else what rules say of GGUFs alone doesn't count."""
+        return self.deployment_asked or any(target.form != "peft" for target in self.targets)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """All that was asked for, as it was: the deployment's options and the targets."""
+        return (*((self.deployment.options,) if self.deployment_asked else ()), *(it.name for it in self.targets))
 
     def blockers(self, kind: Kind) -> tuple[str, ...]:
         """The codes by which a conversion refuses a kind of deployment, in order, each once."""

@@ -38,11 +38,12 @@ class Waivers:
             return report
         bytes_read = digest()
         self._seen.append((report.path, bytes_read))
-        good = {w.code: w for w in self._policy.waivers if w.adapter == bytes_read and self._is_good(w)}
-        self._used |= {good[finding.code] for finding in report.findings if finding.code in good}
+        waivers = (waiver for waiver in self._policy.waivers if waiver.adapter == bytes_read and self._is_good(waiver))
+        good = {(waiver.code, waiver.target): waiver for waiver in waivers}
+        self._used |= {good[finding.waived_as] for finding in report.findings if finding.waived_as in good}
         return replace(
             report,
-            findings=tuple(finding for finding in report.findings if finding.code not in good),
+            findings=tuple(finding for finding in report.findings if finding.waived_as not in good),
             hidden=(*report.hidden, *_waived(report.findings, good)),
         )
 
@@ -72,8 +73,8 @@ class Waivers:
         return [digest for seen, digest in self._seen if seen.resolve() == wanted]
 
 
-def _waived(findings: Sequence[Finding], good: Mapping[str, Waiver]) -> Iterator[Finding]:
+def _waived(findings: Sequence[Finding], good: Mapping[tuple[str, str], Waiver]) -> Iterator[Finding]:
     for finding in findings:
-        waiver = good.get(finding.code)
+        waiver = good.get(finding.waived_as)
         if waiver:
             yield finding._replace(note=f"waived until {waiver.expires}: {waiver.reason}")

@@ -4,6 +4,7 @@ They may be called from threads and from services that live long: nothing is lef
 changed but BLAS's number of threads while a file is written.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -56,13 +57,29 @@ def read_base(source: AnyPath | Adapter) -> BaseModel:
 
 
 def check(
-    adapter: Adapter, base: BaseModel | None = None, deployment: Deployment = LORA, *, values: bool = True
+    adapter: Adapter,
+    base: BaseModel | None = None,
+    deployment: Deployment | None = None,
+    *,
+    targets: Iterable[str] = (),
+    values: bool = True,
 ) -> Report:
-    """Judge an adapter for a deployment: ``report.passed``, ``report.findings``, and what could not be looked at.
+    """Judge an adapter for a deployment, for servers, or for both: ``report.passed``, ``report.findings``, and more.
 
-    ``values`` reads the numbers too, as a conversion always does. Raises ConverterError where a file can't be read.
+    ``report.skipped`` is what could not be looked at. ``targets`` are servers such as ``"vllm"`` or ``"vllm@0.32.0"``
+    (docs/targets.md), and ``report.targets`` their answers. The deployment is a LoRA GGUF where neither is given.
+    ``values`` reads the numbers too, as a conversion always does.
+
+    Raises ConverterError where a file can't be read, or there is no such target.
     """
-    return check_adapter(adapter, base, deployment, values=values)
+    asked = tuple(targets)
+    if not asked:
+        return check_adapter(adapter, base, deployment or LORA, values=values)
+    from converter.targets.tables import wanted
+
+    of = tuple(map(wanted, asked))
+    is_asked = deployment is not None
+    return check_adapter(adapter, base, deployment or LORA, values=values, targets=of, deployment_asked=is_asked)
 
 
 def plan(

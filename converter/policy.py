@@ -9,34 +9,42 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
 from converter.diagnostics import Limits, Severity
 from converter.errors import ConverterError
 from converter.read.checkpoint import is_adapter
 from converter.read.files import Unreadable, could_not_read, exists, read_whole
-from converter.read.limits import POLICY_NBYTES
+from converter.read.limits import SETTINGS_NBYTES
 
 NAME: Final = "adapter-check.toml"
 _PROJECT: Final = "pyproject.toml"
 _TABLE: Final = "adapter-check"  # of pyproject.toml's [tool]
+_OF_TARGETS: Final = "TG"  # the rules that speak of one server each
 T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from converter.targets.tables import Wanted
 
 
 class Settings(NamedTuple):
-    """What counts for one adapter. ``select`` and ``ignore`` are prefixes of codes, ``severity`` is by code."""
+    """What counts for one adapter. ``select`` and ``ignore`` are prefixes of codes, ``severity`` is by code.
+
+    ``targets`` are the servers that have to serve it exactly.
+    """
 
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     severity: Mapping[str, Severity] = {}
     limits: Limits = Limits()
+    targets: tuple["Wanted", ...] = ()
 
 
 class Waiver(NamedTuple):
     """One rule that is waived for the very bytes of one adapter, until a day.
 
     ``adapter`` is its digest (converter/digests.py), ``path`` where it was, for people. ``fault`` says why the waiver
-    can't be used: it waives nothing then, and is reported.
+    can't be used: it waives nothing then, and is reported. What a rule says of a server is waived for that ``target``.
     """
 
     code: str
@@ -45,6 +53,7 @@ class Waiver(NamedTuple):
     expires: date | None
     path: str = ""
     fault: str | None = None
+    target: str = ""
 
 
 class WaiverUse(NamedTuple):
@@ -57,7 +66,8 @@ class WaiverUse(NamedTuple):
     def __str__(self) -> str:
         """For people, in one line."""
         of = self.waiver.path or self.waiver.adapter[:12] or "an adapter"
-        return f"waiver of {self.waiver.code or 'a rule'} for {of}: {self.state}{self.why and f', {self.why}'}"
+        on = f" on {self.waiver.target}" if self.waiver.target else ""
+        return f"waiver of {self.waiver.code or 'a rule'}{on} for {of}: {self.state}{self.why and f', {self.why}'}"
 
 
 class Policy(NamedTuple):
@@ -138,7 +148,7 @@ def read_policy(path: Path) -> Policy:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         with could_not_read(path):
-            return tomllib.loads(read_whole(path, POLICY_NBYTES).decode())
+            return tomllib.loads(read_whole(path, SETTINGS_NBYTES).decode())
     except (Unreadable, ValueError, RecursionError) as error:
         raise ConverterError(f"{path}: is no policy: {error}") from error
 
@@ -194,7 +204,7 @@ class _Reader:
 
 def _changed(settings: Settings, read: _Reader, others: Sequence[str] | set[str] = ("path",)) -> Settings:
     """The settings with what a table says instead; what it ignores, and its severities, come on top."""
-    read.require_known({*others, "select", "ignore", "severity", "limits"})
+    read.require_known({*others, "select", "ignore", "severity", "limits", "targets"})
     levels = read.table("severity")
     severity = {code: levels.one(code, _severity, '"error" or "warning"') for code in levels}
     return Settings(
@@ -202,6 +212,7 @@ def _changed(settings: Settings, read: _Reader, others: Sequence[str] | set[str]
         (*settings.ignore, *read.list("ignore", _text, "prefixes of codes")),
         {**settings.severity, **{code: level for code, level in severity.items() if level}},
         _limits(settings.limits, read.table("limits")),
+        read.list("targets", _target, "targets, such as vllm or vllm@0.32.0") or settings.targets,
     )
 
 
@@ -222,16 +233,20 @@ def _waiver(entry: Mapping[str, Any]) -> Waiver:
     """A waiver; one that lacks anything, or whose day can't be read, waives nothing."""
     code, adapter, reason, path = (str(entry.get(key, "")) for key in ("code", "adapter", "reason", "path"))
     expires = _date(entry.get("expires"))
-    unknown = sorted(set(entry) - {"code", "adapter", "reason", "expires", "path"})
-    missing = [key for key in ("code", "adapter", "reason") if not entry.get(key)]
+    target = str(entry.get("target", ""))
+    unknown = sorted(set(entry) - {"code", "adapter", "reason", "expires", "path", "target"})
+    wanted = ("code", "adapter", "reason", *(("target",) if code.startswith(_OF_TARGETS) else ()))
+    missing = [key for key in wanted if not entry.get(key)]
     fault: str | None
     if unknown:
         fault = f"has {unknown[0]!r}, which is not known"
     elif missing:
         fault = f"has no {missing[0]}"
+    elif target and not code.startswith(_OF_TARGETS):
+        fault = f"names the target {target}, which {code} is not about"
     else:
         fault = None if expires else f"expires on {entry.get('expires')!r}, wanted a day such as 2027-01-31"
-    return Waiver(code, adapter, reason, expires, path, fault)
+    return Waiver(code, adapter, reason, expires, path, fault, target)
 
 
 _UNITS: Final = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -251,6 +266,15 @@ def _count(value: Any) -> int | None:
 
 def _flag(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
+
+
+def _target(value: Any) -> "Wanted | None":
+    from converter.targets.tables import wanted
+
+    try:
+        return wanted(value) if isinstance(value, str) else None
+    except ConverterError:
+        return None
 
 
 def _text(value: Any) -> str | None:

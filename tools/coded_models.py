@@ -68,6 +68,7 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
         for name, (model_type, fields) in {**CONFIGS, **MORE}.items()
     },
     **{name: Subject(name, kind.model_type, kind.fields, kind.auto, kind.saved) for name, kind in KINDS.items()},
+    "deepseek2-whole": Subject("deepseek2-whole", "deepseek_v3", {**KINDS["deepseek2"].fields, "q_lora_rank": None}),
     "mistral3": _wrapped("mistral3", "mistral3", {"model_type": "mistral", **COMMON, "head_dim": 24}),
 }
 
@@ -93,6 +94,7 @@ _LARGER: Final = (
     "n_head",
 )
 _ONE_MORE: Final = ("num_experts", "num_local_experts", "n_routed_experts", "n_shared_experts", "num_hidden_layers")
+_BY_LAYER: Final = frozenset({"layer_types", "mlp_layer_types"})
 
 
 def with_other_sizes(fields: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -103,7 +105,7 @@ def with_other_sizes(fields: Mapping[str, Any]) -> Mapping[str, Any]:
             found[name] = with_other_sizes(value)
         elif name in _LARGER and value:
             found[name] = value if value % 2 else value * 3 // 2
-        elif name in _ONE_MORE and value and (name != "num_hidden_layers" or "layer_types" not in fields):
+        elif name in _ONE_MORE and value and (name != "num_hidden_layers" or fields.keys().isdisjoint(_BY_LAYER)):
             found[name] = value + 1
         else:
             found[name] = value

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from converter.orders import IDENTITY, Orders, axes_of, is_part, order
 
@@ -23,6 +23,8 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "arcee": "arcee",
     "cohere": "command-r",
     "cohere2": "cohere2",
+    "deepseek_v2": "deepseek_v2",
+    "deepseek_v3": "deepseek2",
     "ernie4_5": "ernie4_5",
     "exaone4": "exaone4",
     "gemma": "gemma",
@@ -33,6 +35,7 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "gemma4_text": "gemma4",
     "glm4": "glm4",
     "glm4_moe": "glm4moe",
+    "glm4_moe_lite": "glm4_moe_lite",
     "gpt2": "gpt2",
     "gpt_neox": "gptneox",
     "gpt_oss": "gpt-oss",
@@ -95,6 +98,8 @@ class Variant(NamedTuple):
 
 
 VARIANTS: Final[Mapping[str, Variant]] = {
+    "deepseek_v2": Variant("deepseek2"),
+    "glm4_moe_lite": Variant("deepseek2"),
     "granite4": Variant("granite", "ssm.conv_kernel"),
     "internlm3": Variant("llama"),
     "iquestcoder": Variant("llama"),
@@ -117,6 +122,7 @@ class Place(NamedTuple):
     which it never does on a vector. ``f32`` says that llama.cpp's converter never makes the matrix smaller than F32.
     ``bare`` is a parameter without a module, ``parameter`` what it is of the GGUF tensor: its ``weight``, its ``bias``,
     or nothing behind the tensor's name. ``operation`` makes other numbers of it: "negative_exp" is -exp(x).
+    ``stacked``: GGUF has a matrix of each head's rows in their order, "plain" or "turned" round.
     Where ``only`` names traits, the module is in layers that have one of them; in those with one of ``never`` it isn't,
     and in those with one of ``optional`` it may be missing. A module with a dimension of 0 isn't there either.
     """
@@ -135,6 +141,7 @@ class Place(NamedTuple):
     bare: bool = False
     parameter: str = "weight"
     operation: str = ""
+    stacked: Literal["", "plain", "turned"] = ""
     only: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
+from converter.cli.gate import Asked
 from converter.derive.base_model import read_base_model
-from converter.diagnostics import Deployment, Report
+from converter.diagnostics import Report
 from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError, Status, worst
 from converter.fingerprint import fingerprint
 from converter.policy import Policy
@@ -34,10 +35,12 @@ def write_attestation(path: Path, run: Run, policy: Policy | None, base: Path | 
 
 
 def verify_attestation(
-    path: Path, adapters: tuple[Path, ...], policy: Policy | None, deployment: Deployment, base: Path | None
+    path: Path, adapters: tuple[Path, ...], policy: Policy | None, asked: Asked, base: Path | None
 ) -> Status:
     """Say of each adapter whether it is attested to have passed, and give the exit status of all."""
-    wanted = Wanted(policy, deployment.options, _fingerprint(base), date.today())  # noqa: DTZ011  the day of who asks
+    options = asked.deployment.options if asked.deployment_counts else None
+    today = date.today()  # noqa: DTZ011  the day of who asks
+    wanted = Wanted(policy, options, _fingerprint(base), today, tuple(map(str, asked.targets)))
     statements = read_statements(path)
     statuses: list[Status] = []
     for given in adapters:

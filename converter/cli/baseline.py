@@ -10,8 +10,8 @@ from converter.digests import adapter_digest
 from converter.errors import ConverterError
 from converter.policy import NAME, Policy, Waiver, path_from, waivers_table
 from converter.read.files import could_not_read, exists, read_whole
-from converter.read.limits import POLICY_NBYTES
-from converter.report.baseline import codes_to_waive, waiver_toml
+from converter.read.limits import SETTINGS_NBYTES
+from converter.report.baseline import to_waive, waiver_toml
 from converter.report.outcomes import Outcome, Run
 from converter.writing.whole_file import whole_file
 
@@ -27,15 +27,15 @@ def write_baseline(run: Run, policy: Policy | None, until: date, reason: str) ->
     waivers = [waiver for outcome in run.outcomes for waiver in _waivers(outcome, path, until, reason, run.strict)]
     text = "".join(waiver_toml(waiver, waivers_table(path)) for waiver in waivers)
     with could_not_read(path):
-        before = read_whole(path, POLICY_NBYTES) if exists(path) else b""
+        before = read_whole(path, SETTINGS_NBYTES) if exists(path) else b""
     with whole_file(path) as file:
         file.write(before + text.encode() if before else text.lstrip().encode())
     return f"{path}: {len(waivers)} waivers until {until}"
 
 
 def _waivers(outcome: Outcome, policy: Path, until: date, reason: str, strict: bool) -> Iterator[Waiver]:
-    codes = codes_to_waive(outcome, strict=strict) if isinstance(outcome, Report) else ()
-    if codes:
+    faults = to_waive(outcome, strict=strict) if isinstance(outcome, Report) else ()
+    if faults:
         digest = adapter_digest(read_adapter(outcome.path))
-        for code in codes:
-            yield Waiver(code, digest, reason, until, path_from(policy, outcome.path))
+        for code, target in faults:
+            yield Waiver(code, digest, reason, until, path_from(policy, outcome.path), target=target)

@@ -1,7 +1,7 @@
 """``adapter-check``: judges adapters before they are deployed."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
@@ -11,19 +11,19 @@ import click
 
 from converter.checking import check_adapter
 from converter.cli.command import Command, unforeseen
-from converter.cli.gate import Gate, OptionsGate, PolicyGate, may_have_policy
+from converter.cli.gate import Asked, Gate, OptionsGate, PolicyGate, may_have_policy
 from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
 from converter.cli.width import report_width
 from converter.derive.adapter import Adapter, read_adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import find_base, read_initial_adapter
 from converter.diagnostics import Deployment, Report, Severity
-from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
+from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError, Status, worst
 from converter.read.checkpoint import Found, find_adapters
 from converter.read.files import exists
 from converter.report.documentation import explanation, rule_named
 from converter.report.formats import FORMATS, rendered
-from converter.report.outcomes import Outcome, Run, Unread
+from converter.report.outcomes import Outcome, Run, Unread, status_of
 from converter.report.printable import printable
 from converter.report.text import text_report, text_summary
 from converter.rules import RULES
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from converter.policy import Policy
+    from converter.targets.tables import Wanted
 
 COMMAND = "adapter-check"
 
@@ -47,7 +48,7 @@ class Request(NamedTuple):
     """What is asked of every adapter of a run."""
 
     base: BaseModel | None
-    deployment: Deployment
+    asked: Asked
     values: bool
     gate: Gate
     initial: Adapter | None
@@ -77,8 +78,23 @@ _VALUES = "Read the numbers (NaN, no effect, lost rows), or headers and config a
 _VERIFY = (
     "Judge nothing: say whether FILE attests that these very bytes passed this policy. Signatures are not checked."
 )
+_TARGET = (
+    "A server that has to serve it exactly (vllm, vllm@0.32.0, ollama, ...); several times for several. Without --to "
+    "only they count. docs/targets.md has them all."
+)
 _BASELINE = "Add waivers until then to the policy, for all that is refused today."
 _FORMAT = f"""What is printed (text), or written to FILE; may be given several times: {", ".join(FORMATS)}."""
+
+
+def _targets(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> "tuple[Wanted, ...]":
+    if not values:
+        return ()
+    from converter.targets.tables import wanted
+
+    try:
+        return tuple(map(wanted, values))
+    except ConverterError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Mapping[str | None, str]:
@@ -106,6 +122,7 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 )
 @click.option("--to", type=click.Choice(["lora", "model"]), help="What it is to become, as for adapter-to-gguf.")
 @click.option("--untie", is_flag=True, help="The head is to become a tensor of its own, as for adapter-to-gguf.")
+@click.option("--target", "targets", multiple=True, callback=_targets, metavar="NAME[@VERSION]", help=_TARGET)
 @click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
 @click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
 @click.option("--text-only", is_flag=True, help=TEXT_ONLY)
@@ -137,6 +154,7 @@ def main(
     base: Path | None,
     to: Literal["lora", "model"] | None,
     untie: bool,
+    targets: "tuple[Wanted, ...]",
     initial_adapter: Path | None,
     rename_keys: bool,
     text_only: bool,
@@ -154,12 +172,12 @@ def main(
     strict: bool,
 ) -> None:
     _escape_what_a_console_lacks()
-    deployment = Deployment(to or ("model" if untie else "lora"), untie)
+    asked = Asked(Deployment(to or ("model" if untie else "lora"), untie), to is not None, targets)
     policy = None if no_config else _policy(config)
     if verify_attestation:
         from converter.cli.attest import verify_attestation as verified
 
-        sys.exit(verified(verify_attestation, paths, policy, deployment, base))
+        sys.exit(verified(verify_attestation, paths, policy, asked, base))
     if attest and (select or ignore or not values):
         raise click.UsageError("--attest attests the policy whole: no --select, --ignore or --headers-only beside it")
     gate = PolicyGate(policy, select, ignore) if policy else OptionsGate(select, ignore)
@@ -168,13 +186,14 @@ def main(
         model = read_base_model(base) if base else None
         initial = read_initial_adapter(initial_adapter) if initial_adapter else None
     except ConverterError as error:
-        outcomes: tuple[Outcome, ...] = tuple(Unread(path, error.status, str(error)) for path in paths)
+        outcomes: Iterable[Outcome] = [Unread(path, error.status, str(error)) for path in paths]
     else:
-        request = Request(model, deployment, values, gate, initial, rename_keys, text_only)
-        outcomes = tuple(outcome for path in paths for outcome in _judged(path, request))
-        outcomes += (_outcome(initial, request),) if initial else ()
-    run = Run(outcomes, strict, report_width(), policy.path if policy else None, tuple(gate.uses()))
-    _print(run, formats[None])
+        outcomes = _outcomes(paths, Request(model, asked, values, gate, initial, rename_keys, text_only))
+    told = _told(outcomes, strict=strict) if formats[None] == "text" else outcomes
+    keeps = formats != {None: "text"} or bool(attest or baseline_until)
+    kept, statuses = _kept(told, strict=strict, keeps=keeps)
+    run = Run(kept, strict, report_width(), policy.path if policy else None, tuple(gate.uses()))
+    _print_of_all(run, statuses, formats[None])
     _write(run, {Path(file): name for file, name in formats.items() if file})
     if attest:
         from converter.cli.attest import write_attestation
@@ -184,7 +203,8 @@ def main(
         from converter.cli.baseline import write_baseline
 
         click.echo(printable(write_baseline(run, policy, baseline_until.date(), reason)), err=True)
-    sys.exit(FINE if run.status == JUDGED_BAD and (exit_zero or baseline_until) else run.status)
+    status = worst(statuses)
+    sys.exit(FINE if status == JUDGED_BAD and (exit_zero or baseline_until) else status)
 
 
 def _policy(config: Path | None) -> "Policy | None":
@@ -201,6 +221,13 @@ def _escape_what_a_console_lacks() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _outcomes(paths: Iterable[Path], request: Request) -> Iterator[Outcome]:
+    for path in paths:
+        yield from _judged(path, request)
+    if request.initial:
+        yield _outcome(request.initial, request)
 
 
 def _judged(path: Path, request: Request) -> Iterator[Outcome]:
@@ -234,8 +261,12 @@ def _asked(adapter: Adapter, request: Request) -> Adapter:
 
 def _report(adapter: Adapter, request: Request) -> Report:
     base = request.base or find_base(None, adapter)
-    limits = request.gate.limits(adapter.path)
-    report = check_adapter(adapter, base, request.deployment, values=request.values, limits=limits)
+    limits, own = request.gate.limits(adapter.path), request.gate.targets(adapter.path)
+    asked = request.asked._replace(targets=tuple(dict.fromkeys((*request.asked.targets, *own))))
+    report = check_adapter(
+        adapter, base, asked.deployment, values=request.values, limits=limits,
+        targets=asked.targets, deployment_asked=asked.deployment_counts,
+    )  # fmt: skip
     return request.gate.settled(report, adapter)
 
 
@@ -247,18 +278,35 @@ def _write(run: Run, formats: Mapping[Path, str]) -> None:
             write_report(path, name, run)
 
 
-def _print(run: Run, style: str) -> None:
-    if style != "text":
-        click.echo(rendered(style, run), nl=False)
-        return
-    for outcome in run.outcomes:
+def _told(outcomes: Iterable[Outcome], *, strict: bool) -> Iterator[Outcome]:
+    """The outcomes, each printed as it comes."""
+    width = report_width()
+    for outcome in outcomes:
         match outcome:
             case Unread(path, _, message):
                 click.echo(printable(f"{COMMAND}: {path}: {message}"), err=True)
             case Report():
-                click.echo(text_report(outcome, run.width, strict=run.strict) + "\n")
-    if len(run.outcomes) > 1:
-        click.echo(text_summary(run.outcomes, strict=run.strict))
+                click.echo(text_report(outcome, width, strict=strict) + "\n")
+        yield outcome
+
+
+def _kept(outcomes: Iterable[Outcome], *, strict: bool, keeps: bool) -> tuple[list[Outcome], list[Status]]:
+    """The outcomes, for what is made of all of them together (of 10,000 they take 60 MB), and the status of each."""
+    kept: list[Outcome] = []
+    statuses: list[Status] = []
+    for outcome in outcomes:
+        statuses.append(status_of(outcome, strict=strict))
+        if keeps:
+            kept.append(outcome)
+    return kept, statuses
+
+
+def _print_of_all(run: Run, statuses: Sequence[Status], style: str) -> None:
+    if style != "text":
+        click.echo(rendered(style, run), nl=False)
+        return
+    if len(statuses) > 1:
+        click.echo(text_summary(statuses))
     for use in run.idle_waivers:
         click.echo(printable(f"{COMMAND}: {use}"), err=True)
 

@@ -2,15 +2,29 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from converter.checking import codes_left_out, without
 from converter.derive.adapter import Adapter
-from converter.diagnostics import Limits, Report
+from converter.diagnostics import Deployment, Limits, Report
 from converter.read.files import exists
 
 if TYPE_CHECKING:
     from converter.policy import Policy, WaiverUse
+    from converter.targets.tables import Wanted
+
+
+class Asked(NamedTuple):
+    """What is asked of adapters: a deployment, servers, or both. ``named``: the options name the deployment."""
+
+    deployment: Deployment
+    named: bool
+    targets: "tuple[Wanted, ...]" = ()
+
+    @property
+    def deployment_counts(self) -> bool:
+        """Whether the deployment was asked for: where nothing else is, it is."""
+        return self.named or not self.targets
 
 
 class Gate(Protocol):
@@ -18,6 +32,9 @@ class Gate(Protocol):
 
     def limits(self, adapter: Path) -> Limits:
         """What no adapter at this path may exceed."""
+
+    def targets(self, adapter: Path) -> "tuple[Wanted, ...]":
+        """What serves an adapter at this path, beside what the options name."""
 
     def settled(self, report: Report, adapter: Adapter) -> Report:
         """The report as it counts."""
@@ -36,6 +53,10 @@ class OptionsGate:
     def limits(self, _adapter: Path) -> Limits:
         """Those of a policy that says nothing."""
         return Limits()
+
+    def targets(self, _adapter: Path) -> "tuple[Wanted, ...]":
+        """None."""
+        return ()
 
     def settled(self, report: Report, _adapter: Adapter) -> Report:
         """The report without what is left out."""
@@ -61,6 +82,10 @@ class PolicyGate:
     def limits(self, adapter: Path) -> Limits:
         """The policy's for this path."""
         return self._policy.settings_for(adapter).limits
+
+    def targets(self, adapter: Path) -> "tuple[Wanted, ...]":
+        """The policy's for this path."""
+        return self._policy.settings_for(adapter).targets
 
     def settled(self, report: Report, adapter: Adapter) -> Report:
         """The report with the policy's severities, without what is left out, and with what is waived apart."""

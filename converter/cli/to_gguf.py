@@ -89,7 +89,7 @@ def main(
     from converter.conversion import plan
 
     if modelfile and deployment.to == "lora":
-        raise ConverterError("--modelfile needs --to model: Ollama doesn't serve LoRA GGUF files")
+        raise ConverterError("--modelfile needs --to model: from 0.34.1 on `ollama create` takes no LoRA GGUF")
     adapter = locate_adapter(path)
     adapter = with_renamed_keys(adapter) if rename_keys else adapter
     adapter = text_part(adapter) if text_only else adapter

@@ -16,6 +16,8 @@ import click
 from converter.cli.command import one_clear_line
 from converter.cli.options import PATH
 from converter.errors import ConverterError
+from converter.read.files import read_text
+from converter.read.limits import SETTINGS_NBYTES
 
 _NAMES: Final[Mapping[type, str]] = {
     bool: "true or false",
@@ -59,13 +61,7 @@ def _values(path: Path, context: click.Context) -> dict[str, Any]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        raw = path.read_bytes()
-        return tomllib.loads(raw.decode("utf-8-sig"))  # editors on Windows begin a file with a byte order mark
-    except OSError as error:
-        raise ConverterError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConverterError(f"{path}: not UTF-8 (at line {line})") from error
+        return tomllib.loads(read_text(path, SETTINGS_NBYTES))
     except (ValueError, RecursionError) as error:
         raise ConverterError(f"{path}: not TOML: {error}") from error
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import sqrt
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from converter.derive.adapter_keys import Role, foreign_key
 from converter.derive.adapter_tensors import AdapterTensor, is_expert_parameter, tensors_of
@@ -18,6 +18,11 @@ from converter.read.adapter_config import AdapterConfig
 from converter.read.adapter_files import Fault, read_adapter_files
 from converter.read.safetensors_header import SafetensorsHeader
 from converter.read.tokenizer import Tokenizer, read_tokenizer
+
+_FACTORS: Final[tuple[tuple[Role, Role], ...]] = (
+    ("lora_A", "lora_B"),
+    ("lora_embedding_A", "lora_embedding_B"),
+)
 
 
 class LoraPair(NamedTuple):
@@ -150,11 +155,7 @@ class Adapter:
         return tuple(pair for roles in self.by_module.values() for pair in self._pairs_of(roles))
 
     def _pairs_of(self, roles: dict[Role, AdapterTensor]) -> tuple[LoraPair, ...]:
-        names: tuple[tuple[Role, Role], ...] = (
-            ("lora_A", "lora_B"),
-            ("lora_embedding_A", "lora_embedding_B"),
-        )
-        return tuple(self._pair(roles, a, b) for a, b in names if a in roles and b in roles)
+        return tuple(self._pair(roles, a, b) for a, b in _FACTORS if a in roles and b in roles)
 
     def _pair(self, roles: dict[Role, AdapterTensor], a: Role, b: Role) -> LoraPair:
         factor = roles[a]

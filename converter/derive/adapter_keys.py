@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final, Literal
 
 from converter.derive.config_fields import is_of_bare_model
+from converter.derive.remembered import remembered
 from converter.read.limits import KEY_LENGTH
 
 if TYPE_CHECKING:
@@ -77,6 +78,13 @@ def _foreign_marks() -> re.Pattern[str]:
 
 def foreign_key(key: str, config: "AdapterConfig | None") -> "ForeignKey | None":
     """What a key is, if it is none that PEFT loads into the trained model and its origin is known."""
+    foreign = foreign_key_of_any(key)
+    return None if foreign and foreign.is_bare and is_of_bare_model(config) else foreign
+
+
+@remembered
+def foreign_key_of_any(key: str) -> "ForeignKey | None":
+    """What a key is for an adapter whose config doesn't say that its model was a bare one."""
     bare = key.removeprefix(_PEFT_PREFIX)
     if len(key) > KEY_LENGTH:
         return None
@@ -85,8 +93,7 @@ def foreign_key(key: str, config: "AdapterConfig | None") -> "ForeignKey | None"
         return None
     from converter.derive.foreign_keys import foreign_key as told
 
-    foreign = told(key)
-    return None if foreign and foreign.is_bare and is_of_bare_model(config) else foreign
+    return told(key)
 
 
 def bare_key(key: str) -> str:

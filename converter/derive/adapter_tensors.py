@@ -1,12 +1,12 @@
 """The tensors of an adapter's files: each key read by itself, then beside the config and the other keys."""
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from typing import Final, NamedTuple
 
-from converter.derive.adapter_keys import Role, bare_key, foreign_key, parse_key
+from converter.derive.adapter_keys import Role, bare_key, foreign_key, foreign_key_of_any, parse_key
 from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.derive.peft_methods import PeftMethod, peft_method
+from converter.derive.remembered import remembered
 from converter.read.adapter_config import AdapterConfig
 from converter.read.safetensors_header import SafetensorsHeader
 from converter.read.stored import StoredTensor
@@ -53,8 +53,9 @@ def _adapter_tensor(
     info = header.entries[index]
     name = name_of(info.name)
     is_of_mlx = config is not None and config.mlx is not None
-    is_known = foreign_key(name, config) is None and not (is_of_mlx and name == info.name)
-    path, role, module = _parsed(name) if is_known else (name, _UNKNOWN, name)
+    path, role, module, is_foreign = _parsed(name)
+    if (is_foreign and foreign_key(name, config)) or (is_of_mlx and name == info.name):
+        path, role, module = name, _UNKNOWN, name
     tensor = StoredTensor(header.path, header.data_offset + info.begin, info.end - info.begin, info.shape, info.dtype)
     if is_of_mlx and role in ("lora_A", "lora_B") and len(info.shape) == 2:
         tensor = tensor._replace(shape=info.shape[::-1], transposed=True)
@@ -62,11 +63,11 @@ def _adapter_tensor(
     return AdapterTensor(info.name, module, role, tensor, path, read_as=read_as)
 
 
-@lru_cache(maxsize=1 << 14)  # the adapters of a run mostly have the same keys
-def _parsed(name: str) -> tuple[str, Role, str]:
-    """The path, the role and the module of a key."""
+@remembered
+def _parsed(name: str) -> tuple[str, Role, str, bool]:
+    """The path, the role and the module of a key, and whether it may be another tool's."""
     path, role = parse_key(name)
-    return path, role, path if role == "unknown" else normal_module(path)
+    return path, role, path if role == "unknown" else normal_module(path), foreign_key_of_any(name) is not None
 
 
 # Parameters of fused experts, in the order in which transformers' modules define them and PEFT wraps them.
@@ -145,8 +146,13 @@ def _tensor_of_method(tensor: AdapterTensor, method: PeftMethod) -> AdapterTenso
     return tensor._replace(module=normal_module(path), path=path, role=role)
 
 
+_MAY_BE_COPIES: Final[frozenset[Role]] = frozenset({"weight", "bias", "trainable_tokens_delta"})
+
+
 def _with_copies(tensors: tuple[AdapterTensor, ...], config: AdapterConfig | None) -> tuple[AdapterTensor, ...]:
     """Mark what PEFT saves twice: a module of modules_to_save when the vocabulary was resized, a tied head's rows."""
+    if _MAY_BE_COPIES.isdisjoint([tensor.role for tensor in tensors]):
+        return tensors
     first = {(t.module, t.role): t.key for t in tensors if ".modules_to_save." not in t.name}
     one_list = config is not None and isinstance(config.trainable_token_indices, tuple)
     return tuple(_with_copy(tensor, first, one_list=one_list) for tensor in tensors)

@@ -56,6 +56,8 @@ class BaseModel:
     named_by_adapter: bool = False  # and not by the user
     original: "BaseModel | None" = None  # the base as it lies there, where an adapter replicated its layers
     # What is found once for all rules, and for every adapter on this base.
+    _matrices: dict[bool, tuple[str, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _found: dict[str, tuple[Place, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _tokenizers: list[Tokenizer | None] = field(default_factory=list, init=False, repr=False, compare=False)
 
@@ -76,6 +78,12 @@ class BaseModel:
 
         (out, in) for a linear, (n_expert, out, in) for fused experts, (n,) for a norm.
         """
+        known = self._shapes.get(module)
+        if known is None and (known := self._shape(module)) is not None:
+            self._shapes[module] = known
+        return known
+
+    def _shape(self, module: str) -> tuple[int, ...] | None:
         place, stored = self.place(module), self.weight(module)
         if stored is not None:
             transposed = place is not None and place.transposed and self.format == "huggingface"
@@ -96,9 +104,9 @@ class BaseModel:
 
     def places(self, module: str) -> tuple[Place, ...]:
         """The module's GGUF places, none where the architecture or this base has no such module."""
-        found = self._found.get(module)
-        if found is None:
-            found = self._found[module] = self._places(module)
+        found = self._found.get(module, ())
+        if not found and (found := self._places(module)):
+            self._found[module] = found  # no other ones: adapters may name what they like
         return found
 
     def _places(self, module: str) -> tuple[Place, ...]:
@@ -120,6 +128,23 @@ class BaseModel:
         return bool(
             place and numbers and self.layer_traits and not self.layer_traits[numbers[0]].isdisjoint(place.optional)
         )
+
+    def matrices(self, *, with_experts: bool) -> tuple[str, ...]:
+        """The modules that the base must have and that can have a LoRA; experts of their own only where asked for."""
+        found = self._matrices.get(with_experts)
+        if found is None:
+            found = self._matrices[with_experts] = tuple(self._all_matrices(with_experts=with_experts))
+        return found
+
+    def _all_matrices(self, *, with_experts: bool) -> Iterator[str]:
+        for pattern in self.architecture.modules if self.architecture else ():
+            if "{e}" in pattern and not with_experts:
+                continue
+            for layer in range(self.dims["n_layer"]) if "{i}" in pattern else (0,):
+                for expert in range(self.dims["n_expert"]) if "{e}" in pattern else (0,):
+                    module = pattern.replace("{i}", str(layer)).replace("{e}", str(expert))
+                    if len(self.shape(module) or ()) > 1 and not self.may_lack(module):
+                        yield module
 
     def _has(self, place: Place, numbers: tuple[int, ...]) -> bool:
         dims = self.dims_of(place.module)

@@ -28,6 +28,11 @@ _CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "lin_n_value": ("linear_num_value_heads",),
     "lin_dim": ("linear_key_head_dim",),
     "lin_conv": ("linear_conv_kernel_dim",),
+    "q_rank": ("q_lora_rank",),
+    "kv_rank": ("kv_lora_rank",),
+    "mla_nope": ("qk_nope_head_dim",),
+    "mla_rope": ("qk_rope_head_dim",),
+    "mla_v": ("v_head_dim",),
     "ssm_inner": ("mamba_d_head",),  # times the heads
     "ssm_heads": ("mamba_n_heads",),
     "ssm_groups": ("mamba_n_groups",),
@@ -35,7 +40,7 @@ _CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "ssm_conv_k": ("mamba_d_conv",),
 }
 # What only some models of an architecture have: Gemma 4's embeddings of layers, experts.
-_MAY_BE_0: Final = frozenset({"ple", "n_expert", "moe_ffn", "shexp_ffn"})
+_MAY_BE_0: Final = frozenset({"ple", "n_expert", "moe_ffn", "shexp_ffn", "q_rank"})
 
 
 def config_dims(
@@ -149,6 +154,11 @@ _OF_SOME: Final = (
     "lin_n_value",
     "lin_dim",
     "lin_conv",
+    "q_rank",
+    "kv_rank",
+    "mla_nope",
+    "mla_rope",
+    "mla_v",
     "ssm_inner",
     "ssm_heads",
     "ssm_groups",
@@ -160,6 +170,7 @@ _OF_SOME: Final = (
 # What is looked up for the sake of a product.
 _FACTORS: Final[Mapping[str, frozenset[str]]] = {
     "shared_ffn": frozenset({"n_shared"}),
+    "kv_b": frozenset({"mla_rope", "mla_v"}),
     "shexp_gate_up": frozenset({"shexp_ffn"}),
     "ssm_in": frozenset({"ssm_inner", "ssm_heads", "ssm_groups", "ssm_state"}),
 }
@@ -187,6 +198,7 @@ def products(dims: Mapping[str, int]) -> Mapping[str, int]:
     some |= {"shared_ffn": dims["n_shared"] * dims["moe_ffn"]} if "n_shared" in dims else {}
     some |= {"shexp_gate_up": 2 * dims["shexp_ffn"]} if "shexp_ffn" in dims else {}
     some |= _linear_attention(dims) if "lin_dim" in dims else {}
+    some |= _latent_attention(dims) if "mla_v" in dims else {}
     some |= _mamba(dims) if "ssm_inner" in dims else {}
     hidden = dims["hidden"]
     return {
@@ -210,6 +222,13 @@ def _linear_attention(dims: Mapping[str, int]) -> Mapping[str, int]:
     # Of a key head, in its own size: q, k, its group's values and their gates z (Qwen3-Next).
     parts = {"lin_parts": 2 + 2 * group, "lin_z": 2 + group, "lin_qkvz": qk + 2 * v, "lin_ba": 2 * n_value}
     return {"lin_qk": qk, "lin_v": v, "lin_qkv": qk + v, "lin_group": group, **parts}
+
+
+def _latent_attention(dims: Mapping[str, int]) -> Mapping[str, int]:
+    """Sizes of DeepSeek's attention: of a head's key a part rotates, which all heads share."""
+    n, nope, rope, v = dims["n_head"], dims["mla_nope"], dims["mla_rope"], dims["mla_v"]
+    queries = {"mla_q": n * (nope + rope), "mla_o": n * v}
+    return {**queries, "mla_kv": nope + v, "kv_b": n * (nope + v), "kv_a": dims["kv_rank"] + rope}
 
 
 def _mamba(dims: Mapping[str, int]) -> Mapping[str, int]:

@@ -32,6 +32,11 @@ GGUF_KEYS: Final = {
     "lin_n_value": "ssm.time_step_rank",
     "lin_dim": "ssm.state_size",
     "lin_conv": "ssm.conv_kernel",
+    "q_rank": "attention.q_lora_rank",
+    "kv_rank": "attention.kv_lora_rank",
+    "mla_k": "attention.key_length_mla",
+    "mla_rope": "rope.dimension_count",
+    "mla_v": "attention.value_length_mla",
     "ssm_inner": "ssm.inner_size",
     "ssm_heads": "ssm.time_step_rank",
     "ssm_groups": "ssm.group_count",
@@ -74,6 +79,9 @@ def _of_layer(architecture: Architecture, values: Mapping[str, int], dims: Mappi
 
 def _number(path: Path, architecture: Architecture, kv: Mapping[str, object]) -> Number:
     def number(dim: str, otherwise: int | None = None) -> int:
+        if dim == "mla_nope":  # what of a head's key doesn't rotate
+            return number("mla_k") - number("mla_rope")
+        otherwise = 0 if dim == "q_rank" else otherwise
         key = f"{architecture.name}.{GGUF_KEYS[dim]}"
         value = kv.get(key, 0 if otherwise is None and least(dim) == 0 else otherwise)
         if type(value) is not int or not least(dim) <= value <= most(dim):

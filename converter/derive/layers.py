@@ -57,7 +57,11 @@ def _others(architecture: Architecture, config: Config, kinds: Traits, i: int, n
         return value if isinstance(value, int) else 0
 
     layer = Layer(number, kinds, i, n_layer - i)
-    return frozenset(name for name in architecture.layers.traits if TRAITS[name](layer))
+    found = {name for name in architecture.layers.traits if TRAITS[name](layer)}
+    stated = config.get("mlp_layer_types")
+    if isinstance(stated, list) and len(stated) >= n_layer and "sparse" in architecture.layers.traits:
+        found = (found - {"dense", "sparse"}) | {str(stated[i])}
+    return frozenset(found)
 
 
 TRAITS: Final[Mapping[str, Callable[[Layer], bool]]] = {
@@ -71,6 +75,8 @@ TRAITS: Final[Mapping[str, Callable[[Layer], bool]]] = {
     "experts": lambda it: it.number("num_local_experts") > 0,
     "no_experts": lambda it: it.number("num_local_experts") == 0,
     "moe": lambda it: bool(it.number("enable_moe_block")),
+    # DeepSeek's small models don't take queries apart.
+    "whole_queries": lambda it: not it.number("q_lora_rank"),
     # The first layers have no experts.
     "dense": lambda it: it.i < _n_dense(it),
     "sparse": lambda it: it.i >= _n_dense(it),

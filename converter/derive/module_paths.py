@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+from converter.derive.remembered import remembered
+
 EMBEDDING: Final = "model.embed_tokens"
 HEAD: Final = "lm_head"
 # The modules that are looked up, not multiplied by: theirs are lora_embedding_A and lora_embedding_B.
@@ -54,6 +56,7 @@ _TOWER: Final = re.compile(
 )
 
 
+@remembered
 def tower_of(module: str) -> str | None:
     """The vision or audio part that a module belongs to, or None.
 

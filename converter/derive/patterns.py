@@ -29,6 +29,7 @@ _BY_KEY: Final = ("rank_pattern", "alpha_pattern", "block_size_pattern", "n_freq
 _ANY_LAYERS: Final = r".*?\.[^.]*\.(?P<idx>\d+)\."
 
 _Selects = Callable[[str], bool]
+_Asks = Callable[[str], bool | None]  # None where the pattern that would tell is not read
 
 
 class Patterns:
@@ -51,12 +52,14 @@ class Patterns:
 
     def ask_all(self, paths: Iterable[str]) -> None:
         """Ask every pattern that PEFT runs about every path; ``unread`` tells of those that could not be asked."""
-        for path in dict.fromkeys(path for path in paths if len(path) <= KEY_LENGTH):  # a longer one is no module's
-            if self._selects_by_patterns:
-                self.selects(path)
-            self._is_feedforward(path)
-            for keys in self._by_key.values():
-                keys.first(path)
+        by_key = [keys.first for keys in self._by_key.values() if keys]
+        asked: list[Callable[[str], object]] = [*([self.selects] if self._selects_by_patterns else []), *by_key]
+        if isinstance(self._config.raw.get("feedforward_modules"), str):
+            asked.append(self._is_feedforward)
+        if asked:
+            for path in dict.fromkeys(path for path in paths if len(path) <= KEY_LENGTH):  # a longer one is no module's
+                for ask in asked:
+                    ask(path)
 
     @property
     def _selects_by_patterns(self) -> bool:
@@ -79,7 +82,7 @@ class Patterns:
 
     def ties(self, path: str) -> bool:
         """Whether it is an end that PEFT gives the delta of the other: either is named (``_check_tied_modules``)."""
-        return normal_module(path) in (EMBEDDING, HEAD) and self._ties_the_ends
+        return self._ties_the_ends and normal_module(path) in (EMBEDDING, HEAD)
 
     @cached_property
     def _ties_the_ends(self) -> bool:
@@ -117,31 +120,33 @@ class Patterns:
         return frozenset(self._config.target_modules or ())
 
     @cached_property
-    def _names(self) -> "_Question":
+    def _names(self) -> _Asks:
         targets = self._config.target_modules
         if self.names_all_linear:
             return _Question(self, "target_modules", _ALL_LINEAR, lambda: _is_linear)
         return self._question("target_modules", targets)
 
     @cached_property
-    def _excluded(self) -> "_Question":
+    def _excluded(self) -> _Asks:
         return self._question("exclude_modules", self._config.exclude_modules)
 
     @cached_property
-    def _is_feedforward(self) -> "_Question":
+    def _is_feedforward(self) -> _Asks:
         value = self._config.raw.get("feedforward_modules")  # IA3's
         return self._question("feedforward_modules", value if isinstance(value, str) else ())
 
-    def _question(self, name: str, value: str | tuple[str, ...] | None) -> "_Question":
+    def _question(self, name: str, value: str | tuple[str, ...] | None) -> _Asks:
         """PEFT matches a string as a regex for the whole path, and a list as the ends of paths."""
         if isinstance(value, str):
             return _Question(self, name, value, lambda: self.regex(value).fullmatches)
-        return _Question(self, name, "", lambda: _ends_with(value or ()))
+        return _ends_with(value) if value else _never
 
     @cached_property
-    def _saved(self) -> "_Question":
+    def _saved(self) -> _Asks:
         r"""PEFT matches ``(^|.*\.)NAME($|\..*)`` for each of modules_to_save, and gives none of them a delta."""
         names = self._config.modules_to_save
+        if not names:
+            return _never
 
         def read() -> _Selects:
             patterns = [self.regex(rf"(^|.*\.){name}($|\..*)") for name in names]
@@ -150,8 +155,10 @@ class Patterns:
         return _Question(self, "modules_to_save", ", ".join(names), read)
 
     @cached_property
-    def _in_layers(self) -> "_Question":
+    def _in_layers(self) -> _Asks:
         layers, names = self._config.layers_to_transform, self._config.layers_pattern
+        if not (layers or names):
+            return _always
 
         def read() -> _Selects:
             patterns = [_layer_pattern(name) for name in names] or [re.compile(_ANY_LAYERS)]
@@ -180,7 +187,6 @@ class _Question:
 
     def __init__(self, patterns: Patterns, name: str, pattern: str, read: Callable[[], _Selects]) -> None:
         self._patterns, self._name, self._pattern, self._read = patterns, name, pattern, read
-        self._known: dict[str, bool] = {}
 
     @cached_property
     def _selects(self) -> _Selects:
@@ -216,6 +222,9 @@ class _Keys:
             else:
                 self._regexes.append(key)
         self._read: dict[str, Regex] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._order)
 
     def first(self, path: str) -> str | None:
         """The first key that matches a path as PEFT matches it; one that is not read matches nothing."""
@@ -253,6 +262,14 @@ class _Keys:
         except PatternError as error:
             self._patterns.unread[self._name, key] = str(error)
             return False
+
+
+def _never(_path: str) -> bool:
+    return False
+
+
+def _always(_path: str) -> bool:
+    return True
 
 
 def _is_linear(path: str) -> bool:

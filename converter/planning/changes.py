@@ -10,7 +10,6 @@ from converter.derive.adapter_tensors import AdapterTensor
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDING, HEAD
 from converter.orders import Orders, every
-from converter.read.stored import StoredTensor
 from converter.sources import StoredRows
 
 
@@ -85,7 +84,7 @@ def expert_factors(pair: LoraPair, orders: Orders, e: int, scale: float = 1.0) -
     n, b = pair.n_experts, pair.b.tensor
     a, n_columns = pair.a.tensor.slabs(n).slab(e), b.shape[1]
     if pair.is_turned:
-        left, right = _transposed(a), _transposed(b)
+        left, right = a.turned(), b.turned()
         return (
             StoredRows(pair.a.key, left, orders.rows, scale),
             StoredRows(pair.b.key, right, every(n, e, n_columns), columns=orders.columns),
@@ -94,10 +93,6 @@ def expert_factors(pair: LoraPair, orders: Orders, e: int, scale: float = 1.0) -
         StoredRows(pair.b.key, b, orders.rows, scale, columns=every(n, e, n_columns)),
         StoredRows(pair.a.key, a, columns=orders.columns),
     )
-
-
-def _transposed(matrix: StoredTensor) -> StoredTensor:
-    return matrix._replace(shape=matrix.shape[::-1], transposed=True)
 
 
 def _base_layers(adapter: Adapter, base: BaseModel) -> tuple[AdapterTensor, ...]:

@@ -16,6 +16,7 @@ from converter.orders import IDENTITY, Orders
 from converter.planning.base_tensors import BaseTensor, base_tensors, huggingface_rows
 from converter.planning.changes import Change, Changes, changes_of, expert_factors
 from converter.planning.conversion_plan import PlannedFile, PlannedTensor
+from converter.planning.head_stacks import HeadStack
 from converter.planning.metadata import alignment_of, base_key_values
 from converter.planning.outtypes import merged_type
 from converter.planning.vocabulary import with_vocabulary
@@ -90,6 +91,8 @@ class _Merging:
         if None not in changes:
             return Stacked(tuple(self._expert(changes.get(e), rows) for e, rows in enumerate(base.matrices)))
         change = changes[None]
+        if change.place.stacked:
+            return self._heads(change, base)
         if len(base.shape) == 3:
             orders = self.base.orders(change.place)
             experts = range(len(base.matrices))
@@ -98,6 +101,11 @@ class _Merging:
             )
             return Stacked(tuple(map(Merged, base.matrices, deltas)))
         return self._merged(change, base.matrices[0], base.name.rpartition(".")[2])
+
+    def _heads(self, change: Change, base: BaseTensor) -> Stacked:
+        n_rows = self.base.dims_of(change.place.module)[change.place.shape[0]]
+        stack = HeadStack(change, self.base.orders(change.place).rows, len(base.matrices), n_rows)
+        return Stacked(tuple(stack.merged(head, rows) for head, rows in enumerate(base.matrices)))
 
     def _expert(self, change: Change | None, base: Rows) -> Merged | Rows:
         return self._merged(change, base, "weight") if change else base

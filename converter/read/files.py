@@ -59,6 +59,20 @@ def read_whole(path: Path, limit: int) -> bytes:
     return data
 
 
+def read_text(path: Path, limit: int) -> str:
+    """A file's text, of at most ``limit`` bytes; editors on Windows begin one with a mark, which is left out.
+
+    Raises ConverterError, status 2.
+    """
+    with could_not_read(path):
+        data = read_whole(path, limit)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConverterError(f"{path}: not UTF-8 (at line {line})") from error
+
+
 def read_bytes(path: Path, offset: int, nbytes: int) -> bytes:
     """``nbytes`` bytes at ``offset``. Raises ConverterError, status 2, where the file hasn't got them any more."""
     with _opened_at(path, offset, nbytes) as file:

@@ -11,7 +11,8 @@ HEADER_NBYTES: Final = 25_000_000  # of all safetensors files of an adapter toge
 INDEX_NBYTES: Final = 25_000_000
 TOKENIZER_NBYTES: Final = 50_000_000  # each file of a tokenizer
 RECORD_NBYTES: Final = 10_000  # base_fingerprint.json
-POLICY_NBYTES: Final = 2_000_000
+SETTINGS_NBYTES: Final = 2_000_000  # a policy, and every other TOML file that a user gives
+TEXT_NBYTES: Final = 50_000_000  # prompts, general text, a chat template
 PICKLE_NBYTES: Final = 10_000_000  # that are looked through
 GGUF_HEADER_NBYTES: Final = 200_000_000
 

@@ -4,9 +4,12 @@ Whoever loads it lets it call what it imports. https://docs.python.org/3/library
 """
 
 import pickletools
+import re
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -14,6 +17,8 @@ from converter.read.files import Unreadable, open_regular
 from converter.read.limits import PICKLE_NBYTES, PICKLE_OPCODES
 
 _PICKLE_STARTS: Final = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
+_IMPORTS: Final = frozenset({"GLOBAL", "INST"})
+_IMPORTABLE: Final = re.compile(r"[A-Za-z_][\w.]* [A-Za-z_][\w.]*")  # a module and a name in it
 _ZIP_START: Final = b"PK\x03\x04"
 _TEXTS: Final = frozenset(
     {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING"}
@@ -43,7 +48,9 @@ def imports_of(path: Path) -> frozenset[Import] | None:
         file.seek(0)
         if start == _ZIP_START:
             return _of_zip(file)
-        return frozenset(_of_pickles([file.read(PICKLE_NBYTES)])) if start[:2] in _PICKLE_STARTS else None
+        data = file.read(PICKLE_NBYTES)
+    imports = frozenset(_of_pickles([data]))
+    return imports if imports or start[:2] in _PICKLE_STARTS else None
 
 
 class _InPieces:
@@ -96,21 +103,52 @@ def _of_pickles(pieces: Iterable[bytes]) -> Iterator[Import]:
         yield from _imported(opcode, argument, texts, memo)
 
 
-def _steps(data: bytes) -> Iterator[tuple[str, object, list[str], dict[int, str]]]:
+_Step = tuple[str, object, list[str], dict[int, str]]
+
+
+def _steps(data: bytes) -> Iterator[_Step]:
     """The operations of the pickles that lie behind each other: torch.save's older form writes five, then raw numbers.
 
     With each what STACK_GLOBAL may take, in the order of the operations, and what is kept by number.
     """
     stream = BytesIO(data)
-    while data.startswith(_PICKLE_STARTS, stream.tell()):
-        texts: list[str] = []
-        memo: dict[int, str] = {}
-        try:
-            for opcode, argument, _ in pickletools.genops(stream):
-                yield opcode.name, argument, texts, memo
-        except (ValueError, EOFError, OverflowError) as error:
-            # Python would run what stands before the break.
-            raise Unreadable(f"holds a broken pickle: {error}") from error
+    n_unmarked = 0
+    while stream.tell() < len(data) and n_unmarked <= PICKLE_OPCODES:
+        if data.startswith(_PICKLE_STARTS, stream.tell()):
+            yield from _marked_steps(stream)
+            continue
+        steps, has_end = _unmarked_steps(stream)
+        n_unmarked += len(steps)
+        yield from steps if has_end or any(name in _IMPORTS for name, *_ in steps) else ()
+        if not has_end:
+            return
+
+
+def _marked_steps(stream: BytesIO) -> Iterator[_Step]:
+    texts: list[str] = []
+    memo: dict[int, str] = {}
+    try:
+        for opcode, argument, _ in pickletools.genops(stream):
+            yield opcode.name, argument, texts, memo
+    except (ValueError, EOFError, OverflowError) as error:
+        # Python would run what stands before the break.
+        raise Unreadable(f"holds a broken pickle: {error}") from error
+
+
+def _unmarked_steps(stream: BytesIO) -> tuple[list[_Step], bool]:
+    """The operations of a pickle without a mark in front (protocols 0 and 1), and whether they come to an end.
+
+    Raw numbers and texts, which these may be as well, break off before they have named anything to import.
+    """
+    texts: list[str] = []
+    memo: dict[int, str] = {}
+    steps: list[_Step] = []
+    with suppress(ValueError, EOFError, OverflowError):
+        for opcode, argument, _ in islice(pickletools.genops(stream), PICKLE_OPCODES + 1):
+            if opcode.name in _IMPORTS and not _IMPORTABLE.fullmatch(str(argument)):
+                break  # Python would find no such module
+            steps.append((opcode.name, argument, texts, memo))
+    return steps, bool(steps) and steps[-1][0] == "STOP"
 
 
 def _imported(opcode: str, argument: object, texts: list[str], memo: dict[int, str]) -> Iterator[Import]:

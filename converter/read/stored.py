@@ -40,6 +40,15 @@ class StoredTensor(NamedTuple):
             for at, n in blocks
         )
 
+    def part(self, begin: int, n: int) -> "StoredTensor":
+        """``n`` rows from ``begin`` on, which lie in one piece."""
+        nbytes = self.nbytes // self.shape[0]
+        return self._replace(offset=self.offset + begin * nbytes, nbytes=n * nbytes, shape=(n, *self.shape[1:]))
+
+    def turned(self) -> "StoredTensor":
+        """The matrix turned round: of the same bytes."""
+        return self._replace(shape=self.shape[::-1], transposed=not self.transposed)
+
     def slab(self, i: int) -> "StoredTensor":
         """Part ``i`` along the first dimension, which lies in one piece."""
         nbytes = self.nbytes // self.shape[0]

@@ -18,8 +18,7 @@ from converter.policy import Policy
 from converter.read.files import Unreadable, could_not_read, read_whole
 from converter.read.limits import ATTESTATION_NBYTES
 from converter.read.strict_json import json_object
-from converter.report.outcomes import status_of
-from converter.rules import RULES
+from converter.report.outcomes import rules_asked, status_of
 from converter.version import __version__
 
 _STATEMENT: Final = "https://in-toto.io/Statement/v1"
@@ -42,14 +41,15 @@ def statement(report: Report, policy: Policy | None, base_fingerprint: str | Non
         "predicate": {
             "result": _result(report, strict=strict),
             "configuration": [*_configuration(policy)],
-            "passedTests": [rule.code for rule in RULES if rule.code not in skipped | found],
+            "passedTests": [rule.code for rule in rules_asked(report) if rule.code not in skipped | found],
             "warnedTests": levels[Severity.WARNING],
             "failedTests": levels[Severity.ERROR],
             # Beyond the predicate's own fields, which readers pass over.
             "skippedTests": sorted(skipped),
             "waivedTests": [{"code": hidden.code, "note": hidden.note} for hidden in report.hidden],
             "waivedUntil": min((day.isoformat() for day in _days(report, policy)), default=None),
-            "deployment": report.deployment.options,
+            "deployment": report.deployment.options if report.deployment_asked else None,
+            "targets": [target.name for target in report.targets],
             "base": {"named_by_adapter": report.base_named_by_adapter, "fingerprint": base_fingerprint},
             "tool": {"name": "adapter-check", "version": __version__},
         },
@@ -79,12 +79,21 @@ def _days(report: Report, policy: Policy | None) -> Iterator[date]:
 
 
 class Wanted(NamedTuple):
-    """By what, for what, on which base and until when bytes are to have passed; without a fingerprint on any base."""
+    """By what, for what, on which base and until when bytes are to have passed; without a fingerprint on any base.
+
+    ``deployment`` is None where only ``targets`` are wanted.
+    """
 
     policy: Policy | None
-    deployment: str
+    deployment: str | None
     base_fingerprint: str | None
     today: date
+    targets: tuple[str, ...] = ()
+
+    @property
+    def what(self) -> str:
+        """All that they are to have passed for."""
+        return ", ".join((*((self.deployment,) if self.deployment else ()), *self.targets))
 
 
 class Attested(NamedTuple):
@@ -129,7 +138,7 @@ def attested(adapter: Path, statements: list[Mapping[str, Any]], wanted: Wanted)
     whys = [_why_not(found.get("predicate"), wanted) for found in of_these]
     why_not = next((why for why in whys if why), "")
     passed = None in whys
-    return Attested(adapter, passed, f"sha256:{digest} passed for {wanted.deployment}" if passed else why_not)
+    return Attested(adapter, passed, f"sha256:{digest} passed for {wanted.what}" if passed else why_not)
 
 
 def _subject(found: Mapping[str, Any]) -> object:
@@ -143,8 +152,11 @@ def _why_not(predicate: object, wanted: Wanted) -> str | None:
     """Why a predicate doesn't say that it passed; None where it does."""
     if not isinstance(predicate, dict) or predicate.get("result") not in ("PASSED", "WARNED"):
         return "it failed"
-    if predicate.get("deployment") != wanted.deployment:
-        return f"it was judged for {predicate.get('deployment')}, not for {wanted.deployment}"
+    judged_for = predicate.get("targets")
+    missing = set(wanted.targets) - set(judged_for if isinstance(judged_for, list) else ())
+    if missing or (wanted.deployment and predicate.get("deployment") != wanted.deployment):
+        judged = [predicate.get("deployment"), *(judged_for if isinstance(judged_for, list) else ())]
+        return f"it was judged for {', '.join(map(str, filter(None, judged)))}, not for {wanted.what}"
     if predicate.get("configuration") != [*_configuration(wanted.policy)]:
         return "it was judged by another policy"
     base = predicate.get("base")

@@ -13,6 +13,7 @@ from converter.diagnostics import (
     NoBaseCheck,
     PolicyCheck,
     Rule,
+    TargetCheck,
     ValuesCheck,
     WhileWriting,
 )
@@ -65,6 +66,7 @@ _LOOKS_AT: Final[dict[type[Check], str]] = {
     ValuesCheck: "the adapter's numbers (not by --headers-only)",
     BaseValuesCheck: "the numbers of adapter and base (--base; not by --headers-only)",
     PolicyCheck: "the adapter beside the limits of a policy (docs/policy.md)",
+    TargetCheck: "what the table of a server says (--target; docs/targets.md)",
     WhileWriting: "what adapter-to-gguf writes",
 }
 

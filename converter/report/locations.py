@@ -73,10 +73,14 @@ def relative_uri(path: Path) -> str:
 
 
 def fingerprint(directory: Path, finding: Finding) -> str:
-    """What stays the same of a finding from run to run, wherever the run starts: its code, its adapter, its place."""
+    """What stays the same of a finding from run to run, wherever the run starts: its code, its adapter, its place.
+
+    And its target, where it is about one: two servers may refuse one thing.
+    """
     root = _repository(directory.absolute())
     adapter = directory.absolute().relative_to(root).as_posix() if root else directory.absolute().name
-    return sha256(f"{finding.code}\0{adapter}\0{finding.where}".encode()).hexdigest()[:32]
+    of = (finding.code, adapter, finding.where, *((finding.target,) if finding.target else ()))
+    return sha256("\0".join(of).encode()).hexdigest()[:32]
 
 
 def _repository(path: Path) -> Path | None:

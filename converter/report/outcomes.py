@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from converter.diagnostics import Finding, Report, Severity
+from converter.diagnostics import Finding, Report, Rule, Severity, Skipped, TargetCheck
 from converter.errors import FINE, JUDGED_BAD, Status, worst
+from converter.rules import RULES
 
 if TYPE_CHECKING:
     from converter.policy import WaiverUse
@@ -35,9 +36,14 @@ class Run(NamedTuple):
     waivers: "Sequence[WaiverUse]" = ()
 
     @property
+    def statuses(self) -> list[Status]:
+        """The exit status of each outcome."""
+        return [status_of(outcome, strict=self.strict) for outcome in self.outcomes]
+
+    @property
     def status(self) -> Status:
         """The exit status of the run."""
-        return status_of_all(self.outcomes, strict=self.strict)
+        return worst(self.statuses)
 
     @property
     def idle_waivers(self) -> "Sequence[WaiverUse]":
@@ -56,11 +62,6 @@ def status_of(outcome: Outcome, *, strict: bool = False) -> Status:
             return FINE
 
 
-def status_of_all(outcomes: Sequence[Outcome], *, strict: bool = False) -> Status:
-    """The worst exit status of all outcomes."""
-    return worst([status_of(outcome, strict=strict) for outcome in outcomes])
-
-
 Verdict = Literal["refused", "doubtful", "fine"]
 
 
@@ -72,16 +73,26 @@ def verdict_of(report: Report, *, strict: bool) -> Verdict:
 
 
 def _is_doubtful(report: Report) -> bool:
-    warned = any(finding.severity is Severity.WARNING for finding in report.findings)
-    return warned or any(not skip.by_choice for skip in report.skipped)
+    warned = any(finding.severity is Severity.WARNING for finding in report.findings if concerns(report, finding))
+    return warned or any(not skip.by_choice for skip in report.skipped if concerns(report, skip))
 
 
-# How CI systems call a finding: an error stops the deployment that was asked for, a notice another one.
+def concerns(report: Report, told: Finding | Skipped) -> bool:
+    """Whether it is about what was asked for: rules about GGUFs alone say nothing to a server of PEFT's directory."""
+    return report.asks_gguf or not told.gguf
+
+
+def rules_asked(report: Report) -> Sequence[Rule]:
+    """The rules that a report has an answer to: those about servers only where one was asked for."""
+    return [rule for rule in RULES if report.targets or not isinstance(rule.check, TargetCheck)]
+
+
+# How CI systems call a finding: an error stops what was asked for, a notice something else.
 Level = Literal["error", "warning", "notice"]
 
 
 def level_of(report: Report, finding: Finding) -> Level:
-    """How much a finding matters for the deployment that was asked for."""
+    """How much a finding matters for what was asked for."""
     if finding.severity is Severity.WARNING:
         return "warning"
-    return "error" if finding.stops(report.deployment) else "notice"
+    return "error" if report.is_stopped_by(finding) else "notice"

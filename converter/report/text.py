@@ -14,7 +14,7 @@ from converter.diagnostics import OPTIONS, Finding, Kind, Report, Severity, Skip
 from converter.errors import Status
 from converter.report.commands import command
 from converter.report.documentation import documentation, rule_named
-from converter.report.outcomes import Outcome, status_of, verdict_of
+from converter.report.outcomes import concerns, verdict_of
 from converter.report.printable import printable
 
 _N_SHOWN: Final = 3  # of one rule's findings; a fault in every layer is told once
@@ -26,39 +26,41 @@ def text_report(report: Report, width: int = 80, *, strict: bool = False) -> str
     parts = (
         _verdict(report, strict=strict),
         *(_rule_block(list(group), width) for _, group in groupby(_shown(report), lambda finding: finding.code)),
-        *([_deployments(report, width)] if report.base else []),
-        *([_not_applied(report.skipped, width)] if report.skipped else []),
+        *([_targets(report, width)] if report.targets else []),
+        *([_deployments(report, width)] if _shows_deployments(report) else []),
+        *([_not_applied(skipped, width)] if (skipped := [it for it in report.skipped if concerns(report, it)]) else []),
     )
     return "\n\n".join(parts)
 
 
-def text_summary(outcomes: Sequence[Outcome], *, strict: bool = False) -> str:
-    """One line over several adapters."""
+def text_summary(statuses: Sequence[Status]) -> str:
+    """One line over several adapters, of the status of each."""
     names: dict[Status, str] = {0: "fine", 1: "refused", 2: "could not be read", 3: "not found"}
-    statuses = [status_of(outcome, strict=strict) for outcome in outcomes]
     counts = ", ".join(f"{statuses.count(status)} {name}" for status, name in names.items() if status in statuses)
-    return f"{len(outcomes)} looked at: {counts}"
+    return f"{len(statuses)} looked at: {counts}"
 
 
 def _verdict(report: Report, *, strict: bool) -> str:
-    options = report.deployment.options
+    asked = ", ".join(map(printable, report.asked))
     words, colour = {
-        "refused": (f"refused for {options}", "red"),
-        "fine": (f"fine for {options}", "green"),
-        "doubtful": (f"fine for {options}, but not by --strict", "yellow"),
+        "refused": (f"refused for {', '.join(map(printable, report.refused))}", "red"),
+        "fine": (f"fine for {asked}", "green"),
+        "doubtful": (f"fine for {asked}, but not by --strict", "yellow"),
     }[verdict_of(report, strict=strict)]
     verdict = click.style(words, fg=colour, bold=True)
-    left_out = report.blockers(report.deployment.kind) if report.passed else ()
+    left_out = report.blockers(report.deployment.kind) if report.passed and report.deployment_asked else ()
     note = f"\n  Left out, but adapter-to-gguf refuses by it: {', '.join(left_out)}" if left_out else ""
     return f"{printable(str(report.path))}: {verdict}{_counts(report)}{click.style(note, fg='yellow')}"
 
 
 def _counts(report: Report) -> str:
-    warnings = [finding for finding in report.findings if finding.severity is Severity.WARNING]
+    warnings = [
+        finding for finding in report.findings if finding.severity is Severity.WARNING and concerns(report, finding)
+    ]
     counts = (
         (len(report.stopping), "error"),
         (len(warnings), "warning"),
-        (sum(not skip.by_choice for skip in report.skipped), "rule not applied"),
+        (sum(not skip.by_choice for skip in report.skipped if concerns(report, skip)), "rule not applied"),
         (sum(skip.by_choice for skip in report.skipped), "rule left out"),
     )
     text = ", ".join(_plural(n, noun) for n, noun in counts if n)
@@ -71,9 +73,10 @@ def _plural(n: int, noun: str) -> str:
 
 
 def _shown(report: Report) -> Iterator[Finding]:
-    """What matters for the declared deployment; the rest has its line among the deployments."""
+    """What matters for what was asked for; the rest has its line among the deployments."""
     for finding in report.findings:
-        if finding.severity is Severity.WARNING or finding.stops(report.deployment):
+        warns = finding.severity is Severity.WARNING and concerns(report, finding)
+        if warns or report.is_stopped_by(finding):
             yield finding
 
 
@@ -94,6 +97,23 @@ def _rule_block(findings: Sequence[Finding], width: int) -> str:
 
 def _at(finding: Finding) -> str:
     return printable(f"{finding.where}: {finding.message}")
+
+
+def _targets(report: Report, width: int) -> str:
+    lines = ["Where it can be served"]
+    for target in report.targets:
+        codes = ", ".join(dict.fromkeys(finding.code for finding in report.stopping_target(target)))
+        lines.append(f"  {printable(target.name)} ({target.evidence})  {f'no: {codes}' if codes else 'yes, exactly'}")
+        told = (target.note, target.needs if not codes else "")
+        lines += [_wrapped(printable(text), width, "    ") for text in told if text]
+    if report.base and not _shows_deployments(report):
+        lines.append(_wrapped(_identity(report), width, "  "))
+    return "\n".join(lines)
+
+
+def _shows_deployments(report: Report) -> bool:
+    """Whether GGUFs were asked for, or may be a way out."""
+    return report.base is not None and (report.asks_gguf or not report.passed)
 
 
 def _deployments(report: Report, width: int) -> str:

@@ -3,17 +3,20 @@
 One rule, one module; its docstring is its documentation (``--explain CODE``).
 
 Families: ST container, CF adapter_config, LO LoRA tensors, HD tied heads and embeddings, BM agreement with the base,
-NM numbers, GG what GGUF and llama.cpp can express, SC security, PO what the user's policy limits. A code is never used
-again for another rule: the next one is behind the last of its family, or of a group in it, which begins at a ten.
+NM numbers, GG what GGUF and llama.cpp can express, SC security, PO what the user's policy limits, TG the servers it
+goes to. A code is never used again for another rule: the next one is behind the last of its family, or of a group in
+it, which begins at a ten.
 """
 
 from typing import Final, NamedTuple
 
 from converter.diagnostics import Rule
-from converter.rules import base, config, container, gguf, heads, lora, numbers, policy, security
+from converter.rules import base, config, container, gguf, heads, lora, numbers, policy, security, targets
 
 RULES: Final[tuple[Rule, ...]] = tuple(
-    rule for family in (container, config, lora, heads, base, numbers, gguf, security, policy) for rule in family.RULES
+    rule
+    for family in (container, config, lora, heads, base, numbers, gguf, security, policy, targets)
+    for rule in family.RULES
 )
 
 

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from converter.derive.adapter import Adapter
 from converter.derive.adapter_tensors import is_expert_parameter
 from converter.derive.patterns import Patterns
+from converter.derive.remembered import remembered
 from converter.diagnostics import CannotLookError
 from converter.read.adapter_config import AdapterConfig
 from converter.read.limits import LAYERS
@@ -17,12 +18,14 @@ _LAYER: Final = re.compile(r"(?<=\.)(\d+)(?=\.)")  # the first number of a path;
 _ROUTER: Final = ".mlp.gate"
 
 
+@remembered
 def layer_of(path: str) -> int | None:
     """The layer that a module's path lies in, as far as a model can have so many."""
     layer = _LAYER.search(path)
     return int(layer[1]) if layer and len(layer[1]) < len(str(LAYERS)) else None
 
 
+@remembered
 def across_layers(path: str) -> str:
     """A module's path without the number of its layer."""
     return _LAYER.sub("{i}", path, count=1)
@@ -51,7 +54,7 @@ class Promise(NamedTuple):
         parameters = self.config.target_parameters
         is_expert = is_expert_parameter(path)
         is_parameter = is_expert or path.endswith(".weight")
-        if _ends(path if is_parameter else f"{path}.weight", parameters):
+        if parameters and _ends(path if is_parameter else f"{path}.weight", parameters):
             return True
         if is_expert:  # no module, so target_modules that name an expert's of its own don't mean it
             return False

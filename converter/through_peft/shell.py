@@ -30,7 +30,8 @@ def matrices_of(base: BaseModel) -> tuple[str, ...]:
 
 def _is_matrix(base: BaseModel, module: str) -> bool:
     place, weight = base.place(module), base.weight(module)
-    return place is not None and place.is_whole_tensor and weight is not None and len(weight.shape) == 2
+    is_whole = place is not None and (place.is_whole_tensor or base.format == "huggingface")
+    return is_whole and weight is not None and len(weight.shape) == 2
 
 
 def shell_of(base: BaseModel, modules: Iterator[str], own: Mapping[str, StoredTensor]) -> nn.Module:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from converter.errors import ConverterError
-from converter.training.data_files import FORMATS, DataFile, Directory, format_of, read_directory
+from converter.training.data_files import FORMATS, DataFile, Directory, format_of, read_directory, within
 from converter.training.data_rows import NumberedRow, read_rows
 from converter.training.samples import Sample, check_alike, form_of, sample_of
 
@@ -183,8 +183,8 @@ def _is_held_out(file: DataFile) -> bool:
 
 def _is_given(file: DataFile, directory: Path, eval_data: str | None) -> bool:
     """Whether a file is evaluated on because --eval-data names it, or a directory in this one."""
-    given = Path(eval_data or "").resolve()
-    return not directory.resolve().is_relative_to(given) and file.path.resolve().is_relative_to(given)
+    given = Path(eval_data or "")
+    return not within(directory, given) and within(file.path, given)
 
 
 def _one_split(files: Sequence[DataFile], data: str) -> Sequence[DataFile]:

@@ -5,6 +5,7 @@ scripts are never followed. No file is passed over in silence: it is data, it is
 beside their data, or the run is refused.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,11 +70,16 @@ def read_directory(directory: Path) -> Directory:
     return Directory(files, tuple(beside))
 
 
+def within(path: Path, directory: Path) -> bool:
+    """Whether a path lies in a directory, links followed; one that links to itself lies where it stands."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))
+
+
 def _data(directory: Path, beside: list[str]) -> Iterator[Path]:
     for path in sorted(directory.iterdir()):
         if _BESIDE.fullmatch(path.name):
             beside.append(path.name)
-        elif not path.resolve().is_relative_to(directory.resolve()) or (path.is_symlink() and path.is_dir()):
+        elif not within(path, directory) or (path.is_symlink() and path.is_dir()):
             raise ConverterError(f"{path}: is a link out of its directory, or to one; copy what it means there")
         elif path.is_dir():
             yield from _data(path, beside)

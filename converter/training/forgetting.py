@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from converter.errors import ConverterError
+from converter.read.files import read_text
+from converter.read.limits import TEXT_NBYTES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,10 +34,7 @@ class Perplexity:
 
 def general_texts(path: Path | None) -> tuple[str, ...]:
     """The paragraphs of a file, or of the bundled one; empty lines part them."""
-    try:
-        text = (path or _BUNDLED).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConverterError(f"{path}: can't be read as text: {error}") from error
+    text = read_text(path or _BUNDLED, TEXT_NBYTES)
     paragraphs = tuple(paragraph.strip() for paragraph in re.split(r"\n\s*\n", text) if paragraph.strip())
     if not paragraphs:
         raise ConverterError(f"{path}: holds no text; wanted paragraphs with empty lines between them")

@@ -7,6 +7,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError
+from converter.read.files import read_text
+from converter.read.limits import TEXT_NBYTES
 from converter.transformers_base import cause, quiet
 
 _FILES: Final = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
@@ -30,7 +32,7 @@ def load_tokenizer(base: BaseModel, chat_template: Path | None) -> PreTrainedTok
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
             raise ConverterError(f"{base.path}: transformers can't load its tokenizer: {cause(error)[:200]}") from error
     if chat_template:
-        tokenizer.chat_template = _read(chat_template)
+        tokenizer.chat_template = read_text(chat_template, TEXT_NBYTES)
     return tokenizer
 
 
@@ -38,10 +40,3 @@ def _has_tokenizer(base: BaseModel) -> bool:
     if base.format == "gguf":
         return base.shards[0].kv.get("tokenizer.ggml.model") not in _NO_VOCABULARY
     return any((base.path / name).is_file() for name in _FILES)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConverterError(f"{path}: can't be read as a chat template: {error}") from error

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from converter.read.files import read_into, status_of
 from converter.read.stored import StoredTensor
 
@@ -33,10 +35,11 @@ _memory: Final[ContextVar[_Memory | None]] = ContextVar("memory", default=None)
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """What is read of files is remembered until the end, in this thread."""
+    """What is read of files is remembered until the end, in this thread; numpy says nothing of NaN, which rules do."""
     token = _memory.set(_Memory())
     try:
-        yield
+        with np.errstate(all="ignore"):
+            yield
     finally:
         _memory.reset(token)
 

@@ -39,6 +39,11 @@ def biases_of_huggingface(place: Place, dims: Dims) -> Rows:
     return _gathered(place.rows, dims[place.shape[-2]], dims) if place.rows else slice(None)
 
 
+def rows_of_heads(place: Place, dims: Dims) -> npt.NDArray[np.int64]:
+    """The rows of the Hugging Face weight that a stack of heads has, one head after the other."""
+    return _gathered(place.rows, dims[place.shape[0]], dims)
+
+
 def n_rows_in_gguf(place: Place, dims: Dims) -> int:
     """How many of a module's rows its GGUF tensor holds."""
     n = dims[place.shape[-2:][0]]
@@ -66,6 +71,10 @@ def _taken(places: str, dims: Dims) -> slice:
     """What is taken of an axis: all, one place (``1``) or a range (``2:4``, ``2:``)."""
     if not places:
         return slice(None)
-    begin, *end = (dims[word] if word in dims else int(word or -1) for word in places.split(":"))
-    last = end[0] if end else begin + 1
-    return slice(begin, None if last == -1 else last)
+    begin, colon, end = places.partition(":")
+    first = _place_number(begin or "0", dims)
+    return slice(first, (_place_number(end, dims) if end else None) if colon else first + 1)
+
+
+def _place_number(word: str, dims: Dims) -> int:
+    return dims[word] if word in dims else int(word)

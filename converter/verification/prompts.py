@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from converter.errors import ConverterError
+from converter.read.files import read_text
+from converter.read.limits import TEXT_NBYTES
 from converter.verification.llama_cpp import LlamaCpp
 
 Sequences = tuple[tuple[int, ...], ...]
@@ -67,7 +69,7 @@ def random_sequences(n_vocab: int) -> Sequences:
 
 def _sequences_of_prompts(llama: LlamaCpp, model: Path, path: Path) -> Sequences:
     """The texts of a prompt file in the model's own tokens; control tokens in them count."""
-    lines = [line for line in _read(path).splitlines() if line.strip()]
+    lines = [line for line in read_text(path, TEXT_NBYTES).splitlines() if line.strip()]
     if not llama.tokenizes(model):
         raise ConverterError(f"{model}: has no tokenizer (tokenizer.ggml.model is no_vocab); give ids with --tokens")
     return _tokenize(llama, model, lines, parse_special=True) or _refuse_empty(path)
@@ -75,7 +77,7 @@ def _sequences_of_prompts(llama: LlamaCpp, model: Path, path: Path) -> Sequences
 
 def sequences_of_tokens(path: Path, n_vocab: int) -> Sequences:
     """The ids of a token file."""
-    lines = [line.replace(",", " ").split() for line in _read(path).splitlines() if line.strip()]
+    lines = [line.replace(",", " ").split() for line in read_text(path, TEXT_NBYTES).splitlines() if line.strip()]
     for number, line in enumerate(lines, 1):
         for word in line:
             if not word.isdecimal() or int(word) >= n_vocab:
@@ -112,13 +114,6 @@ def batches(sequences: Sequences, longest_shared: int) -> Iterator[Sequences]:
 
 def _tokenize(llama: LlamaCpp, model: Path, texts: list[str], *, parse_special: bool = False) -> Sequences:
     return tuple(tuple(llama.tokenize(model, text, parse_special=parse_special)) for text in texts)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConverterError(f"{path}: can't be read: {error}") from error
 
 
 def _refuse_empty(path: Path) -> Sequences:

@@ -21,6 +21,7 @@ from converter.verification.orders import (
     biases_of_huggingface,
     columns_of_huggingface,
     n_rows_in_gguf,
+    rows_of_heads,
     rows_of_huggingface,
 )
 from converter.verification.reference import Reference
@@ -115,7 +116,8 @@ def _check(
     if not fits((*found, *column), (*wanted, *column), want.place, dims, reference.n_rows_needed):
         fault = f"has shape {found}, PEFT's {want.parameter} {wanted}"
         return TensorCheck(want.tensor, "nothing", type_name, touched, fault=fault)
-    return _compare_numbers(want, weights, reference, dims)
+    compare = _compare_heads if want.place.stacked else _compare_numbers
+    return compare(want, weights, reference, dims)
 
 
 def _before(want: _Wanted, original: Mapping[str, Weights]) -> Weights | None:
@@ -136,6 +138,9 @@ def fits(found: tuple[int, ...], wanted: tuple[int, ...], place: Place, dims: Di
     llama.cpp's conversion of Gemma 3 trims rows beyond the tokenizer, and takes some tensors apart: gate and up of
     fused experts.
     """
+    if place.stacked:
+        n = n_rows_in_gguf(place, dims) // found[0]
+        return found[1:] == ((wanted[1], n) if place.stacked == "turned" else (n, wanted[1]))
     if place.rows and len(wanted) > 1:
         wanted = (*wanted[:-2], n_rows_in_gguf(place, dims), wanted[-1])
     is_shorter = found[1:] == wanted[1:] and n_rows_needed <= found[0] < wanted[0]
@@ -157,6 +162,21 @@ def _compare_numbers(want: _Wanted, weights: Weights, reference: Reference, dims
         if want.place.operation == "negative_exp":
             served, base = -np.exp(served), -np.exp(base)
         sums.add(weights.values(rows), served + add, base + add)
+    return sums.judged(want.tensor, want.parameter, touched=want.parameter in reference.touched)
+
+
+def _compare_heads(want: _Wanted, weights: Weights, reference: Reference, dims: Dims) -> TensorCheck:
+    """A stack of each head's rows, or of those turned round."""
+    sums = RoundedSums(
+        weights.tensor.type.name, is_replaced=want.parameter.removesuffix(".weight") not in reference.pairs
+    )
+    n_heads, n_rows, _ = weights.tensor.shape
+    of_heads = rows_of_heads(want.place, dims).reshape(n_heads, -1)
+    for head, rows in enumerate(of_heads):
+        served, base = reference.weight(want.parameter, rows), reference.base_weight(want.parameter, rows)
+        if want.place.stacked == "turned":
+            served, base = served.T, base.T
+        sums.add(weights.values(slice(head * n_rows, (head + 1) * n_rows)), served, base)
     return sums.judged(want.tensor, want.parameter, touched=want.parameter in reference.touched)
 
 

@@ -19,11 +19,17 @@ pytestmark = pytest.mark.llama
 
 LAYERS = ("1", "0", "2", "3")
 
+MORE_MODELS = {
+    "deepseek2": ["deepseek_v2-lite"],
+    "gemma4": ["gemma4-26b"],
+    "granitehybrid": ["granitehybrid-dense"],
+}
+
 
 def _models(name: str) -> Iterator[str]:
     """A model of each architecture, and those that have tensors which it hasn't."""
     yield name if name in {**CONFIGS, **MORE} else next(it for it in KINDS if architecture_of_table(it) == name)
-    yield from {"gemma4": ["gemma4-26b"], "granitehybrid": ["granitehybrid-dense"]}.get(name, [])
+    yield from MORE_MODELS.get(name, [])
 
 
 CASES = [(name, model) for name in NAMES for model in _models(name)]

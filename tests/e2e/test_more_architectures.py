@@ -86,6 +86,36 @@ def test_a_wrapped_text_model_becomes_the_same_gguf(name: str, wrapper: str, pre
         np.testing.assert_array_equal(values, theirs[key], err_msg=key)
 
 
+LATENT = [MoreModel(name) for name in ("deepseek2", "deepseek_v2", "deepseek_v2-lite", "glm4_moe_lite")]
+HONOURED = ("o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@pytest.mark.parametrize("model", LATENT, ids=str)
+def test_a_lora_on_what_deepseeks_graph_honours(model: MoreModel, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
+    adapter, base = read_adapter(more_adapter(model, on=HONOURED)), read_base_model(model.gguf)
+    (lora,) = write(plan(adapter, base, _deployment("lora")), tmp_path / "out")
+    without, peft = more_logits(model, on=HONOURED)
+    assert _kl(peft, without) > 1e-2
+    assert _kl(peft, _llama_cpp(llama_cpp, model.gguf, lora=lora.path)) / _kl(peft, without) < model.kind.ratio
+
+
+@pytest.mark.parametrize("model", LATENT, ids=str)
+@pytest.mark.parametrize("module", ["q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "lm_head"])
+def test_a_lora_that_deepseeks_graph_ignores(
+    model: MoreModel, module: str, llama_cpp: LlamaCpp, tmp_path: Path
+) -> None:
+    """It is refused, and merged it is applied."""
+    if (module == "q_proj") != (model.name == "deepseek_v2-lite") and module.startswith("q_"):
+        return
+    adapter, base = read_adapter(more_adapter(model, on=(module,))), read_base_model(model.gguf)
+    with pytest.raises(Refused, match=r": GG005$"):
+        plan(adapter, base, _deployment("lora"))
+    (merged,) = write(plan(adapter, base, _deployment("model")), tmp_path / "out")
+    without, peft = more_logits(model, on=(module,))
+    assert _kl(peft, without) > 1e-4
+    assert _kl(peft, _llama_cpp(llama_cpp, merged.path)) / _kl(peft, without) < model.kind.ratio
+
+
 def test_layers_that_predict_further_are_not_counted(tmp_path: Path) -> None:
     """Of GLM 4.5 they are numbered on. Where config.json says nothing of them they are left over."""
     model = MoreModel("glm4moe")

@@ -1,17 +1,30 @@
-"""docs/rules.md is what the rules' docstrings say, docs/architectures.md and README.md what the tables say."""
+"""Pages that say what the code and its tables say: docs/rules.md, docs/architectures.md, docs/targets.md, README.md."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from converter.report.documentation import rules_page
+from converter.report.targets_page import readme_table, targets_page
 from tools import architectures_page
 
+ROOT = Path(__file__).parents[2]
+_BLOCK = re.compile(r"(?<=<!-- targets -->\n).*?(?=<!-- /targets -->)", re.DOTALL)
+
+
+def readme() -> str:
+    """The README with the number of architectures, and the table that opens it."""
+    assert _BLOCK.search(architectures_page.readme())
+    return _BLOCK.sub(lambda _: readme_table() + "\n", architectures_page.readme())
+
+
 PAGES = {
-    Path(__file__).parents[2] / "docs" / "rules.md": rules_page,
+    ROOT / "docs" / "rules.md": rules_page,
+    ROOT / "docs" / "targets.md": targets_page,
     architectures_page.PAGE: architectures_page.page,
-    architectures_page.README: architectures_page.readme,
+    architectures_page.README: readme,
 }
 
 

@@ -34,7 +34,8 @@ def _behind(draw: st.DrawFn, axes: list[str], dims: dict[str, int], whole: bool)
     axis = draw(st.sampled_from(axes))
     at = draw(st.integers(0, dims[axis]))
     if 0 < at < dims[axis] and draw(st.booleans()):
-        halves = [{axis: f"{axis}=0:{at}"}, {axis: f"{axis}={at}:"}]
+        first = draw(st.sampled_from(("0", "")))
+        halves = [{axis: f"{axis}={first}:{at}"}, {axis: f"{axis}={at}:"}]
         return " & ".join(" ".join(half.get(a, a) for a in draw(st.permutations(axes))) for half in halves)
     return " ".join(_kept(draw, a, dims, whole) for a in draw(st.permutations(axes)))
 

@@ -17,6 +17,7 @@ from converter.checking import check_adapter
 from converter.derive.adapter import read_adapter
 from converter.derive.base_model import read_base_model
 from converter.diagnostics import EVERY, Deployment, Kind, Limits, Report
+from converter.targets.tables import wanted
 from fixtures.generated import Tensor, adapter_config, write_safetensors
 
 RANK = 4
@@ -92,6 +93,7 @@ class Specimen:
     initial: Path | None = None  # what --initial-adapter would give
     limits: Limits | None = None  # a policy's
     base_is_named: bool = False  # by the adapter
+    targets: tuple[str, ...] = ()  # what --target would give
 
     @property
     def weights(self) -> Path:
@@ -142,7 +144,9 @@ class Specimen:
         adapter = read_adapter(self.directory)
         if self.initial:
             adapter = replace(adapter, initial=read_adapter(self.initial))
-        return check_adapter(adapter, base, deployment or Deployment(), values=values, limits=self.limits)
+        targets = tuple(map(wanted, self.targets))
+        asked = deployment or Deployment()
+        return check_adapter(adapter, base, asked, values=values, limits=self.limits, targets=targets)
 
 
 def codes(report: Report) -> list[str]:

@@ -27,6 +27,7 @@ FAMILIES = {
     "GG": "gguf",
     "SC": "security",
     "PO": "policy",
+    "TG": "targets",
 }
 WHILE_WRITING = {rule.code for rule in RULES if isinstance(rule.check, WhileWriting)}  # tests/e2e breaks them
 

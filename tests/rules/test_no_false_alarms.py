@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.rules.bad.tensors import MOE, give_experts
@@ -161,3 +162,13 @@ def test_experts_turned_round_are_not_another_models(specimen: Specimen, tmp_pat
     give_experts(specimen, HIDDEN, 48, peft_version="0.18.1")
     specimen.base = write_huggingface(tmp_path / "base", model_type="qwen3_moe", **MOE)
     assert "BM002" not in codes(specimen.report())
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"config\nof the model\n", b"(c) 2026 me\nname\nR.", b"I\n", np.random.default_rng(0).bytes(100_000)]
+)
+def test_bytes_that_are_no_pickle(data: bytes, tmp_path: Path) -> None:
+    specimen = Specimen(tmp_path / "adapter", None)
+    specimen.write()
+    (specimen.directory / "notes.bin").write_bytes(data)
+    assert not {"SC004", "SC005"} & {*codes(specimen.report())}

@@ -9,6 +9,7 @@ EXPERTS = "model.layers.3.mlp.experts"
 HALVES = ("blk.{i}.ffn_gate_exps", "blk.{i}.ffn_up_exps")
 PARTS = {  # of one module
     "qwen3next": ("blk.{i}.attn_qkv", "blk.{i}.attn_gate"),
+    "deepseek2": ("blk.{i}.attn_k_b", "blk.{i}.attn_v_b"),
     "granitehybrid": tuple(f"blk.{{i}}.ffn_{half}{of}" for half in ("gate", "up") for of in ("", "_shexp")),
 }
 

@@ -89,7 +89,7 @@ def test_a_check_that_lacks_something_is_skipped_whole(adapter: Adapter) -> None
 def test_findings_carry_code_severity_and_what_they_block(adapter: Adapter) -> None:
     (finding,) = judged(AdapterCheck(lambda _: [PROBLEM]), adapter, None, values=False).findings
     assert (finding.code, finding.name, finding.severity) == ("XX001", "a-fault", Severity.ERROR)
-    assert [finding.stops(Deployment(to)) for to in ("lora", "model")] == [True, False]
+    assert [Deployment(to).kind in finding.blocks for to in ("lora", "model")] == [True, False]
 
 
 def test_what_is_left_out_still_forbids(adapter: Adapter, base: BaseModel) -> None:

@@ -41,6 +41,7 @@ def test_each_row_comes_from_where_llama_cpp_wants_it(n_head: int, head_dim: int
         ("keys | _ -> _", [0, 1, 2, 3, 4, 5, 6, 7]),
         ("2 4 -> 4=0 2 & 2 4=1:", [0, 4, 1, 2, 3, 5, 6, 7]),  # what is first in each, then of each what is left
         ("2 4 -> 2 4=1:keys", [1, 5]),
+        ("2 4 -> 2 4=:keys", [0, 1, 4, 5]),
     ],
 )
 def test_what_a_table_writes(text: str, wanted: list[int]) -> None:

@@ -19,6 +19,7 @@ WHOLE = """
 fail-on = "warning"
 select = ["HD", "LO"]
 ignore = ["SC003"]
+targets = ["vllm", "ollama@0.34.0"]
 
 [severity]
 LO021 = "warning"
@@ -34,6 +35,7 @@ forbidden-modules = ["lm_head"]
 path = "experiments/*"
 ignore = ["PO"]
 severity = { LO021 = "error" }
+targets = ["sglang"]
 limits = { rank = 256 }
 
 [[waivers]]
@@ -61,6 +63,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
     assert found.settings.select == ("HD", "LO")
     assert found.settings.severity == {"LO021": Severity.WARNING}
     assert found.settings.limits == Limits(64, 200_000_000, ("google/gemma-2-*",), ("norms-sha256:00",), ("lm_head",))
+    assert list(map(str, found.settings.targets)) == ["vllm@0.32.0", "ollama@0.34.0"]
     (waiver,) = found.waivers
     assert (waiver.code, waiver.expires, waiver.fault) == ("HD001", date(2027, 3, 31), None)
     assert list(Draft202012Validator(SCHEMA).iter_errors(as_json(WHOLE))) == []
@@ -71,6 +74,7 @@ def test_settings_of_a_path_change_the_others(tmp_path: Path) -> None:
     inside, outside = (found.settings_for(tmp_path / name / "a") for name in ("experiments", "adapters"))
     assert outside == found.settings
     assert inside.ignore == ("SC003", "PO")
+    assert list(map(str, inside.targets)) == ["sglang@0.5.23"]
     assert inside.severity == {"LO021": Severity.ERROR}
     assert inside.limits == found.settings.limits._replace(rank=256)
 
@@ -84,6 +88,8 @@ FAULTS = [
     ('ignore = "SC"', "ignore is 'SC', wanted a list of prefixes of codes"),
     ("ignore = [3]", "ignore is [3], wanted a list of"),
     ("fail-on = 'never'", 'fail-on is \'never\', wanted "error" or "warning"'),
+    ("targets = ['vlm']", "targets is ['vlm'], wanted a list of targets, such as vllm"),
+    ("targets = 'vllm'", "targets is 'vllm', wanted a list of targets"),
     ("typo = 1", "typo is not known, wanted one of by-path, fail-on, ignore"),
     ("[limits]\nrank = 0", "limits.rank is 0, wanted a whole number of 1 and more"),
     ("[limits]\nrank = true", "limits.rank is True"),

@@ -38,7 +38,7 @@ def render(run: Run) -> str:
     style = files("converter.report.formats").joinpath("report.css").read_text(encoding="utf-8")
     sections = "\n".join("\n".join(_section(outcome, strict=run.strict)) for outcome in run.outcomes)
     waivers = "".join(_tag("li", str(use)) for use in run.idle_waivers)
-    summary = _tag("p", text_summary(run.outcomes, strict=run.strict)) if len(run.outcomes) > 1 else ""
+    summary = _tag("p", text_summary(run.statuses)) if len(run.outcomes) > 1 else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -73,12 +73,15 @@ def _report(report: Report, *, strict: bool) -> Iterator[str]:
     kind = verdict_of(report, strict=strict)
     verdict = "fine, but not by --strict," if kind == "doubtful" else kind
     yield f'<section class="{kind}">'
-    yield _heading(f"{verdict} for {report.deployment.options}", str(report.path))
+    of = report.refused if kind == "refused" else report.asked
+    yield _heading(f"{verdict} for {', '.join(of)}", str(report.path))
     if report.base:
         yield f"<p>Base: {_tag('code', report.base)}</p>"
     for _, group in groupby(report.findings, lambda finding: finding.code):
         yield _finding(report, [*group])
-    if report.base:
+    if report.targets:
+        yield _targets(report)
+    if report.base and (report.asks_gguf or not report.passed):
         yield _deployments(report)
     yield from _deltas(report)
     if report.skipped:
@@ -101,6 +104,16 @@ def _finding(report: Report, findings: Sequence[Finding]) -> str:
     severity = "warning" if first.severity is Severity.WARNING else level
     found = many if len(findings) > 3 else f"<ul>{lines}</ul>"
     return f'<article class="{severity}"><h3>{first.code} {_text(first.name)}</h3>{found}{told}</article>'
+
+
+def _targets(report: Report) -> str:
+    rows = []
+    for target in report.targets:
+        codes = ", ".join(dict.fromkeys(finding.code for finding in report.stopping_target(target)))
+        needs = f" {_tag('code', target.needs)}" if target.needs else ""
+        answer = _text(f"no: {codes}") if codes else f"yes{needs}"
+        rows.append(f"<tr><th scope=row>{_text(target.name)} ({target.evidence})</th><td>{answer}</td></tr>")
+    return f"<h3>Where it can be served</h3>{_table('', rows)}"
 
 
 def _deployments(report: Report) -> str:

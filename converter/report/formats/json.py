@@ -42,6 +42,19 @@ def report_data(report: Report, *, strict: bool) -> dict[str, object]:
         "base_named_by_adapter": report.base_named_by_adapter,
         "base_checked_by": list(report.base_checked_by),
         "deployment": report.deployment.options,
+        "deployment_asked": report.deployment_asked,
+        "targets": [
+            {
+                "name": target.name,
+                "form": target.form,
+                "evidence": target.evidence,
+                "passed": not (stopping := report.stopping_target(target)),
+                "blockers": list(dict.fromkeys(finding.code for finding in stopping)),
+                "needs": target.needs,
+                "note": target.note,
+            }
+            for target in report.targets
+        ],
         "passed": report.passed,
         "status": status_of(report, strict=strict),
         "findings": [_finding_data(report, finding) for finding in report.findings],
@@ -65,7 +78,8 @@ def _finding_data(report: Report, finding: Finding) -> dict[str, object]:
         "where": finding.where,
         "message": finding.message,
         "blocks": [options for kind, options in OPTIONS.items() if kind in finding.blocks],
-        "stops": finding.stops(report.deployment),
+        "stops": report.is_stopped_by(finding),
+        "target": finding.target or None,
         "note": finding.note,
     }
 
@@ -74,6 +88,7 @@ def _waiver_data(use: "WaiverUse") -> dict[str, object]:
     waiver = use.waiver
     return {
         "code": waiver.code,
+        "target": waiver.target,
         "adapter": waiver.adapter,
         "reason": waiver.reason,
         "expires": waiver.expires.isoformat() if waiver.expires else None,

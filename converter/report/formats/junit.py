@@ -8,9 +8,8 @@ from xml.etree import ElementTree as ET
 from xml.etree.ElementTree import Element, SubElement
 
 from converter.diagnostics import Finding, Report
-from converter.report.outcomes import Outcome, Run, Unread, level_of
+from converter.report.outcomes import Outcome, Run, Unread, level_of, rules_asked
 from converter.report.printable import printable
-from converter.rules import RULES
 
 
 def render(run: Run) -> str:
@@ -37,7 +36,7 @@ def _tests(outcome: Outcome, *, strict: bool) -> Iterator[Element]:
 
 def _rules(report: Report, *, strict: bool) -> Iterator[Element]:
     skipped = {skip.code: skip for skip in report.skipped}
-    for rule in RULES:
+    for rule in rules_asked(report):
         test = Element("testcase", classname="adapter-check", name=f"{rule.code} {rule.name}")
         findings = [finding for finding in report.findings if finding.code == rule.code]
         if skip := skipped.get(rule.code):

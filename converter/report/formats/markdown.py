@@ -21,7 +21,7 @@ _N_SHOWN: Final = 3  # of one rule's findings
 def render(run: Run) -> str:
     """All outcomes of a run, a section each."""
     sections = ["\n\n".join(_section(outcome, strict=run.strict)) for outcome in run.outcomes]
-    summary = [text_summary(run.outcomes, strict=run.strict)] if len(run.outcomes) > 1 else []
+    summary = [text_summary(run.statuses)] if len(run.outcomes) > 1 else []
     waivers = ["\n".join(f"- {_code(str(use))}" for use in run.idle_waivers)] if run.idle_waivers else []
     return "\n\n".join(("# adapter-check", *summary, *sections, *waivers)) + "\n"
 
@@ -36,21 +36,25 @@ def _section(outcome: Outcome, *, strict: bool) -> Iterator[str]:
             if outcome.findings:
                 yield "\n".join(("| | rule | found |", "|---|---|---|", *_rows(outcome)))
                 yield from (_advice(code) for code in dict.fromkeys(finding.code for finding in outcome.findings))
-            if outcome.base:
+            if outcome.targets:
+                yield "\n".join(("| target | |", "|---|---|", *_targets(outcome)))
+            if outcome.base and (outcome.asks_gguf or not outcome.passed):
                 yield "\n".join(("| deployment | |", "|---|---|", *_deployments(outcome)))
             if outcome.skipped:
                 yield f"Not applied: {', '.join(skip.code for skip in outcome.skipped)}"
 
 
 _VERDICTS: Final[Mapping[Verdict, str]] = {
-    "refused": ":x: {} is refused for `{}`",
-    "doubtful": ":warning: {} is fine, but not by `--strict`, for `{}`",
-    "fine": ":white_check_mark: {} is fine for `{}`",
+    "refused": ":x: {} is refused for {}",
+    "doubtful": ":warning: {} is fine, but not by `--strict`, for {}",
+    "fine": ":white_check_mark: {} is fine for {}",
 }
 
 
 def _verdict(report: Report, *, strict: bool) -> str:
-    return _VERDICTS[verdict_of(report, strict=strict)].format(_code(str(report.path)), report.deployment.options)
+    verdict = verdict_of(report, strict=strict)
+    of = report.refused if verdict == "refused" else report.asked
+    return _VERDICTS[verdict].format(_code(str(report.path)), ", ".join(map(_code, of)))
 
 
 def _rows(report: Report) -> Iterator[str]:
@@ -71,6 +75,13 @@ def _found(findings: Sequence[Finding]) -> str:
 def _advice(code: str) -> str:
     rule = rule_named(code)
     return f"**{code}**: {documentation(rule).what_to_do}" if rule else ""
+
+
+def _targets(report: Report) -> Iterator[str]:
+    for target in report.targets:
+        codes = ", ".join(dict.fromkeys(finding.code for finding in report.stopping_target(target)))
+        needs = f": {_code(target.needs)}" if target.needs else ""
+        yield f"| {_code(target.name)} ({target.evidence}) | {f'no: {codes}' if codes else f'yes{needs}'} |"
 
 
 def _deployments(report: Report) -> Iterator[str]:

@@ -103,6 +103,7 @@ def _result(report: Report, finding: Finding, locate: Locations, indices: Mappin
         "partialFingerprints": {_FINGERPRINT: fingerprint(report.path, finding)},
         "properties": {
             "deployment": report.deployment.options,
+            "target": finding.target or None,
             "blocks": [options for kind, options in OPTIONS.items() if kind in finding.blocks],
         },
     }

@@ -13,5 +13,5 @@ def render(run: Run) -> str:
         else text_report(outcome, run.width, strict=run.strict) + "\n"
         for outcome in run.outcomes
     ]
-    summary = [text_summary(run.outcomes, strict=run.strict)] if len(run.outcomes) > 1 else []
+    summary = [text_summary(run.statuses)] if len(run.outcomes) > 1 else []
     return "\n".join((*parts, *summary, *map(printable, map(str, run.idle_waivers)))) + "\n"

@@ -24,4 +24,4 @@ def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem(names[0], f"has no place in llama.cpp's {base.architecture.name}{more}", WHOLE_BASE)
 
 
-RULE = Rule("BM041", "base-tensor-not-converted", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM041", "base-tensor-not-converted", Severity.ERROR, BaseCheck(check), gguf=True)

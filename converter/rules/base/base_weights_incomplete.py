@@ -35,4 +35,4 @@ def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         return
 
 
-RULE = Rule("BM040", "base-weights-incomplete", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM040", "base-weights-incomplete", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -22,4 +22,4 @@ def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem(base.label, "has no tokenizer.json", WHOLE_BASE)
 
 
-RULE = Rule("BM042", "base-without-tokenizer", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM042", "base-without-tokenizer", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -20,4 +20,4 @@ def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem(base.label, message, WHOLE_BASE)
 
 
-RULE = Rule("BM048", "directory-not-converted", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM048", "directory-not-converted", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -30,4 +30,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem("tokenizer.json", str(fault), WHOLE_BASE)
 
 
-RULE = Rule("BM047", "merges-without-scores", Severity.ERROR, BaseValuesCheck(check))
+RULE = Rule("BM047", "merges-without-scores", Severity.ERROR, BaseValuesCheck(check), gguf=True)

@@ -30,4 +30,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem("tokenizer", found, LORA)
 
 
-RULE = Rule("BM020", "new-tokens-as-lora", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM020", "new-tokens-as-lora", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -26,4 +26,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem(base.label, message, WHOLE_BASE)
 
 
-RULE = Rule("BM004", "prequantized-base", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM004", "prequantized-base", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -93,4 +93,4 @@ def _field_fault(rope: Rope, read: set[str]) -> str | None:
     return f"has the rope type {rope.type!r} {what}, which is not converted"
 
 
-RULE = Rule("BM044", "rope-not-read", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM044", "rope-not-read", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -42,4 +42,4 @@ def _gives_rows(adapter: Adapter, base: BaseModel, module: str, vocabulary: Voca
     return sum(index >= vocabulary.n_base for index in indices) == vocabulary.n_rows - vocabulary.n_base
 
 
-RULE = Rule("BM022", "rows-not-given", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM022", "rows-not-given", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -74,4 +74,4 @@ def _unrotated(base: BaseModel, architecture: Architecture) -> Iterator[tuple[st
         yield "no_rope_layers", layers, f"0 in each {every}th layer only"
 
 
-RULE = Rule("BM045", "setting-not-read", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM045", "setting-not-read", Severity.ERROR, BaseCheck(check), gguf=True)

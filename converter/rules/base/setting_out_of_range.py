@@ -144,4 +144,4 @@ def _of_longrope(rope: Rope, n: int) -> Iterator[Setting]:
             yield name, factors, f"{n} numbers above 0"
 
 
-RULE = Rule("BM046", "setting-out-of-range", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM046", "setting-out-of-range", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -30,4 +30,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
             )
 
 
-RULE = Rule("BM028", "token-row-left-out", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM028", "token-row-left-out", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -69,4 +69,4 @@ def _served(base: BaseModel, vocabulary: Vocabulary, changed: Mapping[int, str])
     return texts
 
 
-RULE = Rule("BM027", "tokens-not-apart", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM027", "tokens-not-apart", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -22,4 +22,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem("tokenizer", vocabulary.unclear)
 
 
-RULE = Rule("BM021", "unclear-vocabulary", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM021", "unclear-vocabulary", Severity.ERROR, BaseCheck(check), gguf=True)

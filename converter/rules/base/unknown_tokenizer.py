@@ -34,4 +34,4 @@ def _fault(base: BaseModel) -> str | None:
     return None
 
 
-RULE = Rule("BM043", "unknown-tokenizer", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM043", "unknown-tokenizer", Severity.ERROR, BaseCheck(check), gguf=True)

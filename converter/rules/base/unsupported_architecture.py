@@ -20,4 +20,4 @@ def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem(base.label, f"is of the type {base.model_type!r}; supported are {', '.join(NAMES)}")
 
 
-RULE = Rule("BM003", "unsupported-architecture", Severity.ERROR, BaseCheck(check))
+RULE = Rule("BM003", "unsupported-architecture", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -58,4 +58,4 @@ def _foreign(adapter: Adapter, initial: LoraPair, base: BaseModel) -> str | None
     return f"is off from {base.label}'s own directions by {off:.2g}" if off is not None and off > _MOST_OFF else None
 
 
-RULE = Rule("CF014", "another-initial-adapter", Severity.ERROR, BaseValuesCheck(check))
+RULE = Rule("CF014", "another-initial-adapter", Severity.ERROR, BaseValuesCheck(check), gguf=True)

@@ -48,4 +48,4 @@ def _obstacle(name: str, adapter: Adapter, base: BaseModel) -> str | None:
     return None
 
 
-RULE = Rule("CF012", "initialization-lost", Severity.ERROR, BaseCheck(check))
+RULE = Rule("CF012", "initialization-lost", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -21,4 +21,4 @@ def check(adapter: Adapter) -> Iterator[Problem]:
         yield Problem("init_lora_weights", f"is {name}: the adapter belongs to a base that its training changed first")
 
 
-RULE = Rule("CF013", "initialization-without-base", Severity.ERROR, NoBaseCheck(check))
+RULE = Rule("CF013", "initialization-without-base", Severity.ERROR, NoBaseCheck(check), gguf=True)

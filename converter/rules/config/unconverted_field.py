@@ -36,4 +36,4 @@ def check(adapter: Adapter) -> Iterator[Problem]:
             yield Problem(field, f"is {value}: {consequence}, which is not converted")
 
 
-RULE = Rule("CF006", "unconverted-field", Severity.ERROR, AdapterCheck(check))
+RULE = Rule("CF006", "unconverted-field", Severity.ERROR, AdapterCheck(check), gguf=True)

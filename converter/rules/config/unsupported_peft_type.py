@@ -40,4 +40,4 @@ def _nature(peft_type: str) -> str:
     return "which this version doesn't know"
 
 
-RULE = Rule("CF005", "unsupported-peft-type", Severity.ERROR, AdapterCheck(check))
+RULE = Rule("CF005", "unsupported-peft-type", Severity.ERROR, AdapterCheck(check), gguf=True)

@@ -16,12 +16,12 @@ from converter.diagnostics import MODEL, BaseCheck, Problem, Rule, Severity
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield each bias that the graph doesn't add."""
     for tensor in adapter.tensors:
-        place = base.place(tensor.module)
         # PEFT's bias tuner (BEFT) has one tensor a module, the bias.
         is_bias = tensor.role.endswith("bias") or (tensor.role == "tuner" and tensor.key.endswith("bias"))
-        if is_bias and place and not place.bias:
+        place = base.place(tensor.module) if is_bias else None
+        if place and not place.bias:
             message = f"is a bias, and llama.cpp's {base.model_type} reads no {place.tensor}.bias"
             yield Problem(tensor.key, message, MODEL)
 
 
-RULE = Rule("GG004", "bias-not-read", Severity.ERROR, BaseCheck(check))
+RULE = Rule("GG004", "bias-not-read", Severity.ERROR, BaseCheck(check), gguf=True)

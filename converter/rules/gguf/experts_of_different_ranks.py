@@ -25,4 +25,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
             yield Problem(tensor, f"has experts of the ranks {sorted(found)}, wanted one rank", LORA)
 
 
-RULE = Rule("GG006", "experts-of-different-ranks", Severity.ERROR, BaseCheck(check))
+RULE = Rule("GG006", "experts-of-different-ranks", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -33,4 +33,4 @@ def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem(base.label, message, blocks)
 
 
-RULE = Rule("GG001", "head-not-read", Severity.ERROR, BaseCheck(check))
+RULE = Rule("GG001", "head-not-read", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -21,4 +21,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
             yield Problem(pair.module, f"takes no LoRA in llama.cpp's {base.model_type} ({place.tensor}.weight)", LORA)
 
 
-RULE = Rule("GG005", "lora-not-read", Severity.ERROR, BaseCheck(check))
+RULE = Rule("GG005", "lora-not-read", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -21,4 +21,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
             yield Problem(pair.module, f"is a vector ({place.tensor}.weight), which takes no LoRA")
 
 
-RULE = Rule("GG002", "lora-on-vector", Severity.ERROR, BaseCheck(check))
+RULE = Rule("GG002", "lora-on-vector", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -22,4 +22,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
             yield Problem("layer_replication", f"{found}, but {base.label} has {base.dims['n_layer']} layers")
 
 
-RULE = Rule("GG008", "replication-beyond-base", Severity.ERROR, BaseCheck(check))
+RULE = Rule("GG008", "replication-beyond-base", Severity.ERROR, BaseCheck(check), gguf=True)

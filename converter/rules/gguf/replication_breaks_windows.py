@@ -21,4 +21,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem("layer_replication", message)
 
 
-RULE = Rule("GG007", "replication-breaks-windows", Severity.ERROR, BaseCheck(check))
+RULE = Rule("GG007", "replication-breaks-windows", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -25,4 +25,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem(pair.b.key, message, TIED)
 
 
-RULE = Rule("HD003", "embed-tokens-lora-on-tied-base", Severity.ERROR, BaseCheck(check))
+RULE = Rule("HD003", "embed-tokens-lora-on-tied-base", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -24,4 +24,4 @@ def check(adapter: Adapter) -> Iterator[Problem]:
             yield Problem(key, f"changes {module}; without a base it isn't known if it is a tensor of its own.{which}")
 
 
-RULE = Rule("HD007", "end-without-base", Severity.ERROR, NoBaseCheck(check))
+RULE = Rule("HD007", "end-without-base", Severity.ERROR, NoBaseCheck(check), gguf=True)

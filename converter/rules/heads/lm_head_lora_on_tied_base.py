@@ -27,4 +27,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem(pair.b.key, f"{found}, but in {base.label} it is the same tensor as embed_tokens", TIED)
 
 
-RULE = Rule("HD001", "lm-head-lora-on-tied-base", Severity.ERROR, BaseCheck(check))
+RULE = Rule("HD001", "lm-head-lora-on-tied-base", Severity.ERROR, BaseCheck(check), gguf=True)

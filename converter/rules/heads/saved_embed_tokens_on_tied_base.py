@@ -23,4 +23,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem(tensor.key, message, EVERY - {"untie-model"})
 
 
-RULE = Rule("HD004", "saved-embed-tokens-on-tied-base", Severity.ERROR, BaseCheck(check))
+RULE = Rule("HD004", "saved-embed-tokens-on-tied-base", Severity.ERROR, BaseCheck(check), gguf=True)

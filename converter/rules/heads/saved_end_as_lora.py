@@ -33,4 +33,4 @@ def _unless(base: BaseModel, module: str) -> str:
     return f", with {base.label}'s own numbers or others: its {stored.dtype} can't tell; a base in F16 or more can"
 
 
-RULE = Rule("HD010", "saved-end-as-lora", Severity.ERROR, BaseCheck(check))
+RULE = Rule("HD010", "saved-end-as-lora", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -24,4 +24,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem(tensor.key, message, EVERY - {"untie-model"})
 
 
-RULE = Rule("HD002", "saved-lm-head-on-tied-base", Severity.ERROR, BaseCheck(check))
+RULE = Rule("HD002", "saved-lm-head-on-tied-base", Severity.ERROR, BaseCheck(check), gguf=True)

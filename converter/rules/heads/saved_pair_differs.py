@@ -27,4 +27,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem(head.key, f"differs from {embedding.key}", frozenset({"model"}))
 
 
-RULE = Rule("HD014", "saved-pair-differs", Severity.ERROR, BaseValuesCheck(check))
+RULE = Rule("HD014", "saved-pair-differs", Severity.ERROR, BaseValuesCheck(check), gguf=True)

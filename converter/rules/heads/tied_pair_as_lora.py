@@ -24,4 +24,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
             )
 
 
-RULE = Rule("HD005", "tied-pair-as-lora", Severity.ERROR, BaseCheck(check))
+RULE = Rule("HD005", "tied-pair-as-lora", Severity.ERROR, BaseCheck(check), gguf=True)

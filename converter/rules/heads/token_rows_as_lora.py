@@ -18,4 +18,4 @@ def check(adapter: Adapter) -> Iterator[Problem]:
         yield Problem(rows.tensor.key, f"replaces {len(rows.indices)} rows of {rows.module}", LORA)
 
 
-RULE = Rule("HD012", "token-rows-as-lora", Severity.ERROR, AdapterCheck(check))
+RULE = Rule("HD012", "token-rows-as-lora", Severity.ERROR, AdapterCheck(check), gguf=True)

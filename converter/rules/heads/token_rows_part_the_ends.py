@@ -23,4 +23,4 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
             yield Problem(rows.tensor.key, message, TIED)
 
 
-RULE = Rule("HD013", "token-rows-part-the-ends", Severity.ERROR, BaseCheck(check))
+RULE = Rule("HD013", "token-rows-part-the-ends", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -19,4 +19,4 @@ def check(adapter: Adapter) -> Iterator[Problem]:
         yield Problem(keys[0], f"rescales the rows of a weight (DoRA), and so do {len(keys) - 1} more", LORA)
 
 
-RULE = Rule("LO011", "dora-as-lora", Severity.ERROR, AdapterCheck(check))
+RULE = Rule("LO011", "dora-as-lora", Severity.ERROR, AdapterCheck(check), gguf=True)

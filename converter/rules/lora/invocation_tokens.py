@@ -22,4 +22,4 @@ def check(adapter: Adapter) -> Iterator[Problem]:
         yield Problem("alora_invocation_tokens", message)
 
 
-RULE = Rule("LO014", "invocation-tokens", Severity.ERROR, AdapterCheck(check))
+RULE = Rule("LO014", "invocation-tokens", Severity.ERROR, AdapterCheck(check), gguf=True)

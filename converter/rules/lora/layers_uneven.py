@@ -46,19 +46,21 @@ def check(adapter: Adapter) -> Iterator[Problem]:
 def _kinds_by_layer(adapter: Adapter) -> Mapping[int, frozenset[str]]:
     kinds: dict[int, set[str]] = {}
     for tensor in adapter.tensors:
-        layer = layer_of(tensor.path)
-        if tensor.role == "lora_A" and layer is not None:
+        if tensor.role == "lora_A" and (layer := layer_of(tensor.path)) is not None:
             kinds.setdefault(layer, set()).add(across_layers(tensor.path))
     return {layer: frozenset(of_layer) for layer, of_layer in kinds.items()}
 
 
 def _unused_names(promise: Promise) -> Iterator[str]:
     targets = promise.config.target_modules
-    paths = [tensor.path for tensor in (*promise.adapter.tensors, *promise.adapter.left_out)]
-    ends = {path[i:] for path in paths for i in (0, *(j + 1 for j, c in enumerate(path) if c == "."))}
-    for name in targets if isinstance(targets, tuple) else ():
-        if name not in ends:
-            yield name
+    unused = dict.fromkeys(targets if isinstance(targets, tuple) else ())
+    for tensor in (*promise.adapter.tensors, *promise.adapter.left_out):
+        if not unused:  # after the first layer, as a rule
+            return
+        path = tensor.path
+        for begin in (0, *(i + 1 for i, c in enumerate(path) if c == ".")):
+            unused.pop(path[begin:], None)
+    yield from unused
 
 
 RULE = Rule("LO023", "layers-uneven", Severity.WARNING, NoBaseCheck(check))

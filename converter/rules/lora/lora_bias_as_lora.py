@@ -18,4 +18,4 @@ def check(adapter: Adapter) -> Iterator[Problem]:
         yield Problem(keys[0], f"adds a bias to its module (lora_bias), and so do {len(keys) - 1} more", LORA)
 
 
-RULE = Rule("LO012", "lora-bias-as-lora", Severity.ERROR, AdapterCheck(check))
+RULE = Rule("LO012", "lora-bias-as-lora", Severity.ERROR, AdapterCheck(check), gguf=True)

@@ -16,7 +16,7 @@ from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each vector of a pair whose length is not the pair's, and rows that are not one for each token."""
     for pair in adapter.pairs:
-        if pair.is_well_shaped:
+        if (pair.magnitude or pair.b_bias) and pair.is_well_shaped:
             yield from _vectors(pair)
     for rows in adapter.token_rows:
         shape, wanted = rows.tensor.tensor.shape, len(rows.indices)

@@ -35,21 +35,9 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
 def _missing(promise: Promise, base: BaseModel) -> Iterator[str]:
     there = set(promise.adapter.modules)
     wrapper = _wrapper(promise.adapter)
-    for module in _matrices(base, with_experts=any(".experts.0." in module for module in there)):
+    for module in base.matrices(with_experts=any(".experts.0." in module for module in there)):
         if module not in there and promise.includes(_saved_path(module, wrapper)):
             yield module
-
-
-def _matrices(base: BaseModel, *, with_experts: bool) -> Iterator[str]:
-    """The modules of the base that can have a LoRA; single experts only where the trained model had them apart."""
-    for pattern in base.architecture.modules if base.architecture else ():
-        if "{e}" in pattern and not with_experts:
-            continue
-        for layer in range(base.dims["n_layer"]) if "{i}" in pattern else (0,):
-            for expert in range(base.dims["n_expert"]) if "{e}" in pattern else (0,):
-                module = pattern.replace("{i}", str(layer)).replace("{e}", str(expert))
-                if len(base.shape(module) or ()) > 1 and not base.may_lack(module):
-                    yield module
 
 
 def _wrapper(adapter: Adapter) -> tuple[str, str]:

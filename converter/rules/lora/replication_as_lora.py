@@ -19,4 +19,4 @@ def check(adapter: Adapter) -> Iterator[Problem]:
         yield Problem("layer_replication", f"is {[list(r) for r in ranges]}: the model has layers of its own", LORA)
 
 
-RULE = Rule("LO013", "replication-as-lora", Severity.ERROR, AdapterCheck(check))
+RULE = Rule("LO013", "replication-as-lora", Severity.ERROR, AdapterCheck(check), gguf=True)

@@ -23,4 +23,4 @@ def check(adapter: Adapter) -> Iterator[Problem]:
             yield Problem(tensor.key, f"replaces the bias of {tensor.module} as a whole", LORA)
 
 
-RULE = Rule("LO007", "saved-tensor-as-lora", Severity.ERROR, AdapterCheck(check))
+RULE = Rule("LO007", "saved-tensor-as-lora", Severity.ERROR, AdapterCheck(check), gguf=True)

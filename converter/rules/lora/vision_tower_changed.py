@@ -29,4 +29,4 @@ def check(adapter: Adapter) -> Iterator[Problem]:
         yield Problem(tower, f"has tensors for {count} modules, which no GGUF of the text model holds{way}")
 
 
-RULE = Rule("LO020", "vision-tower-changed", Severity.ERROR, AdapterCheck(check))
+RULE = Rule("LO020", "vision-tower-changed", Severity.ERROR, AdapterCheck(check), gguf=True)

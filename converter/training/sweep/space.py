@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
 
 from converter.errors import ConverterError
+from converter.read.files import read_text
+from converter.read.limits import SETTINGS_NBYTES
 from converter.training.settings import HEADS, Bias, Head, TrainingSettings
 
 Sampler = Literal["tpe", "grid"]
@@ -159,10 +161,8 @@ def _preferred(listed: tuple[_T, ...], wanted: _T) -> _T:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConverterError(f"{path}: can't be read: {error.strerror or error}") from error
-    except ValueError as error:
+        return tomllib.loads(read_text(path, SETTINGS_NBYTES))
+    except (ValueError, RecursionError) as error:
         raise ConverterError(f"{path}: is no TOML: {error}") from error
 
 

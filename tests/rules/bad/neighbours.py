@@ -60,6 +60,20 @@ def name_hidden_below_another(it: Specimen, _: Path) -> None:
 
 
 @bad("SC005")
+def pickle_without_a_mark(it: Specimen, _: Path) -> None:
+    it.write()
+    (it.directory / "training_args.bin").write_bytes(pickle.dumps(_Runs(), protocol=0))
+
+
+@bad("SC005")
+def pickle_without_a_mark_behind_another(it: Specimen, _: Path) -> None:
+    """As torch.load reads its older form: one after the other."""
+    it.write()
+    broken = pickle.dumps(_Runs(), protocol=1)[:-1] + b"\xff"
+    (it.directory / "optimizer.pt").write_bytes(pickle.dumps(119) + pickle.dumps(1001, protocol=0) + broken)
+
+
+@bad("SC005")
 def broken_pickle(it: Specimen, _: Path) -> None:
     it.write()
     (it.directory / "optimizer.pt").write_bytes(pickle.dumps(_Runs())[:-1] + b"\xff")

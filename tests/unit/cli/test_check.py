@@ -129,6 +129,29 @@ def test_a_console_that_lacks_a_character_still_gets_the_report(good: Path) -> N
     assert ran.stderr == b""
 
 
+def test_many_adapters_take_no_more_memory_than_a_few(tmp_path: Path) -> None:
+    """What is printed is not kept: the reports of 1,500 adapters took 9 MB."""
+    peaks = []
+    for count in (100, 1500):
+        for number in range(count):
+            Specimen(tmp_path / f"{count}" / f"{number:04}", None).write()
+        command = [sys.executable, "-c", _PEAK, str(tmp_path / f"{count}"), "--no-config", "--headers-only"]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
+        assert f"{count} looked at" in ran.stdout
+        peaks.append(int(ran.stderr.split()[-1]))
+    assert peaks[1] - peaks[0] < 4_000
+
+
+_PEAK = """
+import resource, sys
+from converter.cli.check import main
+try:
+    main()
+except SystemExit:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+"""
+
+
 @pytest.mark.parametrize(("options", "seconds", "kilobytes"), [((), 0.6, 60_000), (("--headers-only",), 0.3, 30_000)])
 def test_a_gemma_2b_shaped_adapter_costs_little(
     options: tuple[str, ...], seconds: float, kilobytes: float, tmp_path: Path

@@ -74,6 +74,7 @@ def test_a_waiver_ends() -> None:
         ({"reason": ""}, "unusable, has no reason"),
         ({"expires": "soon"}, "unusable, expires on 'soon'"),
         ({"code": "HD002"}, "unused, no adapter"),
+        ({"target": "vllm@0.32.0"}, "unusable, names the target"),
         ({"adapter": "0" * 64, "path": ""}, "unused, no adapter"),
     ],
 )

@@ -185,7 +185,14 @@ def test_what_is_no_toml(text: str | bytes, reason: str) -> None:
     assert line_of(text).startswith(reason)
 
 
-@pytest.mark.parametrize(("path", "reason"), [("none.toml", "No such file or directory"), (".", "Is a directory")])
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("none.toml", "can't be read: No such file or directory"),
+        (".", "is a directory, wanted a file"),
+        ("/dev/zero", "is a device, wanted a file"),
+    ],
+)
 def test_what_can_not_be_read(path: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, ["--config", path], prog_name="train")

@@ -9,7 +9,7 @@ import pytest
 from converter.diagnostics import EVERY, Deployment, Finding, Kind, Report, Severity, Skipped
 from converter.report.documentation import documentation, explanation, rule_named
 from converter.report.formats import rendered
-from converter.report.outcomes import Outcome, Run, Unread, status_of, status_of_all
+from converter.report.outcomes import Outcome, Run, Unread, status_of
 from converter.report.printable import printable
 from converter.report.text import text_report, text_summary
 from converter.rules import RULES
@@ -93,14 +93,14 @@ def test_status() -> None:
     chosen = report(skipped=(Skipped("NM001", "non-finite", "left out", by_choice=True),))
     assert [status_of(one) for one in (report(), warned, skipped, chosen, report(finding()))] == [0, 0, 0, 0, 1]
     assert [status_of(one, strict=True) for one in (report(), warned, skipped, chosen)] == [0, 1, 1, 0]
-    assert status_of_all([report(finding()), Unread(Path("x"), 3, "")]) == 3
-    assert status_of_all([Unread(Path("x"), 2, ""), Unread(Path("x"), 3, "")]) == 2
-    assert status_of_all([]) == 3
+    assert Run([report(finding()), Unread(Path("x"), 3, "")]).status == 3
+    assert Run([Unread(Path("x"), 2, ""), Unread(Path("x"), 3, "")]).status == 2
+    assert Run([]).status == 3
 
 
 def test_a_summary_counts_each_status() -> None:
     outcomes: list[Outcome] = [report(), report(finding()), Unread(Path("x"), 2, ""), Unread(Path("y"), 3, "")]
-    assert text_summary(outcomes) == "4 looked at: 1 fine, 1 refused, 1 could not be read, 1 not found"
+    assert text_summary(Run(outcomes).statuses) == "4 looked at: 1 fine, 1 refused, 1 could not be read, 1 not found"
 
 
 def test_rules_are_found_by_code_and_name() -> None:

@@ -97,7 +97,7 @@ def test_paragraphs_are_parted_by_empty_lines(tmp_path: Path) -> None:
     assert general_texts(path) == ("One\nstill one.", "Two.", "Three.")
 
 
-@pytest.mark.parametrize(("content", "expected"), [(b"\n\n", "holds no text"), (b"\xff", "can't be read as text")])
+@pytest.mark.parametrize(("content", "expected"), [(b"\n\n", "holds no text"), (b"\xff", "not UTF-8")])
 def test_a_file_without_text_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "general.txt"
     path.write_bytes(content)

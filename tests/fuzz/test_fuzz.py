@@ -1,0 +1,35 @@
+"""Ten thousand spoilt inputs: each is refused, judged or converted, within 2 s and 200 MB (`make fuzz` runs more)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SEED = int(os.environ.get("FUZZ_SEED", "0"))
+COUNT = int(os.environ.get("FUZZ_COUNT", "10000"))
+N_PARTS = 4  # to be run side by side
+
+
+def fuzzed(kept: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.fuzz.harness", "--seed", str(SEED), "--keep", str(kept), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60 + COUNT)
+
+
+@pytest.mark.parametrize("part", range(N_PARTS))
+def test_no_input_does_what_none_may_do(part: int, tmp_path: Path) -> None:
+    count = COUNT // N_PARTS
+    ran = fuzzed(tmp_path, "--begin", str(part * count), "--count", str(count))
+    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr[-2000:]}"
+    assert f"{count} of {count}, 0 faults" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("plant", "said"), [("crash", "KeyError: 'planted'"), ("loop", "_TooLong"), ("growth", "MB (at most 200)")]
+)
+def test_a_planted_fault_is_found_and_its_files_are_kept(plant: str, said: str, tmp_path: Path) -> None:
+    ran = fuzzed(tmp_path, "--count", "1", "--plant", plant)
+    assert ran.returncode == 1
+    assert said in ran.stdout
+    assert any(tmp_path.iterdir())
