@@ -58,10 +58,11 @@ def check_adapter(  # noqa: PLR0913  one judgement, all that it may take into ac
     """Judge an adapter, beside its base where there is one, for a deployment. ``values`` reads the numbers too.
 
     ``limits`` are those of the user's policy. ``targets`` are servers that the adapter goes to; where only those were
-    asked for, the deployment was not.
+    asked for, the deployment was not. Of an adapter on a hub there are no numbers to read.
 
     Raises ConverterError where a file can't be read any more.
     """
+    values = values and adapter.on_hub is None
     base = as_trained(base, adapter) if base else None
     adapter = compared(adapter, base) if base and values else adapter
     answers = _answers(adapter, base, tuple(targets), trust_named_base=limits is None or limits.trust_named_base)
@@ -79,7 +80,7 @@ def check_adapter(  # noqa: PLR0913  one judgement, all that it may take into ac
     skipped += _left_out(adapter)
     path, checked_by = (str(base.path), tuple(_base_checked_by(adapter, base, values=values))) if base else (None, ())
     return Report(
-        adapter.path,
+        adapter.shown_path,
         path,
         deployment,
         tuple(findings),

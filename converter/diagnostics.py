@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 if TYPE_CHECKING:
     from converter.derive.adapter import Adapter
     from converter.derive.base_model import BaseModel
+    from converter.read.hub_address import HubAddress
     from converter.targets.judged import Judged
 
 Kind = Literal["lora", "model", "untie-lora", "untie-model"]
@@ -275,11 +276,12 @@ class Report:
     ``hidden`` is what rules found that the user left out or waived: it doesn't count for the verdict, but it still
     forbids.
     ``base_checked_by`` is what the base was compared by beside its shapes; empty where the adapter brings nothing.
-    ``base_named_by_adapter``: the user named none. ``deployment_asked``: not only ``targets`` were.
+    ``base_named_by_adapter``: the user named none. ``path`` is the adapter's directory, or its address on a hub.
+    ``deployment_asked``: not only ``targets`` were.
     ``read_with`` are the options by which the adapter is read so.
     """
 
-    path: Path
+    path: "Path | HubAddress"
     base: str | None
     deployment: Deployment
     findings: tuple[Finding, ...]

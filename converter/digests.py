@@ -14,6 +14,7 @@ from converter.read.limits import FILES
 
 def adapter_digest(adapter: Adapter) -> str:
     """SHA-256 over the lines "SHA256  NAME" of adapter_config.json and the weight files, sorted by name."""
+    adapter.require_numbers()
     if adapter.origin:
         return adapter_digest(adapter.origin.adapter)
     config = [adapter.config.path] if adapter.config else []

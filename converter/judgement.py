@@ -30,11 +30,15 @@ class Waivers:
         self._policy, self._today = policy, today
         self._used: set[Waiver] = set()
         self._seen: list[tuple[Path, str]] = []
+        self._unread: set[str] = set()
 
     def applied(self, report: Report, digest: Callable[[], str]) -> Report:
         """The report with what is waived among what is hidden. Its digest is asked for where it matters."""
         codes = {waiver.code for waiver in self._policy.waivers}
         if codes.isdisjoint(finding.code for finding in report.findings):
+            return report
+        if not isinstance(report.path, Path):  # of an adapter on a hub the bytes aren't here, which a waiver is for
+            self._unread |= codes & {finding.code for finding in report.findings}
             return report
         bytes_read = digest()
         self._seen.append((report.path, bytes_read))
@@ -65,6 +69,10 @@ class Waivers:
         found = self._found_at(waiver.path) if waiver.path else ()
         if found and waiver.adapter not in found:
             return WaiverUse(waiver, "other bytes", f"{waiver.path} has the digest {found[0]} now")
+        if waiver.code in self._unread:
+            return WaiverUse(
+                waiver, "unused", "of an adapter on a hub the bytes aren't read that it is for: download it"
+            )
         return WaiverUse(waiver, "unused", "no adapter of this run needs it")
 
     def _found_at(self, path: str) -> Sequence[str]:

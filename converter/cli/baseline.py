@@ -36,6 +36,10 @@ def write_baseline(run: Run, policy: Policy | None, until: date, reason: str) ->
 def _waivers(outcome: Outcome, policy: Path, until: date, reason: str, strict: bool) -> Iterator[Waiver]:
     faults = to_waive(outcome, strict=strict) if isinstance(outcome, Report) else ()
     if faults:
+        if not isinstance(outcome.path, Path):
+            raise ConverterError(
+                f"{outcome.path}: is judged without its bytes, which a waiver is for; download it first"
+            )
         digest = adapter_digest(read_adapter(outcome.path))
         for code, target in faults:
             yield Waiver(code, digest, reason, until, path_from(policy, outcome.path), target=target)

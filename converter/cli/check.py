@@ -12,7 +12,7 @@ import click
 from converter.checking import check_adapter
 from converter.cli.command import Command, unforeseen
 from converter.cli.gate import Asked, Gate, OptionsGate, PolicyGate, may_have_policy
-from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
+from converter.cli.options import ADAPTER_TO_JUDGE, BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
 from converter.cli.width import report_width
 from converter.derive.adapter import Adapter, read_adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
@@ -33,13 +33,15 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from converter.policy import Policy
+    from converter.read.hub_address import HubAddress
     from converter.targets.tables import Wanted
 
 COMMAND = "adapter-check"
 
 _HELP = """Judge the PEFT adapters at each PATH: can adapter-to-gguf deploy them, with the same options?
 
-A PATH is an adapter's directory or one with several below it. Exit status: 0 yes, 1 no (or doubtful, with --strict),
+A PATH is an adapter's directory or one with several below it, or lies on a hub (hf://ORG/NAME@REVISION): of that the
+headers are fetched and not the numbers, as by --headers-only. Exit status: 0 yes, 1 no (or doubtful, with --strict),
 2 something could not be read or done, 3 there is no adapter at a PATH; over several the worst, 2 before 3 before 1.
 """
 
@@ -114,7 +116,7 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 
 
 @click.command(COMMAND, cls=Command, help=_HELP)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PATH)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=ADAPTER_TO_JUDGE)
 @click.option(
     "--base",
     type=BASE,
@@ -150,7 +152,7 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 )
 @click.version_option(__version__)
 def main(
-    paths: tuple[Path, ...],
+    paths: "tuple[Path | HubAddress, ...]",
     base: Path | None,
     to: Literal["lora", "model"] | None,
     untie: bool,
@@ -174,10 +176,14 @@ def main(
     _escape_what_a_console_lacks()
     asked = Asked(Deployment(to or ("model" if untie else "lora"), untie), to is not None, targets)
     policy = None if no_config else _policy(config)
-    if verify_attestation:
-        from converter.cli.attest import verify_attestation as verified
+    if attest or verify_attestation:
+        from converter.report.attestation import with_bytes
 
-        sys.exit(verified(verify_attestation, paths, policy, asked, base))
+        here = tuple(map(with_bytes, paths))
+        if verify_attestation:
+            from converter.cli.attest import verify_attestation as verified
+
+            sys.exit(verified(verify_attestation, here, policy, asked, base))
     if attest and (select or ignore or not values):
         raise click.UsageError("--attest attests the policy whole: no --select, --ignore or --headers-only beside it")
     gate = PolicyGate(policy, select, ignore) if policy else OptionsGate(select, ignore)
@@ -223,15 +229,18 @@ def _escape_what_a_console_lacks() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _outcomes(paths: Iterable[Path], request: Request) -> Iterator[Outcome]:
+def _outcomes(paths: "Iterable[Path | HubAddress]", request: Request) -> Iterator[Outcome]:
     for path in paths:
         yield from _judged(path, request)
     if request.initial:
         yield _outcome(request.initial, request)
 
 
-def _judged(path: Path, request: Request) -> Iterator[Outcome]:
+def _judged(path: "Path | HubAddress", request: Request) -> Iterator[Outcome]:
     """The outcome of every adapter that a path stands for; that there is none is an outcome too."""
+    if not isinstance(path, Path):
+        yield from _judged_on_hub(path, request)
+        return
     found = find_adapters(path)
     if found == Found():
         why = "holds no adapter (no adapter_config.json)" if exists(path) else "no such file or directory"
@@ -240,6 +249,20 @@ def _judged(path: Path, request: Request) -> Iterator[Outcome]:
         yield Unread(closed, COULD_NOT, f"can't be read: {why}")
     for directory in found.adapters:
         yield _outcome(directory, request)
+
+
+def _judged_on_hub(address: "HubAddress", request: Request) -> Iterator[Outcome]:
+    from converter.hub import read_adapters_on_hub
+
+    try:
+        adapters = read_adapters_on_hub(address)
+    except ConverterError as error:
+        yield Unread(address, error.status, str(error).removeprefix(f"{address}: "))
+    except Exception as error:  # noqa: BLE001  as below
+        yield Unread(address, COULD_NOT, unforeseen(error))
+    else:
+        for adapter in adapters:
+            yield _outcome(_asked(adapter, request), request)
 
 
 def _outcome(given: Path | Adapter, request: Request) -> Outcome:
@@ -251,7 +274,7 @@ def _outcome(given: Path | Adapter, request: Request) -> Outcome:
         status, message = error.status, str(error)
     except Exception as error:  # noqa: BLE001  as in command.py: what nobody foresaw ends here, for this adapter
         status, message = COULD_NOT, unforeseen(error)
-    return Unread(given if isinstance(given, Path) else given.path, status, message)
+    return Unread(given if isinstance(given, Path) else given.shown_path, status, message)
 
 
 def _asked(adapter: Adapter, request: Request) -> Adapter:
@@ -261,7 +284,7 @@ def _asked(adapter: Adapter, request: Request) -> Adapter:
 
 def _report(adapter: Adapter, request: Request) -> Report:
     base = request.base or find_base(None, adapter)
-    limits, own = request.gate.limits(adapter.path), request.gate.targets(adapter.path)
+    limits, own = request.gate.limits(adapter.shown_path), request.gate.targets(adapter.shown_path)
     asked = request.asked._replace(targets=tuple(dict.fromkeys((*request.asked.targets, *own))))
     report = check_adapter(
         adapter, base, asked.deployment, values=request.values, limits=limits,

@@ -8,17 +8,41 @@ import click
 
 from converter.derive.locate import located_base
 
-# click's own check of what can be read would end in a usage text.
-PATH: Final = click.Path(path_type=Path, readable=False)
+_HUB: Final = "hf://"
 
 
-class _Base(click.Path):
+class _Here(click.Path):
+    """A path on this machine; of a hub, adapters to be judged are read and nothing else."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and value.startswith(_HUB):
+            self.fail(
+                f"{value} lies on a hub; only the adapters that adapter-check judges may: download it first", param
+            )
+        return super().convert(value, param, ctx)
+
+
+class _AdapterToJudge(_Here):
+    """A path, or the address of a hub (hf://ORG/NAME@REVISION)."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and value.startswith(_HUB):
+            from converter.read.hub_address import hub_address
+
+            return hub_address(value)
+        return super().convert(value, param, ctx)
+
+
+class _Base(_Here):
     """A base: a path, or the name of a repository that the hub's cache on this machine has."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return located_base(Path(os.fsdecode(super().convert(value, param, ctx))))
 
 
+# click's own check of what can be read would end in a usage text.
+PATH: Final = _Here(path_type=Path, readable=False)
+ADAPTER_TO_JUDGE: Final = _AdapterToJudge(path_type=Path, readable=False)
 BASE: Final = _Base(path_type=Path, readable=False)
 
 INITIAL_ADAPTER: Final = (

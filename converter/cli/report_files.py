@@ -23,6 +23,6 @@ def write_report(path: Path, name: str, run: Run) -> None:
 def _refuse_input(path: Path, run: Run) -> None:
     reports = [outcome for outcome in run.outcomes if isinstance(outcome, Report)]
     inputs = {base for report in reports for base in (report.path, report.base) if base}
-    places = {Path(place).resolve() for place in inputs}
+    places = {Path(place).resolve() for place in inputs if isinstance(place, str | Path)}
     if path.exists() and not places.isdisjoint((path.resolve(), path.resolve().parent)):
         raise ConverterError(f"{path}: is there already, among the files that were judged; give another place")

@@ -48,6 +48,7 @@ def _planned(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Conve
 
 def judge(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Report:
     """Judge the adapter, numbers included. Raises Refused where a rule forbids the deployment."""
+    adapter.require_numbers()
     report = check_adapter(adapter, base, deployment, values=True)
     if not report.passed:
         raise Refused(report)

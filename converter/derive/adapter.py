@@ -8,16 +8,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import sqrt
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from converter.derive.adapter_keys import Role, foreign_key
 from converter.derive.adapter_tensors import AdapterTensor, is_expert_parameter, tensors_of
 from converter.derive.module_paths import EMBEDDING, HEAD, tower_of
 from converter.derive.patterns import Patterns
+from converter.errors import ConverterError
 from converter.read.adapter_config import AdapterConfig
 from converter.read.adapter_files import Fault, read_adapter_files
 from converter.read.safetensors_header import SafetensorsHeader
 from converter.read.tokenizer import Tokenizer, read_tokenizer
+
+if TYPE_CHECKING:
+    from converter.read.hub_address import HubAddress, OnHub
 
 _FACTORS: Final[tuple[tuple[Role, Role], ...]] = (
     ("lora_A", "lora_B"),
@@ -101,6 +105,8 @@ class Adapter:
     method that this one is the equal of. ``unchanged`` are the keys of tensors that are saved whole and hold the base's
     own numbers, as far as somebody compared them (values/unchanged.py). ``left_out`` are the tensors of a multimodal
     model's other parts, where the user said that the text part is to be served without them (``text_part``).
+    own numbers, as far as somebody compared them (values/unchanged.py). Of one ``on_hub`` the directory holds what was
+    fetched of it, and no numbers.
     """
 
     path: Path
@@ -113,6 +119,17 @@ class Adapter:
     origin: Origin | None = None
     unchanged: frozenset[str] = frozenset()
     left_out: tuple[AdapterTensor, ...] = ()
+    on_hub: "OnHub | None" = None
+
+    @property
+    def shown_path(self) -> "Path | HubAddress":
+        """Where it lies, for people: the directory, or its address on a hub."""
+        return self.on_hub.address if self.on_hub else self.path
+
+    def require_numbers(self) -> None:
+        """Raise ConverterError where the numbers aren't here."""
+        if self.on_hub:
+            raise ConverterError(f"{self.shown_path}: its numbers are on the hub; download it, and give the directory")
 
     @cached_property
     def modules(self) -> tuple[str, ...]:
@@ -237,14 +254,16 @@ def token_indices(config: AdapterConfig, tensor: AdapterTensor) -> tuple[int, ..
     return next(named, ())
 
 
-def read_adapter(directory: Path) -> Adapter:
+def read_adapter(directory: Path, sizes: Mapping[str, int] | None = None, *, on_hub: "OnHub | None" = None) -> Adapter:
     """Read the adapter in ``directory``. A file that is missing or malformed becomes a Fault; nothing is judged here.
+
+    Of one ``on_hub`` there is what was fetched; ``sizes`` are those of its files of weights, which end early here.
 
     Raises ConverterError, status 2, where the system doesn't let us read a file.
     """
-    files = read_adapter_files(directory)
+    files = read_adapter_files(directory, sizes or {})
     tensors = tensors_of(files.headers, files.config)
-    return Adapter(directory, files.config, files.headers, tensors, files.faults, files.index)
+    return Adapter(directory, files.config, files.headers, tensors, files.faults, files.index, on_hub=on_hub)
 
 
 def with_renamed_keys(adapter: Adapter) -> Adapter:

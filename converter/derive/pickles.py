@@ -6,10 +6,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from converter.derive.adapter import Adapter
 from converter.read.files import Unreadable, could_not_read, is_file
 
 # Endings of files that torch.save and pickle write. Others that begin like a pickle are looked at as well.
-_ENDINGS: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
+ENDINGS: Final = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 # Classes of these are data; of their functions only those that put tensors and arrays together again.
 _PACKAGES: Final = frozenset({"accelerate", "deepspeed", "numpy", "peft", "torch", "transformers", "trl", "unsloth"})
 _FUNCTIONS: Final = frozenset(
@@ -49,11 +50,17 @@ class Pickle(NamedTuple):
     fault: str | None
 
 
-def pickles_beside(directory: Path) -> tuple[Pickle, ...]:
-    """The pickles in a directory, sorted by name. Raises ConverterError where the system refuses to say."""
+def pickles_beside(adapter: Adapter) -> tuple[Pickle, ...]:
+    """The pickles beside an adapter, sorted by name. Raises ConverterError where the system refuses to say.
+
+    Of one on a hub they are those that were fetched.
+    """
+    directory, unread = adapter.path, adapter.on_hub.unread if adapter.on_hub else ()
     with could_not_read(directory):
         names = sorted(os.listdir(directory))  # noqa: PTH208  faster
-        files = tuple(name for name in names if name.endswith(_ENDINGS) and is_file(directory / name))
+        files = tuple(
+            name for name in names if name.endswith(ENDINGS) and name not in unread and is_file(directory / name)
+        )
         return _of_files(directory, tuple((name, (directory / name).stat().st_mtime_ns) for name in files))
 
 

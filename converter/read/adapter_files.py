@@ -45,14 +45,16 @@ class AdapterFiles:
     index: Mapping[str, str] | None
 
 
-def read_adapter_files(directory: Path) -> AdapterFiles:
+def read_adapter_files(directory: Path, sizes: Mapping[str, int]) -> AdapterFiles:
     """Read the files in ``directory``. One that is missing or malformed becomes a Fault.
+
+    ``sizes`` are those of files of weights of which only the start is there.
 
     Raises ConverterError, status 2, where the system doesn't let us read a file.
     """
     with could_not_read(directory):
         config, config_faults = _read_config(directory / CONFIG_NAME)
-        headers, weight_faults, index = _read_headers(directory, config)
+        headers, weight_faults, index = _read_headers(directory, config, sizes)
     return AdapterFiles(config, headers, (*config_faults, *weight_faults), index)
 
 
@@ -66,12 +68,12 @@ def _read_config(path: Path) -> tuple[AdapterConfig | None, tuple[Fault, ...]]:
 
 
 def _read_headers(
-    directory: Path, config: AdapterConfig | None
+    directory: Path, config: AdapterConfig | None, sizes: Mapping[str, int]
 ) -> tuple[tuple[SafetensorsHeader, ...], tuple[Fault, ...], Mapping[str, str] | None]:
     names, faults, index = _weight_names(directory, config)
     headers: list[SafetensorsHeader] = []
     for name in names:
-        read = _read_weights(directory / name)
+        read = _read_weights(directory / name, sizes.get(name))
         if isinstance(read, Fault):
             faults.append(read)
         else:
@@ -122,11 +124,11 @@ def _shard_names(path: Path) -> tuple[list[str], list[Fault], Mapping[str, str] 
     return [name for name in names if is_local_name(name)], foreign, index
 
 
-def _read_weights(path: Path) -> SafetensorsHeader | Fault:
+def _read_weights(path: Path, whole_nbytes: int | None) -> SafetensorsHeader | Fault:
     try:
         if is_lfs_pointer(path):
             return Fault("lfs-pointer", path, "is a Git LFS pointer, not the weights")
-        return read_safetensors_header(path)
+        return read_safetensors_header(path, whole_nbytes)
     except Unreadable as error:
         return Fault("weights", path, str(error))
     except FileNotFoundError:

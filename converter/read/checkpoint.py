@@ -25,9 +25,9 @@ SAFETENSORS_NAME: Final = "adapter_model.safetensors"
 INDEX_NAME: Final = "adapter_model.safetensors.index.json"
 PICKLE_NAME: Final = "adapter_model.bin"
 
-_MAX_DEPTH: Final = 6
+MAX_DEPTH: Final = 6
 _PICKLES: Final = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
-_WEIGHTS: Final = (".bin", ".safetensors", ".pt", ".pth", ".ckpt", ".npz")
+WEIGHT_ENDINGS: Final = (".bin", ".safetensors", ".pt", ".pth", ".ckpt", ".npz")
 
 
 class Found(NamedTuple):
@@ -49,7 +49,7 @@ def find_adapters(path: Path) -> Found:
             return Found((path, *_without_checkpoints(below.adapters)), below.closed)
     except OSError as error:
         return Found(closed=((path, error.strerror or str(error)),))
-    below = _below(path, _MAX_DEPTH)
+    below = _below(path, MAX_DEPTH)
     return Found(_without_checkpoints(below.adapters) or below.adapters, below.closed)
 
 
@@ -123,7 +123,7 @@ def read_index(path: Path) -> dict[str, str]:
 
 def weights_beside(directory: Path) -> tuple[str, ...]:
     """The names of the files of weights in ``directory`` that PEFT would not look for there, sorted. Raises OSError."""
-    names = sorted(name for name in os.listdir(directory) if name.endswith(_WEIGHTS))  # noqa: PTH208  faster
+    names = sorted(name for name in os.listdir(directory) if name.endswith(WEIGHT_ENDINGS))  # noqa: PTH208  faster
     return tuple(name for name in names if not name.startswith("adapter_model.") and is_file(directory / name))
 
 

@@ -15,6 +15,9 @@ SETTINGS_NBYTES: Final = 2_000_000  # a policy, and every other TOML file that a
 TEXT_NBYTES: Final = 50_000_000  # prompts, general text, a chat template
 PICKLE_NBYTES: Final = 10_000_000  # that are looked through
 GGUF_HEADER_NBYTES: Final = 200_000_000
+HUB_NBYTES: Final = 150_000_000  # that are fetched of a hub for one hf:// path
+HUB_LIST_NBYTES: Final = 5_000_000  # a page of a hub's list of files
+HUB_PICKLE_NBYTES: Final = 1_000_000  # a pickle on a hub that is fetched to be looked through
 
 # What stands in them.
 JSON_VALUES: Final = 1_000_000
@@ -22,7 +25,7 @@ MERGE_VALUES: Final = 10_000_000  # of a tokenizer's merges, which are read for 
 TOKENS: Final = 1_000_000
 TENSORS: Final = 80_000  # of an adapter; of each file of a base
 SHARDS: Final = 1_000
-FILES: Final = 10_000  # of a directory that is attested
+FILES: Final = 10_000  # of a directory that is attested; of what a hub lists
 ATTESTATION_NBYTES: Final = 50_000_000
 DIMENSIONS: Final = 8  # of a tensor
 KEY_LENGTH: Final = 300  # of a tensor's key: no longer one is a module's
@@ -30,6 +33,7 @@ LAYERS: Final = 1_000
 METADATA_ENTRIES: Final = 20_000  # of a GGUF
 METADATA_STRINGS: Final = 5_000_000  # in the arrays of a GGUF
 PICKLE_OPCODES: Final = 200_000
+HUB_SECONDS: Final = 600  # for all of one hf:// path
 PATTERN_LENGTH: Final = 4_000
 PATTERN_WAYS: Final = 100_000  # in which one pattern can be tried over one module
 PATTERN_STEPS: Final = 500_000  # of all patterns over all modules

@@ -35,13 +35,13 @@ class SafetensorsHeader(NamedTuple):
     malformed: tuple[str, ...] = ()
 
 
-def read_safetensors_header(path: Path) -> SafetensorsHeader:
-    """Read the header of the safetensors file at ``path``.
+def read_safetensors_header(path: Path, whole_nbytes: int | None = None) -> SafetensorsHeader:
+    """Read the header of the safetensors file at ``path``, which has ``whole_nbytes`` where only its start is here.
 
     Raises Unreadable where there is no JSON object of the stated length, OSError where the file can't be read.
     """
     with open_regular(path) as file:
-        nbytes = os.fstat(file.fileno()).st_size
+        nbytes = os.fstat(file.fileno()).st_size if whole_nbytes is None else whole_nbytes
         start = file.read(START_NBYTES)
         length = _header_length(start, nbytes)
         file.seek(8)

@@ -16,6 +16,7 @@ from converter.digests import directory_digest, file_digest_of
 from converter.errors import ConverterError
 from converter.policy import Policy
 from converter.read.files import Unreadable, could_not_read, read_whole
+from converter.read.hub_address import HubAddress
 from converter.read.limits import ATTESTATION_NBYTES
 from converter.read.strict_json import json_object
 from converter.report.outcomes import rules_asked, status_of
@@ -26,8 +27,16 @@ _PREDICATE: Final = "https://in-toto.io/attestation/test-result/v0.1"
 _ENVELOPE: Final = "application/vnd.in-toto+json"
 
 
+def with_bytes(adapter: Path | HubAddress) -> Path:
+    """The adapter's directory. Raises ConverterError for one on a hub: an attestation names bytes that aren't read."""
+    if isinstance(adapter, HubAddress):
+        raise ConverterError(f"{adapter}: is judged without its bytes, which an attestation names; download it first")
+    return adapter
+
+
 def statement(report: Report, policy: Policy | None, base_fingerprint: str | None, *, strict: bool) -> dict[str, Any]:
     """The statement about one adapter. Raises ConverterError where its files can't be read."""
+    directory = with_bytes(report.path)
     levels = {
         severity: sorted({finding.code for finding in report.findings if finding.severity is severity})
         for severity in Severity
@@ -36,7 +45,7 @@ def statement(report: Report, policy: Policy | None, base_fingerprint: str | Non
     found = {code for codes in levels.values() for code in codes}
     return {
         "_type": _STATEMENT,
-        "subject": [{"name": report.path.absolute().name, "digest": {"sha256": directory_digest(report.path)}}],
+        "subject": [{"name": directory.absolute().name, "digest": {"sha256": directory_digest(directory)}}],
         "predicateType": _PREDICATE,
         "predicate": {
             "result": _result(report, strict=strict),

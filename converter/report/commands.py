@@ -8,6 +8,7 @@ from converter.diagnostics import Kind, Report
 
 if TYPE_CHECKING:
     from converter.planning.conversion_plan import ConversionPlan
+    from converter.read.hub_address import HubAddress
 
 # --untie alone means --to model; a directory takes the two files of --untie --to lora.
 _OPTIONS: Final[dict[Kind, tuple[str, ...]]] = {
@@ -22,7 +23,20 @@ def command(report: Report, kind: Kind) -> str | None:
     """The command that makes this deployment; None where a finding forbids it, or no base says that it can be."""
     if report.base is None or report.blockers(kind):
         return None
-    return conversion_command(str(report.path), report.base, kind, *report.read_with)
+    if isinstance(report.path, Path):
+        return conversion_command(str(report.path), report.base, kind, *report.read_with)
+    here = report.path.repository.partition("/")[2]
+    adapter = f"{here}/{report.path.folder}" if report.path.folder else here
+    converted = conversion_command(adapter, report.base, kind, *report.read_with)
+    return f"{download_command(report.path, here)} && {converted}"
+
+
+def download_command(address: "HubAddress", directory: str) -> str:
+    """The command that brings an adapter on a hub into ``directory``: huggingface_hub's own."""
+    only = ("--include", f"{address.folder}/*") if address.folder else ()
+    return shlex.join(
+        ("hf", "download", address.repository, "--revision", address.revision, *only, "--local-dir", directory)
+    )
 
 
 def conversion_command(adapter: str, base: str, kind: Kind, *read_with: str) -> str:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from converter.diagnostics import Finding
 from converter.read.checkpoint import CONFIG_NAME, INDEX_NAME, PICKLE_NAME, SAFETENSORS_NAME
 from converter.read.files import Unreadable, exists, read_whole
+from converter.read.hub_address import HubAddress
 from converter.read.limits import CONFIG_NBYTES
 
 _FIELD: Final = re.compile(r'\s*[{,]?\s*"(\w+)"\s*:')
@@ -23,7 +24,7 @@ _CONFIG_FAMILY: Final = "CF"
 class Location(NamedTuple):
     """A file, and the line where it is one of lines; ``within`` names the tensor, module or field."""
 
-    path: Path
+    path: Path | HubAddress
     line: int | None
     within: str
 
@@ -31,8 +32,8 @@ class Location(NamedTuple):
 class Locations:
     """The locations of one adapter's findings."""
 
-    def __init__(self, directory: Path) -> None:
-        """Of the adapter in ``directory``."""
+    def __init__(self, directory: Path | HubAddress) -> None:
+        """Of the adapter in ``directory``; of one on a hub without lines, for its config is no longer here."""
         self._directory = directory
 
     def __call__(self, finding: Finding) -> Location:
@@ -44,7 +45,9 @@ class Locations:
         return Location(self._weights, None, finding.where)
 
     @cached_property
-    def _weights(self) -> Path:
+    def _weights(self) -> Path | HubAddress:
+        if isinstance(self._directory, HubAddress):
+            return self._directory / SAFETENSORS_NAME
         paths = [self._directory / name for name in (SAFETENSORS_NAME, INDEX_NAME, PICKLE_NAME)]
         return next((path for path in paths if exists(path)), paths[0])
 
@@ -52,6 +55,8 @@ class Locations:
     def _lines(self) -> Mapping[str, int]:
         """The line of each field of the config, the first of its name."""
         lines: dict[str, int] = {}
+        if isinstance(self._directory, HubAddress):
+            return lines
         with suppress(OSError, Unreadable, UnicodeDecodeError):
             text = read_whole(self._directory / CONFIG_NAME, CONFIG_NBYTES).decode()
             for number, line in enumerate(text.splitlines(), 1):
@@ -61,26 +66,35 @@ class Locations:
         return lines
 
 
-def relative(path: Path) -> str:
-    """The path from the root of the repository it lies in, else from here or from the directory above its own."""
+def relative(path: Path | HubAddress) -> str:
+    """The path from the root of the repository it lies in, else from here or from the directory above its own.
+
+    An address on a hub is whole.
+    """
+    if isinstance(path, HubAddress):
+        return str(path)
     path = path.absolute()
     return path.relative_to(_root(path)).as_posix()
 
 
-def relative_uri(path: Path) -> str:
+def relative_uri(path: Path | HubAddress) -> str:
     """The same as a URI."""
-    return quote(relative(path))
+    return quote(relative(path), safe="/:@" if isinstance(path, HubAddress) else "/")
 
 
-def fingerprint(directory: Path, finding: Finding) -> str:
+def fingerprint(directory: Path | HubAddress, finding: Finding) -> str:
     """What stays the same of a finding from run to run, wherever the run starts: its code, its adapter, its place.
 
     And its target, where it is about one: two servers may refuse one thing.
     """
-    root = _repository(directory.absolute())
-    adapter = directory.absolute().relative_to(root).as_posix() if root else directory.absolute().name
+    adapter = directory.lasting_name if isinstance(directory, HubAddress) else _lasting_name(directory.absolute())
     of = (finding.code, adapter, finding.where, *((finding.target,) if finding.target else ()))
     return sha256("\0".join(of).encode()).hexdigest()[:32]
+
+
+def _lasting_name(directory: Path) -> str:
+    root = _repository(directory)
+    return directory.relative_to(root).as_posix() if root else directory.name
 
 
 def _repository(path: Path) -> Path | None:

@@ -10,12 +10,13 @@ from converter.rules import RULES
 
 if TYPE_CHECKING:
     from converter.policy import WaiverUse
+    from converter.read.hub_address import HubAddress
 
 
 class Unread(NamedTuple):
     """A path that could not be judged, and why."""
 
-    path: Path
+    path: "Path | HubAddress"
     status: Status
     message: str
 

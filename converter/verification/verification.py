@@ -135,6 +135,7 @@ def verify(
     Without ``prompts`` it is tried on built-in texts. A merged model's base GGUF is ``base`` itself, if it is one and
     no other is named. Raises ConverterError where it can't be found out.
     """
+    adapter.require_numbers()
     for fault in adapter.faults:
         raise ConverterError(f"{fault.path}: {fault.message}; adapter-check says more", status=JUDGED_BAD)
     if deployed.base is None and base.is_file():

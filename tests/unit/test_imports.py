@@ -18,7 +18,7 @@ from tests.rules.bad.wrong_bases import record
 from tests.rules.specimens import FFN, UP, Specimen, tensor, write_gguf
 
 HEAVY = {
-    "datasets", "gguf", "huggingface_hub", "libgguf", "ml_dtypes", "numpy", "peft", "rich", "safetensors",
+    "datasets", "gguf", "httpx2", "huggingface_hub", "libgguf", "ml_dtypes", "numpy", "peft", "rich", "safetensors",
     "torch", "transformers",
 }  # fmt: skip
 
@@ -76,7 +76,7 @@ def test_comparing_a_recorded_base_imports_nothing_heavy(tmp_path: Path) -> None
 # What only other adapters and bases need, or other options.
 FOR_OTHERS = {
     "converter.derive.foreign_keys", "converter.derive.pre_tokenizers", "converter.derive.regex",
-    "converter.derive.tokenizer_model", "converter.read.gguf_header",
+    "converter.derive.tokenizer_model", "converter.hub", "converter.read.gguf_header", "converter.read.hub_address",
     "converter.report.formats.github", "converter.report.formats.json", "converter.values", "hashlib", "traceback",
 }  # fmt: skip
 N_MODULES = 55

@@ -43,7 +43,12 @@ def test_every_requirement_has_hashes(path: Path) -> None:
 def test_what_is_declared_is_hashed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    for name, wanted in (("gate", []), ("verify", extras["verify"]), ("train", extras["train"])):
+    for name, wanted in (
+        ("gate", []),
+        ("hub", extras["hub"]),
+        ("verify", extras["verify"]),
+        ("train", extras["train"]),
+    ):
         declared = {canonicalize_name(re.split(r"[<>=;\s]", line)[0]) for line in (*project["dependencies"], *wanted)}
         assert declared - {"torch"} <= pins(HASHES / f"{name}.txt").keys()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from converter.diagnostics import Finding, Report
+from converter.read.hub_address import HubAddress
 from converter.report.locations import Location, Locations, relative
 from converter.report.outcomes import Level, Outcome, Run, Unread, level_of
 from converter.report.printable import printable
@@ -20,7 +21,7 @@ _LEVELS: Final[tuple[Level, ...]] = ("error", "warning", "notice")
 
 class _Annotation(NamedTuple):
     level: Level
-    path: Path
+    path: Path | HubAddress
     line: int | None
     title: str
     message: str
@@ -52,8 +53,8 @@ def _annotations(outcome: Outcome) -> Iterator[_Annotation]:
 def _of_findings(report: Report, findings: Sequence[Finding]) -> Iterator[_Annotation]:
     locate = Locations(report.path)
 
-    def kind(finding: Finding) -> tuple[str, Level, Path]:
-        return finding.code, level_of(report, finding), locate(finding).path
+    def kind(finding: Finding) -> tuple[str, Level, str]:
+        return finding.code, level_of(report, finding), str(locate(finding).path)
 
     for (_, level, _), group in groupby(sorted(findings, key=kind), kind):
         first, *others = group

@@ -9,6 +9,7 @@ from html import escape
 from importlib.resources import files
 from itertools import groupby
 from math import isfinite, sqrt
+from pathlib import Path
 from typing import NamedTuple
 
 from converter.architectures import numbers_in
@@ -126,6 +127,8 @@ def _deployments(report: Report) -> str:
 
 
 def _deltas(report: Report) -> Iterator[str]:
+    if not isinstance(report.path, Path):  # on a hub, where its numbers are left
+        return
     try:
         rows = [*_rows(read_adapter(report.path))]
     except ConverterError:  # a rule has said why

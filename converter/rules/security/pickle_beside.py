@@ -9,15 +9,18 @@ What to do: leave such files out of what you publish and deploy.
 from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter
-from converter.derive.pickles import pickles_beside
+from converter.derive.pickles import ENDINGS, pickles_beside
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
+from converter.rules.unread import refuse_unread
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each pickle that is harmless as far as its imports tell."""
-    for pickle in pickles_beside(adapter.path):
-        if not pickle.fault:
-            yield Problem(pickle.name, "is a pickle; it imports nothing but what trainers write")
+    harmless = [pickle for pickle in pickles_beside(adapter) if not pickle.fault]
+    for pickle in harmless:
+        yield Problem(pickle.name, "is a pickle; it imports nothing but what trainers write")
+    if not harmless:
+        refuse_unread(adapter, ENDINGS)
 
 
 RULE = Rule("SC004", "pickle-beside", Severity.WARNING, AdapterCheck(check))

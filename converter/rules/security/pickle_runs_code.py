@@ -10,15 +10,17 @@ What to do: don't load it. Ask where the adapter comes from, and take the file o
 from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter
-from converter.derive.pickles import pickles_beside
+from converter.derive.pickles import ENDINGS, pickles_beside
 from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
+from converter.rules.unread import refuse_unread
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each of them with what it imports, or why that can't be told."""
-    for pickle in pickles_beside(adapter.path):
-        if pickle.fault:
-            yield Problem(pickle.name, pickle.fault)
+    found = [Problem(pickle.name, pickle.fault) for pickle in pickles_beside(adapter) if pickle.fault]
+    yield from found
+    if not found:
+        refuse_unread(adapter, ENDINGS)
 
 
 RULE = Rule("SC005", "pickle-runs-code", Severity.ERROR, AdapterCheck(check))
