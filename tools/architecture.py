@@ -46,8 +46,15 @@ def main(name: str, *fields: str) -> int:
         random(subject, model)
         gguf = model.with_suffix(".gguf")
         failed = convert([Job(model, gguf)])
-        print("\n".join(failed.values()) or "\n".join(_draft(subject, modules(twice), gguf)))
-        return len(failed)
+        if failed:
+            print("\n".join(failed.values()))
+            return 2
+        try:
+            print("\n".join(_draft(subject, modules(twice), gguf)))
+        except LlamaCppFailed as refused:  # most often a size that its loader takes for granted
+            print(refused)
+            return 2
+        return 0
 
 
 def _checked(twice: Sequence[Measured]) -> int:

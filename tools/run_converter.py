@@ -43,9 +43,9 @@ def _convert(directory: Path, path: Path, outtype: str) -> None:
             own = {"set_vocab": _no_vocabulary, "model_arch": model_class.model_arch}
             own |= {"no_mtp": True} if model_class.supports_mtp_export else {}
             ours = type(model_class.__name__, (model_class,), own)
-            # transformers 5 drops fields that checkpoints have and the converter asks for (rotary_pct).
+            # transformers 5 drops or respells what the converter asks for (rotary_pct, layer_types).
             stated = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-            ours(directory, gguf.LlamaFileType[outtype], path, hparams={**stated, **found}).write()
+            ours(directory, gguf.LlamaFileType[outtype], path, hparams={**found, **stated}).write()
     finally:
         names.block_mappings_cfg.clear()
         names.block_mappings_cfg.update(before)

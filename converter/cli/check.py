@@ -12,9 +12,9 @@ import click
 from converter.checking import check_adapter
 from converter.cli.command import Command, unforeseen
 from converter.cli.gate import Asked, Gate, OptionsGate, PolicyGate, may_have_policy
-from converter.cli.options import ADAPTER_TO_JUDGE, BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS
+from converter.cli.options import ADAPTER_TO_JUDGE, BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
 from converter.cli.width import report_width
-from converter.derive.adapter import Adapter, read_adapter, with_renamed_keys
+from converter.derive.adapter import Adapter, read_adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import find_base, read_initial_adapter
 from converter.diagnostics import Deployment, Report, Severity
@@ -55,6 +55,7 @@ class Request(NamedTuple):
     gate: Gate
     initial: Adapter | None
     rename_keys: bool
+    text_only: bool
 
 
 def _explain(context: click.Context, _parameter: click.Parameter, code: str | None) -> None:
@@ -126,6 +127,7 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 @click.option("--target", "targets", multiple=True, callback=_targets, metavar="NAME[@VERSION]", help=_TARGET)
 @click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
 @click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
+@click.option("--text-only", is_flag=True, help=TEXT_ONLY)
 @click.option("--values/--headers-only", default=True, help=_VALUES)
 @click.option("--format", "formats", multiple=True, callback=_formats, metavar="FORMAT[=FILE]", help=_FORMAT)
 @click.option("--select", callback=_prefixes, default="", metavar="CODES", help="Apply only rules with these prefixes.")
@@ -157,6 +159,7 @@ def main(
     targets: "tuple[Wanted, ...]",
     initial_adapter: Path | None,
     rename_keys: bool,
+    text_only: bool,
     values: bool,
     formats: Mapping[str | None, str],
     select: tuple[str, ...],
@@ -191,7 +194,7 @@ def main(
     except ConverterError as error:
         outcomes: Iterable[Outcome] = [Unread(path, error.status, str(error)) for path in paths]
     else:
-        outcomes = _outcomes(paths, Request(model, asked, values, gate, initial, rename_keys))
+        outcomes = _outcomes(paths, Request(model, asked, values, gate, initial, rename_keys, text_only))
     told = _told(outcomes, strict=strict) if formats[None] == "text" else outcomes
     keeps = formats != {None: "text"} or bool(attest or baseline_until)
     kept, statuses = _kept(told, strict=strict, keeps=keeps)
@@ -276,7 +279,7 @@ def _outcome(given: Path | Adapter, request: Request) -> Outcome:
 
 def _asked(adapter: Adapter, request: Request) -> Adapter:
     named = with_renamed_keys(adapter) if request.rename_keys else adapter
-    return replace(named, initial=request.initial)
+    return replace(text_part(named) if request.text_only else named, initial=request.initial)
 
 
 def _report(adapter: Adapter, request: Request) -> Report:

@@ -20,12 +20,12 @@ _WRAPPERS: Final = (
 )
 # A model without its head (AutoModel) has its layers at the top: so are checkpoints and adapters of embedding models.
 _BARE: Final = re.compile(r"(?:layers\.\d+|embed_tokens|norm)(?=\.|$)")
-# GPT-2's checkpoints on the hub are of the bare model, and its embedding is the only one with a name of its own.
-_BARE_GPT2: Final = re.compile(r"(?:wte|wpe|h|ln_f)(?=\.|$)")
+# GPT-2's and BLOOM's checkpoints on the hub are of the bare model.
+_BARE_GPT2: Final = re.compile(r"(?:wte|wpe|h|ln_f|word_embeddings|word_embeddings_layernorm)(?=\.|$)")
 _LAYERS: Final = "model.layers."  # nearly every path, and as it should be
 # Ends of a model that have names of their own.
 _ENDS: Final = (
-    (re.compile(r"(?:transformer\.wte|gpt_neox\.embed_in)(?=\.|$)"), EMBEDDING),
+    (re.compile(r"(?:transformer\.(?:wte|word_embeddings)|gpt_neox\.embed_in)(?=\.|$)"), EMBEDDING),
     (re.compile(r"embed_out(?=\.|$)"), HEAD),
 )
 

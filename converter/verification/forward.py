@@ -112,6 +112,5 @@ def _shared_length(config: PretrainedConfig) -> int:
     settings = [ropes, *(value for value in ropes.values() if isinstance(value, dict))]
     original = "original_max_position_embeddings"
     lengths = [found.get(original) for found in settings]
-    return min(
-        int(length) for length in (*lengths, getattr(text, original, None), text.max_position_embeddings) if length
-    )
+    lengths += [getattr(text, original, None), getattr(text, "max_position_embeddings", None)]
+    return min((int(length) for length in lengths if length), default=1 << 31)  # BLOOM has neither
