@@ -1,5 +1,6 @@
 """Judge one adapter: run the rules, stamp what they find, say which were skipped and why."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
 from converter.derive.model_names import family, without_cache
+from converter.derive.module_paths import tower_of
 from converter.derive.replication import as_trained
 from converter.diagnostics import (
     AdapterCheck,
@@ -75,6 +77,7 @@ def check_adapter(  # noqa: PLR0913  one judgement, all that it may take into ac
                 skipped.append(Skipped(rule.code, rule.name, str(reason), gguf=rule.gguf))
             else:
                 findings.extend(_stamped(rule, problem) for problem in problems)
+    skipped += _left_out(adapter)
     path, checked_by = (str(base.path), tuple(_base_checked_by(adapter, base, values=values))) if base else (None, ())
     return Report(
         adapter.shown_path,
@@ -86,7 +89,18 @@ def check_adapter(  # noqa: PLR0913  one judgement, all that it may take into ac
         base_named_by_adapter=bool(base and base.named_by_adapter),
         targets=tuple(Serving(str(it.wanted), it.form, it.evidence, it.needs, it.note) for it in answers),
         deployment_asked=deployment_asked or not answers,
+        read_with=adapter.read_with,
     )
+
+
+def _left_out(adapter: Adapter) -> Iterator[Skipped]:
+    """What the rule on a model's other parts is not asked, on the user's word."""
+    if adapter.left_out:
+        from converter.rules.lora.vision_tower_changed import RULE
+
+        towers = Counter(tower_of(tensor.module) for tensor in adapter.left_out)
+        parts = ", ".join(f"{count} tensors of {tower}" for tower, count in towers.items())
+        yield Skipped(RULE.code, RULE.name, f"--text-only leaves out {parts}", by_choice=True)
 
 
 def _answers(

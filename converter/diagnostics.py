@@ -278,6 +278,7 @@ class Report:
     ``base_checked_by`` is what the base was compared by beside its shapes; empty where the adapter brings nothing.
     ``base_named_by_adapter``: the user named none. ``path`` is the adapter's directory, or its address on a hub.
     ``deployment_asked``: not only ``targets`` were.
+    ``read_with`` are the options by which the adapter is read so.
     """
 
     path: "Path | HubAddress"
@@ -290,6 +291,7 @@ class Report:
     base_named_by_adapter: bool = False
     targets: tuple[Serving, ...] = ()
     deployment_asked: bool = True
+    read_with: tuple[str, ...] = ()
 
     @property
     def stopping(self) -> tuple[Finding, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from converter import conversion
 from converter.checking import check_adapter
 from converter.conversion import Written
-from converter.derive.adapter import Adapter, with_renamed_keys
+from converter.derive.adapter import Adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import locate_adapter, locate_base, located_base, read_initial_adapter
 from converter.diagnostics import Deployment, Report
@@ -31,19 +31,23 @@ AnyPath = str | PathLike[str]
 LORA = Deployment()
 
 
-def read_adapter(path: AnyPath, *, initial: AnyPath | None = None, rename_keys: bool = False) -> Adapter:
+def read_adapter(
+    path: AnyPath, *, initial: AnyPath | None = None, rename_keys: bool = False, text_only: bool = False
+) -> Adapter:
     """Read the PEFT adapter at ``path``, or the only one below it: headers and JSON, no numbers.
 
     ``path`` may be an address on a hub, as text: "hf://ORG/NAME@REVISION" (extra ``hub``). Of that there are no numbers
     to convert or to verify; ``check`` skips the rules that read them. What was fetched goes with the adapter.
     ``initial`` is the adapter as saved before training, where that changed the base (PiSSA, OLoRA, CorDA, LoRA-GA).
     ``rename_keys`` reads keys that PEFT doesn't load, of a wrapped or a bare model, as those it would have written.
+    ``text_only`` leaves out what it changes of a multimodal model's vision and audio parts (``adapter.left_out``).
     What is wrong with its files is kept for ``check`` to tell.
 
     Raises ConverterError: status 3 where there is no adapter, 2 where there are several or a file can't be read.
     """
     adapter = _on_hub(path) if isinstance(path, str) and path.startswith(SCHEME) else locate_adapter(Path(path))
     adapter = with_renamed_keys(adapter) if rename_keys else adapter
+    adapter = text_part(adapter) if text_only else adapter
     return replace(adapter, initial=read_initial_adapter(Path(initial))) if initial else adapter
 
 

@@ -11,9 +11,9 @@ import click
 
 from converter.cli.command import Command
 from converter.cli.modelfile import check_modelfile, ollama_command, write_modelfile
-from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS
+from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
 from converter.cli.refusals import refusals_shown
-from converter.derive.adapter import Adapter, with_renamed_keys
+from converter.derive.adapter import Adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import locate_adapter, locate_base, read_initial_adapter
 from converter.derive.model_names import last_part, public_name
@@ -64,6 +64,7 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 @click.option("--modelfile", is_flag=True, help="Write an Ollama Modelfile beside the merged model.")
 @click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
 @click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
+@click.option("--text-only", is_flag=True, help=TEXT_ONLY)
 @click.option("--dry-run", is_flag=True, help="Print the plan and the ledger, write nothing.")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.version_option(__version__)
@@ -78,6 +79,7 @@ def main(
     modelfile: bool,
     initial_adapter: Path | None,
     rename_keys: bool,
+    text_only: bool,
     dry_run: bool,
     style: str,
 ) -> None:
@@ -90,6 +92,7 @@ def main(
         raise ConverterError("--modelfile needs --to model: from 0.34.1 on `ollama create` takes no LoRA GGUF")
     adapter = locate_adapter(path)
     adapter = with_renamed_keys(adapter) if rename_keys else adapter
+    adapter = text_part(adapter) if text_only else adapter
     adapter, model = _beside(adapter, base, initial_adapter)
     output = output or _default_output(adapter, deployment)
     if modelfile:

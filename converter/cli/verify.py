@@ -12,8 +12,8 @@ import click
 
 from converter.cli.command import Command
 from converter.cli.extras import need_extra
-from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS
-from converter.derive.adapter import with_renamed_keys
+from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
+from converter.derive.adapter import text_part, with_renamed_keys
 from converter.derive.locate import locate_adapter, read_initial_adapter
 from converter.errors import JUDGED_BAD, ConverterError
 from converter.version import __version__
@@ -45,6 +45,7 @@ _EXTRA = ("numpy", "peft", "safetensors", "torch", "transformers", "xllamacpp")
 )
 @click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
 @click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
+@click.option("--text-only", is_flag=True, help=TEXT_ONLY)
 @click.option("--prompts", type=PATH, help="Texts to compare on, one a line. Default: a built-in set.")
 @click.option("--tokens", type=PATH, help="Token ids to compare on, one sequence a line.")
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -57,6 +58,7 @@ def main(
     base_gguf: Path | None,
     initial_adapter: Path | None,
     rename_keys: bool,
+    text_only: bool,
     prompts: Path | None,
     tokens: Path | None,
     style: str,
@@ -66,6 +68,8 @@ def main(
     found = locate_adapter(adapter)
     if rename_keys:
         found = with_renamed_keys(found)
+    if text_only:
+        found = text_part(found)
     if initial_adapter:
         found = replace(found, initial=read_initial_adapter(initial_adapter))
     need_extra("verify", *_EXTRA)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from converter.derive.adapter_keys import Role, foreign_key
 from converter.derive.adapter_tensors import AdapterTensor, is_expert_parameter, tensors_of
-from converter.derive.module_paths import EMBEDDING, HEAD
+from converter.derive.module_paths import EMBEDDING, HEAD, tower_of
 from converter.derive.patterns import Patterns
 from converter.errors import ConverterError
 from converter.read.adapter_config import AdapterConfig
@@ -103,6 +103,8 @@ class Adapter:
     ``initial`` is the adapter as it was before training, where the base was changed by it (PiSSA, OLoRA): what is
     served is the base, plus this adapter's deltas, minus the initial one's. ``origin`` is the adapter of another PEFT
     method that this one is the equal of. ``unchanged`` are the keys of tensors that are saved whole and hold the base's
+    own numbers, as far as somebody compared them (values/unchanged.py). ``left_out`` are the tensors of a multimodal
+    model's other parts, where the user said that the text part is to be served without them (``text_part``).
     own numbers, as far as somebody compared them (values/unchanged.py). Of one ``on_hub`` the directory holds what was
     fetched of it, and no numbers.
     """
@@ -116,6 +118,7 @@ class Adapter:
     initial: "Adapter | None" = None
     origin: Origin | None = None
     unchanged: frozenset[str] = frozenset()
+    left_out: tuple[AdapterTensor, ...] = ()
     on_hub: "OnHub | None" = None
 
     @property
@@ -147,6 +150,13 @@ class Adapter:
     def renamed(self) -> dict[str, str]:
         """The keys that are read as others, and those."""
         return {tensor.key: tensor.read_as for tensor in self.tensors if tensor.read_as}
+
+    @property
+    def read_with(self) -> tuple[str, ...]:
+        """The options of commands by which an adapter in these files is read as this one."""
+        is_of_mlx = self.config is not None and self.config.mlx is not None
+        renamed = () if is_of_mlx or not self.renamed else ("--rename-keys",)
+        return (*renamed, *(("--text-only",) if self.left_out else ()))
 
     @cached_property
     def by_module(self) -> dict[str, dict[Role, AdapterTensor]]:
@@ -267,3 +277,14 @@ def with_renamed_keys(adapter: Adapter) -> Adapter:
         return foreign.name if foreign and foreign.name else key
 
     return replace(adapter, tensors=tensors_of(adapter.headers, adapter.config, name_of))
+
+
+def text_part(adapter: Adapter) -> Adapter:
+    """The LoRA without what it changes of vision and audio parts; as it is where it changes nothing else.
+
+    That is on the user's word: of a prompt without pictures PEFT computes the same, of one with pictures another thing.
+    """
+    text = tuple(tensor for tensor in adapter.tensors if tower_of(tensor.module) is None)
+    left_out = tuple(tensor for tensor in adapter.tensors if tower_of(tensor.module) is not None)
+    is_lora = adapter.config is not None and adapter.config.is_lora
+    return replace(adapter, tensors=text, left_out=left_out) if text and left_out and is_lora else adapter

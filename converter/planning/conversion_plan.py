@@ -96,7 +96,7 @@ class PlannedFile(NamedTuple):
         return sum(-(-tensor.nbytes // self.alignment) * self.alignment for tensor in self.tensors)
 
 
-Fate = Literal["applied", "folded", "redundant"]
+Fate = Literal["applied", "folded", "redundant", "left out"]
 
 
 class LedgerLine(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Final
 from converter.derive.adapter import Adapter, Origin
 from converter.derive.adapter_tensors import AdapterTensor
 from converter.derive.config_fields import FIELDS, holds_nothing, initialization
-from converter.derive.module_paths import HEAD
+from converter.derive.module_paths import HEAD, tower_of
 from converter.planning.conversion_plan import Fate, LedgerLine, PlannedFile
 from converter.read.adapter_config import AdapterConfig
 from converter.sources import StoredRows, keys_of, stored_in
@@ -86,6 +86,10 @@ def _renaming(adapter: Adapter, key: str) -> str:
 
 
 def _redundant(adapter: Adapter, key: str) -> LedgerLine:
+    left_out = next((tensor for tensor in adapter.left_out if tensor.key == key), None)
+    if left_out:
+        tower = tower_of(left_out.module)
+        return LedgerLine("tensor", key, "left out", f"of {tower}, which no GGUF of the text model holds (--text-only)")
     reason = _redundancy(adapter, next(tensor for tensor in adapter.tensors if tensor.key == key))
     if reason is None:
         raise LedgerGapError(f"{key} is in no line of the ledger; please report this")

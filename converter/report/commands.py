@@ -24,10 +24,11 @@ def command(report: Report, kind: Kind) -> str | None:
     if report.base is None or report.blockers(kind):
         return None
     if isinstance(report.path, Path):
-        return conversion_command(str(report.path), report.base, kind)
+        return conversion_command(str(report.path), report.base, kind, *report.read_with)
     here = report.path.repository.partition("/")[2]
     adapter = f"{here}/{report.path.folder}" if report.path.folder else here
-    return f"{download_command(report.path, here)} && {conversion_command(adapter, report.base, kind)}"
+    converted = conversion_command(adapter, report.base, kind, *report.read_with)
+    return f"{download_command(report.path, here)} && {converted}"
 
 
 def download_command(address: "HubAddress", directory: str) -> str:
@@ -38,18 +39,16 @@ def download_command(address: "HubAddress", directory: str) -> str:
     )
 
 
-def conversion_command(adapter: str, base: str, kind: Kind) -> str:
-    """The command that makes this deployment of an adapter."""
-    return shlex.join(("adapter-to-gguf", adapter, "--base", base, *_OPTIONS[kind]))
+def conversion_command(adapter: str, base: str, kind: Kind, *read_with: str) -> str:
+    """The command that makes this deployment of an adapter, which is ``read_with`` some options."""
+    return shlex.join(("adapter-to-gguf", adapter, "--base", base, *read_with, *_OPTIONS[kind]))
 
 
 def proof_command(plan: "ConversionPlan", output: Path) -> str:
     """The adapter-verify command that proves what a plan wrote to ``output``."""
     base = "ORIGINAL_BASE" if plan.base.quantization else str(plan.base.path)
     start = ["adapter-verify", str(plan.adapter.path), "--base", base]
-    is_of_mlx = plan.adapter.config is not None and plan.adapter.config.mlx is not None
-    if not is_of_mlx and any(tensor.read_as for tensor in plan.adapter.tensors):
-        start.append("--rename-keys")
+    start += plan.adapter.read_with
     if plan.adapter.initial and not plan.scratch:  # not what PEFT computed, and computes again for the proof
         start += ["--initial-adapter", str(plan.adapter.initial.path)]
     model, lora = _served(plan, output)

@@ -119,8 +119,20 @@ def _config(prepared: PreparedBase, adapter: Adapter) -> Any:
         config.target_modules = sorted(set(_targets(prepared, adapter)))
         config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
         config.layer_replication = None  # done already
+        config.modules_to_save = _saved_names(adapter, config.modules_to_save)
         config.init_lora_weights = _initialization(adapter, config)
     return config
+
+
+def _saved_names(adapter: Adapter, names: list[str] | None) -> list[str] | None:
+    """The names of modules_to_save without those that only modules of a part that was left out go by."""
+    left_out = {tensor.path for tensor in adapter.left_out}
+    there = {tensor.path for tensor in adapter.saved_modules}
+    return [name for name in names or [] if _ends(there, name) or not _ends(left_out, name)] or None
+
+
+def _ends(paths: set[str], name: str) -> bool:
+    return any(path.endswith(name) or f".{name}." in f".{path}" for path in paths)
 
 
 def _fields_of_mlx(adapter: Adapter) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 import converter
-from converter import ConverterError, DeployedLora, DeployedModel, Deployment
+from converter import ConverterError, DeployedLora, DeployedModel, Deployment, Refused
+from converter.report.commands import command, proof_command
 from fixtures.adapters import tiny_adapter
 from fixtures.tiny import TinyModel
 
@@ -85,19 +86,60 @@ def test_a_multimodal_models_text_adapter_is_proven(model_type: str, tmp_path: P
     assert not converter.verify(adapter, base, DeployedModel(tiny.gguf)).passed, "the control: no adapter"
 
 
-def test_a_tower_that_the_adapter_changes_is_not_passed_over(tmp_path: Path) -> None:
-    base = multimodal_base("gemma3", tmp_path / "base")
-    tower = f"{PREFIX}model.vision_tower.encoder.layers.0.self_attn.q_proj"
-    directory = renamed_adapter(
-        tmp_path / "adapter",
+TOWER = f"{PREFIX}model.vision_tower.encoder.layers.0.self_attn.q_proj"
+PROJECTOR = f"{PREFIX}model.multi_modal_projector.mm_soft_emb_norm.weight"
+
+
+def adapter_of_a_tower_too(directory: Path) -> Path:
+    """A LoRA on the text model and on its vision tower, with a projector's norm saved whole."""
+    renamed_adapter(
+        directory,
         TinyModel("gemma3"),
         lambda key: key.replace("model.model.", "model.model.language_model."),
+        modules_to_save=["mm_soft_emb_norm"],
     )
     weights = directory / "adapter_model.safetensors"
     factors = {
-        f"{tower}.lora_{side}.weight": torch.ones(shape).numpy() for side, shape in (("A", (8, 32)), ("B", (32, 8)))
+        f"{TOWER}.lora_{side}.weight": torch.ones(shape).numpy() for side, shape in (("A", (8, 32)), ("B", (32, 8)))
     }
-    save_file({**load_file(weights), **factors}, weights)
+    save_file({**load_file(weights), **factors, PROJECTOR: torch.ones(32).numpy()}, weights)
+    return directory
+
+
+def test_the_text_part_is_served_and_proven_on_the_users_word(tmp_path: Path) -> None:
+    tiny, base = TinyModel("gemma3"), multimodal_base("gemma3", tmp_path / "base")
+    directory = adapter_of_a_tower_too(tmp_path / "adapter")
+    with pytest.raises(Refused, match=r": LO007, LO020$"):
+        converter.plan(converter.read_adapter(directory), converter.read_base(tiny.gguf))
+    adapter = converter.read_adapter(directory, text_only=True)
+    report = converter.check(adapter, converter.read_base(base))
+    assert report.passed
+    (told,) = (skip.reason for skip in report.skipped if skip.code == "LO020")
+    assert "2 tensors of vision_tower" in told
+    assert "1 tensors of multi_modal_projector" in told
+    assert "--text-only" in (command(report, "lora") or "")
+    with converter.plan(adapter, converter.read_base(base)) as planned:
+        assert "--text-only" in proof_command(planned, tmp_path / "lora.gguf")
+        left_out = {line.key for line in planned.ledger if line.fate == "left out"}
+        assert left_out == {f"{TOWER}.lora_A.weight", f"{TOWER}.lora_B.weight", PROJECTOR}
+        (lora,) = converter.write(planned, tmp_path / "lora.gguf")
+    assert converter.verify(adapter, base, DeployedLora(lora.path, tiny.gguf)).passed
+    (model,) = converter.convert(adapter, tmp_path / "model.gguf", base=tiny.gguf, deployment=Deployment("model"))
+    assert converter.verify(adapter, base, DeployedModel(model.path, tiny.gguf)).passed
+    assert not converter.verify(adapter, base, DeployedModel(tiny.gguf)).passed, "the control: no adapter"
+
+
+def test_an_adapter_of_nothing_but_a_tower_has_no_text_part(tmp_path: Path) -> None:
+    directory = adapter_of_a_tower_too(tmp_path / "adapter")
+    weights = directory / "adapter_model.safetensors"
+    save_file({key: values for key, values in load_file(weights).items() if TOWER in key}, weights)
+    adapter = converter.read_adapter(directory, text_only=True)
+    assert "LO020" in {finding.code for finding in converter.check(adapter).findings}
+
+
+def test_a_tower_that_the_adapter_changes_is_not_passed_over(tmp_path: Path) -> None:
+    base = multimodal_base("gemma3", tmp_path / "base")
+    directory = adapter_of_a_tower_too(tmp_path / "adapter")
     adapter = converter.read_adapter(directory)
     with pytest.raises(ConverterError, match="vision_tower"):
         converter.verify(adapter, base, DeployedModel(TinyModel("gemma3").gguf))

@@ -21,7 +21,7 @@ def check(adapter: Adapter) -> Iterator[Problem]:
     """Yield each name without a tensor."""
     if adapter.config is None or not adapter.tensors:
         return
-    paths = {tensor.path for tensor in adapter.saved_modules}
+    paths = {tensor.path for tensor in (*adapter.saved_modules, *adapter.left_out)}
     # PEFT compares the ends of paths, without regard to dots (_set_trainable in peft/utils/other.py).
     missing = [
         name

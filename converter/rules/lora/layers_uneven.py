@@ -54,7 +54,7 @@ def _kinds_by_layer(adapter: Adapter) -> Mapping[int, frozenset[str]]:
 def _unused_names(promise: Promise) -> Iterator[str]:
     targets = promise.config.target_modules
     unused = dict.fromkeys(targets if isinstance(targets, tuple) else ())
-    for tensor in promise.adapter.tensors:
+    for tensor in (*promise.adapter.tensors, *promise.adapter.left_out):
         if not unused:  # after the first layer, as a rule
             return
         path = tensor.path
