@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -141,6 +142,7 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 @click.option("--attest", type=PATH, metavar="FILE", help="Write an in-toto statement for each adapter, one a line.")
 @click.option("--verify-attestation", type=PATH, metavar="FILE", help=_VERIFY)
 @click.option("--exit-zero", is_flag=True, help="Status 0 for adapters that are refused; 2 and 3 stay.")
+@click.option("--jobs", type=click.IntRange(1), default=1, metavar="N", help="Judge with so many processes.")
 @click.option("--strict", is_flag=True, help="Warnings count, and so do rules that could not be applied.")
 @click.option(
     "--explain",
@@ -171,6 +173,7 @@ def main(
     attest: Path | None,
     verify_attestation: Path | None,
     exit_zero: bool,
+    jobs: int,
     strict: bool,
 ) -> None:
     _escape_what_a_console_lacks()
@@ -194,7 +197,7 @@ def main(
     except ConverterError as error:
         outcomes: Iterable[Outcome] = [Unread(path, error.status, str(error)) for path in paths]
     else:
-        outcomes = _outcomes(paths, Request(model, asked, values, gate, initial, rename_keys, text_only))
+        outcomes = _outcomes(paths, Request(model, asked, values, gate, initial, rename_keys, text_only), jobs)
     told = _told(outcomes, strict=strict) if formats[None] == "text" else outcomes
     keeps = formats != {None: "text"} or bool(attest or baseline_until)
     kept, statuses = _kept(told, strict=strict, keeps=keeps)
@@ -229,52 +232,72 @@ def _escape_what_a_console_lacks() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _outcomes(paths: "Iterable[Path | HubAddress]", request: Request) -> Iterator[Outcome]:
-    for path in paths:
-        yield from _judged(path, request)
-    if request.initial:
-        yield _outcome(request.initial, request)
-
-
-def _judged(path: "Path | HubAddress", request: Request) -> Iterator[Outcome]:
+def _outcomes(paths: "Sequence[Path | HubAddress]", request: Request, n_jobs: int) -> Iterator[Outcome]:
     """The outcome of every adapter that a path stands for; that there is none is an outcome too."""
-    if not isinstance(path, Path):
-        yield from _judged_on_hub(path, request)
-        return
+    things = (thing for path in paths for thing in (_found(path) if isinstance(path, Path) else _found_on_hub(path)))
+    judge = partial(_judged, request=request)
+    if n_jobs > 1 and all(isinstance(path, Path) for path in paths):
+        from converter.cli.jobs import side_by_side
+
+        judged = side_by_side(judge, things, n_jobs)
+    else:
+        judged = map(judge, things)
+    for outcome, adapter in judged:
+        yield _settled(outcome, adapter, request)
+    if request.initial:
+        yield _settled(*_judged(request.initial, request), request)
+
+
+def _found(path: Path) -> Iterator[Path | Unread]:
     found = find_adapters(path)
     if found == Found():
         why = "holds no adapter (no adapter_config.json)" if exists(path) else "no such file or directory"
         yield Unread(path, NOTHING_LOOKED_AT, why)
     for closed, why in found.closed:
         yield Unread(closed, COULD_NOT, f"can't be read: {why}")
-    for directory in found.adapters:
-        yield _outcome(directory, request)
+    yield from found.adapters
 
 
-def _judged_on_hub(address: "HubAddress", request: Request) -> Iterator[Outcome]:
+def _found_on_hub(address: "HubAddress") -> Iterator[Adapter | Unread]:
     from converter.hub import read_adapters_on_hub
 
     try:
-        adapters = read_adapters_on_hub(address)
+        yield from read_adapters_on_hub(address)
     except ConverterError as error:
         yield Unread(address, error.status, str(error).removeprefix(f"{address}: "))
     except Exception as error:  # noqa: BLE001  as below
         yield Unread(address, COULD_NOT, unforeseen(error))
-    else:
-        for adapter in adapters:
-            yield _outcome(_asked(adapter, request), request)
 
 
-def _outcome(given: Path | Adapter, request: Request) -> Outcome:
-    """What comes of one adapter. Whatever ends its judging, foreseen or not, the others are still judged."""
+def _judged(thing: Path | Adapter | Unread, request: Request) -> tuple[Outcome, Path | Adapter]:
+    """What comes of one adapter, and the adapter. Whatever ends its judging, the others are still judged."""
+    if isinstance(thing, Unread):
+        return thing, Path()
     try:
-        adapter = _asked(read_adapter(given), request) if isinstance(given, Path) else given
-        return _report(adapter, request)
-    except ConverterError as error:
-        status, message = error.status, str(error)
+        adapter = read_adapter(thing) if isinstance(thing, Path) else thing
+        asked = adapter if adapter is request.initial else _asked(adapter, request)
+        return _report(asked, request), thing
     except Exception as error:  # noqa: BLE001  as in command.py: what nobody foresaw ends here, for this adapter
-        status, message = COULD_NOT, unforeseen(error)
-    return Unread(given if isinstance(given, Path) else given.shown_path, status, message)
+        return _unread(thing, error), thing
+
+
+def _settled(outcome: Outcome, adapter: Path | Adapter, request: Request) -> Outcome:
+    """The outcome as it counts. A path is read again where the bytes matter: it may have been another process's."""
+    if isinstance(outcome, Unread):
+        return outcome
+    try:
+        return request.gate.settled(outcome, lambda: read_adapter(adapter) if isinstance(adapter, Path) else adapter)
+    except Exception as error:  # noqa: BLE001  as above
+        return _unread(adapter, error)
+
+
+def _unread(thing: Path | Adapter, error: Exception) -> Unread:
+    path = thing if isinstance(thing, Path) else thing.shown_path
+    return (
+        Unread(path, error.status, str(error))
+        if isinstance(error, ConverterError)
+        else Unread(path, COULD_NOT, unforeseen(error))
+    )
 
 
 def _asked(adapter: Adapter, request: Request) -> Adapter:
@@ -286,11 +309,10 @@ def _report(adapter: Adapter, request: Request) -> Report:
     base = request.base or find_base(None, adapter)
     limits, own = request.gate.limits(adapter.shown_path), request.gate.targets(adapter.shown_path)
     asked = request.asked._replace(targets=tuple(dict.fromkeys((*request.asked.targets, *own))))
-    report = check_adapter(
+    return check_adapter(
         adapter, base, asked.deployment, values=request.values, limits=limits,
         targets=asked.targets, deployment_asked=asked.deployment_counts,
     )  # fmt: skip
-    return request.gate.settled(report, adapter)
 
 
 def _write(run: Run, formats: Mapping[Path, str]) -> None:

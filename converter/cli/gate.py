@@ -1,6 +1,6 @@
 """By what a run of adapter-check settles its reports: the options alone, or a policy and its waivers too."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -37,8 +37,8 @@ class Gate(Protocol):
     def targets(self, adapter: "Path | HubAddress") -> "tuple[Wanted, ...]":
         """What serves an adapter at this path, beside what the options name."""
 
-    def settled(self, report: Report, adapter: Adapter) -> Report:
-        """The report as it counts."""
+    def settled(self, report: Report, adapter: Callable[[], Adapter]) -> Report:
+        """The report as it counts; ``adapter`` is asked for where its bytes matter."""
 
     def uses(self) -> "Iterator[WaiverUse]":
         """What each waiver did."""
@@ -59,7 +59,7 @@ class OptionsGate:
         """None."""
         return ()
 
-    def settled(self, report: Report, _adapter: Adapter) -> Report:
+    def settled(self, report: Report, _adapter: Callable[[], Adapter]) -> Report:
         """The report without what is left out."""
         return without(report, self._left_out)
 
@@ -88,14 +88,14 @@ class PolicyGate:
         """The policy's for this path."""
         return self._policy.settings_for(adapter).targets
 
-    def settled(self, report: Report, adapter: Adapter) -> Report:
+    def settled(self, report: Report, adapter: Callable[[], Adapter]) -> Report:
         """The report with the policy's severities, without what is left out, and with what is waived apart."""
         from converter.digests import adapter_digest
         from converter.judgement import settled
 
         own = self._policy.settings_for(report.path)
         settings = own._replace(select=self._select or own.select, ignore=(*own.ignore, *self._ignore))
-        return self._waivers.applied(settled(report, settings), lambda: adapter_digest(adapter))
+        return self._waivers.applied(settled(report, settings), lambda: adapter_digest(adapter()))
 
     def uses(self) -> "Iterator[WaiverUse]":
         """What each of the policy's waivers did."""

@@ -99,6 +99,35 @@ def _names(base: BaseModel, place: Place) -> Iterator[str]:
             yield name.replace("{i}", str(i))
 
 
+def disordered(base: BaseModel, module: str) -> str:
+    """Why a module's rows or columns can't be put in order by the sizes that the base states; nothing where they can.
+
+    A matrix of another size would be put in order in part, and the rest of it left out.
+    """
+    stored, places = base.weight(module), base.places(module)
+    place = next((place for place in places if place.rows or place.columns), None)
+    if stored is None or place is None or len(stored.shape) != len(place.shape):
+        return ""
+    try:
+        wanted = _ordered_shape(base, place)
+    except ValueError as error:
+        return f"can't be put in order: {error}"
+    if stored.shape == wanted:
+        return ""
+    return f"has the shape {list(stored.shape)}, wanted {list(wanted)} by the sizes that the base states"
+
+
+def _ordered_shape(base: BaseModel, place: Place) -> tuple[int, ...]:
+    """The shape of a place's tensor as it is stored. Raises ValueError where an order doesn't fit the sizes."""
+    dims = base.dims_of(place.module)
+    shape, orders = tuple(dims[dim] for dim in place.shape), base.orders(place)
+    if base.format == "huggingface":
+        return shape[::-1] if place.transposed else shape
+    *experts, n_rows, n_columns = shape if len(shape) > 1 else (*shape, 0)
+    ordered = (*experts, orders.rows.count(n_rows), orders.columns.count(n_columns))
+    return ordered if len(shape) > 1 else ordered[:1]
+
+
 def misshaped(base: BaseModel) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
     """The tensors of another shape than the config says: key, shape, and the shape that is wanted."""
     for key, tensor in base.tensors.items():

@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Thread
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 from weakref import finalize
 
 from converter.derive.adapter import Adapter, read_adapter
@@ -277,27 +277,30 @@ def _weights(folder: _Folder) -> Sequence[str]:
 
 
 async def _whole(folder: _Folder, name: str) -> None:
-    _require_names(name, folder.address)
     async with folder.one_of:
-        _keep(folder, name, await folder.hub.file(folder.address / name, folder.files[name]))
+        with _new(folder, name) as file:
+            await folder.hub.file(folder.address / name, folder.files[name], file)
 
 
 async def _header(folder: _Folder, name: str) -> None:
     """Fetch the header of a file of weights: of what is none the beginning, which tells a reader what it is."""
-    _require_names(name, folder.address)
     where, nbytes = folder.address / name, folder.files[name]
-    start = b""
+    n_start = min(_START_NBYTES, nbytes)
     async with folder.one_of:
-        if nbytes:
-            start = await folder.hub.part(where, Part(0, min(_START_NBYTES, nbytes), nbytes))
-        end = 8 + int.from_bytes(start[:8], "little")
-        if len(start) < 8 or end > min(nbytes, 8 + HEADER_NBYTES):
-            end = min(START_NBYTES, len(start))
-        if end > len(start):
-            start += await folder.hub.part(where, Part(len(start), end, nbytes))
-    _keep(folder, name, start[:end])
+        with _new(folder, name) as file:
+            if n_start:
+                await folder.hub.part(where, Part(0, n_start, nbytes), file)
+            file.seek(0)
+            length = file.read(8)
+            end = 8 + int.from_bytes(length, "little")
+            if len(length) < 8 or end > min(nbytes, 8 + HEADER_NBYTES):
+                end = min(START_NBYTES, n_start)
+            file.truncate(min(end, n_start))
+            if end > n_start:
+                file.seek(0, os.SEEK_END)
+                await folder.hub.part(where, Part(n_start, end, nbytes), file)
 
 
-def _keep(folder: _Folder, name: str, data: bytes) -> None:
-    with (folder.directory / name).open("xb") as file:
-        file.write(data)
+def _new(folder: _Folder, name: str) -> BinaryIO:
+    _require_names(name, folder.address)
+    return (folder.directory / name).open("x+b")

@@ -11,7 +11,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
 from converter.errors import ConverterError
@@ -61,14 +61,14 @@ class Hub:
             data = b"".join([chunk async for chunk in self._chunks(response, where, limit)])
             return data, response.headers
 
-    async def file(self, where: HubAddress, nbytes: int) -> bytes:
-        """A whole file, which the hub says has ``nbytes``."""
+    async def file(self, where: HubAddress, nbytes: int, to: BinaryIO) -> None:
+        """Write a whole file, which the hub says has ``nbytes``."""
         async with self._answer(self._url(where), {}, where, nbytes) as response:
             self._require(response, where, 200)
-            return await self._exactly(response, where, nbytes)
+            await self._copied(response, where, nbytes, to)
 
-    async def part(self, where: HubAddress, part: Part) -> bytes:
-        """A part of a file, and not a byte more."""
+    async def part(self, where: HubAddress, part: Part, to: BinaryIO) -> None:
+        """Write a part of a file, and not a byte more."""
         headers = {"Range": part.as_range}
         async with self._answer(self._url(where), headers, where, part.nbytes, part.end - part.begin) as response:
             self._require(response, where, 206)
@@ -78,7 +78,7 @@ class Hub:
                     f"{where}: the hub answered with the part {stated!r}, wanted {part.as_content_range!r}; "
                     "what it sent isn't read"
                 )
-            return await self._exactly(response, where, part.end - part.begin)
+            await self._copied(response, where, part.end - part.begin, to)
 
     def _url(self, where: HubAddress) -> str:
         return f"{self._endpoint}/{where.repository}/resolve/{where.revision}/{quote(where.folder)}"
@@ -120,15 +120,16 @@ class Hub:
         if response.status_code != status:
             refuse_status(response, where, by_hub=self._is_own(str(response.request.url)))
 
-    async def _exactly(self, response: "Response", where: HubAddress, nbytes: int) -> bytes:
-        """The body, which has to have just so many bytes."""
+    async def _copied(self, response: "Response", where: HubAddress, nbytes: int, to: BinaryIO) -> None:
+        """Write the body, which has to have just so many bytes."""
         stated = response.headers.get("Content-Length")
         if stated is not None and stated != str(nbytes):
             raise ConverterError(f"{where}: the hub sends {stated} bytes, wanted {nbytes}; nothing of it is read")
-        data = b"".join([chunk async for chunk in self._chunks(response, where, nbytes)])
-        if len(data) != nbytes:
-            raise ConverterError(f"{where}: the hub sent {len(data)} of {nbytes} bytes; run it again")
-        return data
+        n_written = 0
+        async for chunk in self._chunks(response, where, nbytes):
+            n_written += to.write(chunk)
+        if n_written != nbytes:
+            raise ConverterError(f"{where}: the hub sent {n_written} of {nbytes} bytes; run it again")
 
     async def _chunks(self, response: "Response", where: HubAddress, limit: int) -> AsyncIterator[bytes]:
         """The body as it comes; one that is longer than ``limit`` isn't read to its end."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from converter.derive.adapter import LoraPair
 from converter.derive.base_model import BaseModel
+from converter.derive.checkpoint_parts import disordered
 from converter.values.numbers import is_readable
 from converter.values.orders import indices
 from converter.values.rows import read_columns, read_rows
@@ -32,6 +33,8 @@ def agreement(pairs: Sequence[LoraPair], base: BaseModel) -> float | None:
 
 
 def _correlation(pair: LoraPair, base: BaseModel) -> Iterator[float]:
+    if disordered(base, pair.module):
+        return
     norms, magnitudes = _norms(pair, base), _magnitudes(pair)
     if norms is None or magnitudes is None or len(magnitudes) < len(norms):
         return

@@ -1,4 +1,4 @@
-"""The base is a Hugging Face directory that lacks weights, or has some of another shape than its config says.
+"""The base lacks weights, or has some of another shape than its config or metadata says.
 
 Why it matters: a merged model, or an untied base, is written from all of the base's weights; a LoRA file needs only
 config.json. llama.cpp refuses a GGUF in which a tensor is missing.
@@ -12,13 +12,18 @@ from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
-from converter.derive.checkpoint_parts import misshaped, missing
+from converter.derive.checkpoint_parts import disordered, misshaped, missing
 from converter.diagnostics import WHOLE_BASE, BaseCheck, Problem, Rule, Severity
 from converter.read.checkpoint import pickles
 
 
-def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
+def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     """Yield a directory without weights, or the first tensor that is missing and the first that doesn't fit."""
+    for module in adapter.modules:
+        why = disordered(base, module)
+        if why:
+            yield Problem(f"{module} in {base.label}", why)
+            return
     if not base.is_convertible_checkpoint:
         return
     if not base.tensors:

@@ -61,3 +61,11 @@ def any_adapter_of_an_untied_gemma(it: Specimen, bases: Path) -> None:
 def a_lora_on_a_norm(it: Specimen, _: Path) -> None:
     it.tensors |= lora(f"{PREFIX}.model.layers.0.input_layernorm", HIDDEN, 1)
     it.write()
+
+
+@bad("BM040")
+def sizes_that_the_matrices_do_not_have(it: Specimen, bases: Path) -> None:
+    """Without key_length a head has half as many rows, and the order of q_proj would take half of them."""
+    it.base = bases / "no-key-length.gguf"
+    it.base.write_bytes((bases / "tied.gguf").read_bytes().replace(b"attention.key_length", b"attention.key_lenght"))
+    it.write()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from converter.cli.check import main
-from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT
+from converter.cli.jobs import side_by_side
+from converter.derive.adapter import read_adapter
+from converter.digests import adapter_digest
+from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
 from fixtures.generated import write_gemma_2b_base, write_gemma_2b_head_adapter
 from tests.rules.specimens import HEAD, Specimen, head_lora, lora, write_gguf
 
@@ -185,3 +189,33 @@ def test_what_training_began_with_is_judged_too(tmp_path: Path) -> None:
     found = json.loads(itself.stdout)["adapters"]
     assert [[finding["code"] for finding in one["findings"]] for one in found] == [["CF014"] * 6, []]
     assert check(*options, "--initial-adapter", str(tmp_path / "nothing")).exit_code == COULD_NOT
+
+
+def test_several_processes_say_what_one_says(tmp_path: Path) -> None:
+    base = write_gguf(tmp_path / "base.gguf")
+    for number in range(40):
+        specimen = Specimen(tmp_path / "adapters" / f"{number:02}", None)
+        specimen.tensors |= head_lora() if number % 3 == 0 else {}
+        specimen.metadata = {"number": f"{number}"}  # no two have the same bytes, and so the same waiver
+        specimen.write()
+    (tmp_path / "adapters" / "07" / "adapter_model.safetensors").write_bytes(b"short")
+    waiver = f'[[waivers]]\ncode = "HD001"\nadapter = "{adapter_digest(read_adapter(tmp_path / "adapters" / "03"))}"\n'
+    (tmp_path / "policy.toml").write_text(f'{waiver}reason = "known"\nexpires = 2099-01-01\n', encoding="utf-8")
+    paths = [str(tmp_path / "adapters"), str(tmp_path / "nowhere")]
+    arguments = [*paths, "--base", str(base), "--config", str(tmp_path / "policy.toml"), "--format", "json"]
+    one, several = (CliRunner().invoke(main, [*arguments, "--jobs", jobs]) for jobs in ("1", "3"))
+    assert several.stdout == one.stdout
+    assert (several.exit_code, several.stderr) == (one.exit_code, one.stderr)
+    statuses = [found["status"] for found in json.loads(one.stdout)["adapters"]]
+    refused = [number for number in range(40) if (number % 3 == 0 and number != 3) or number == 7]
+    assert statuses == [JUDGED_BAD if number in refused else FINE for number in range(40)]
+    assert one.exit_code == NOTHING_LOOKED_AT
+
+
+def test_a_process_that_is_killed_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(ConverterError, match="one of the processes of --jobs was ended"):
+        list(side_by_side(_killed, [tmp_path], 2))
+
+
+def _killed(_thing: Path) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
