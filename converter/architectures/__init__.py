@@ -46,6 +46,7 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "granitemoe": "granitemoe",
     "granitemoehybrid": "granitehybrid",
     "hunyuan_v1_dense": "hunyuan-dense",
+    "hunyuan_v1_moe": "hunyuan-moe",
     "hy_v3": "hy_v3",
     "internlm3": "internlm3",
     "iquestcoder": "iquestcoder",
