@@ -420,7 +420,8 @@ def test_every_tensor_of_it_is_proven(model: MoreModel, tmp_path: Path) -> None:
 
     assert not faults()
     reader = GGUFReader(written.path, "r+")
-    changed = next(tensor for tensor in reader.tensors if tensor.name in CHANGED)
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    changed = tensors[next((name for name in tensors if name in CHANGED), "token_embd.weight")]  # OLMo 1 has no vector
     changed.data.reshape(-1)[0] *= 1.5
     reader.data.flush()
     assert [fault.split()[0] for fault in faults()] == [changed.name]
