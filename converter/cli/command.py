@@ -24,9 +24,10 @@ class Command(click.Command):
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run, and leave by sys.exit."""
-        gc.freeze()  # cli/__init__.py has turned the collector off
-        gc.set_threshold(10_000)  # records by the thousand and hardly a circle among them
-        gc.enable()
+        if not gc.isenabled():  # cli/__init__.py turned it off; another command in this process finds it on
+            gc.freeze()
+            gc.set_threshold(10_000)  # records by the thousand and hardly a circle among them
+            gc.enable()
         run: Any = super().main
         with one_clear_line(self.name or ""):
             status = run(*arguments, **{**options, "standalone_mode": False})

@@ -1,5 +1,6 @@
 """How the commands end, whatever happens: one line, and never a status that means something else."""
 
+import gc
 import json
 import os
 import pty
@@ -184,3 +185,13 @@ def test_no_color_is_honoured(setting: dict[str, str], has_colours: bool, tmp_pa
     os.close(master)
     assert b"writing" in shown
     assert bool(re.search(rb"\x1b\[[\d;]*3[0-8][\d;]*m", shown)) is has_colours
+
+
+def test_only_the_first_command_of_a_process_keeps_what_is_there_for_good() -> None:
+    """What is frozen is never collected: services and tests that call a command again and again would grow."""
+    CliRunner().invoke(check.main, ["--help"])
+    kept = gc.get_freeze_count()
+    circle: list[object] = []
+    circle.append(circle)
+    CliRunner().invoke(check.main, ["--help"])
+    assert gc.get_freeze_count() <= kept
