@@ -1,5 +1,6 @@
 # The gate (default):  docker build -t adapter-check .
-#                      docker run --rm -v "$PWD:/work:ro" adapter-check my-adapter
+#                      docker run --rm --read-only -v "$PWD:/work:ro" adapter-check my-adapter
+# Headers alone:       docker build --target headers -t adapter-check .
 # The proof:           docker build --target verify -t adapter-verify .
 # Training, on CPU:    docker build --target train -t adapter-train .
 #
@@ -41,6 +42,14 @@ RUN pip install --no-cache-dir --require-hashes --no-deps --requirement /hashes/
     && pip install --no-cache-dir --constraint /constraints.txt --extra-index-url "$TORCH_INDEX" "${wheel}[train]"
 USER 10001
 ENTRYPOINT ["adapter-train"]
+
+# Headers and config alone: 7 MB over the base image, where numpy and gguf make 104 MB of it.
+FROM base AS headers
+RUN awk '/^click==/,!/\\$/' /hashes/gate.txt > /tmp/click.txt \
+    && pip install --no-cache-dir --require-hashes --no-deps --requirement /tmp/click.txt \
+    && pip install --no-cache-dir --no-deps /wheels/*.whl
+USER 10001
+ENTRYPOINT ["adapter-check", "--headers-only"]
 
 FROM base AS gate
 RUN pip install --no-cache-dir --require-hashes --no-deps --requirement /hashes/gate.txt \

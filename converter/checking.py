@@ -33,6 +33,7 @@ from converter.diagnostics import (
     ValuesCheck,
     WhileWriting,
 )
+from converter.errors import ConverterError
 from converter.fingerprint import RECORD_NAME, recorded_base
 from converter.rules import RULES
 
@@ -64,12 +65,12 @@ def check_adapter(  # noqa: PLR0913  one judgement, all that it may take into ac
     """
     values = values and adapter.on_hub is None
     base = as_trained(base, adapter) if base else None
-    adapter = compared(adapter, base) if base and values else adapter
-    answers = _answers(adapter, base, tuple(targets), trust_named_base=limits is None or limits.trust_named_base)
-    at = _Looked(adapter, base, limits, answers)
     findings: list[Finding] = []
     skipped: list[Skipped] = []
     with _remembering(values=values):
+        adapter = compared(adapter, base) if base and values else adapter
+        answers = _answers(adapter, base, tuple(targets), trust_named_base=limits is None or limits.trust_named_base)
+        at = _Looked(adapter, base, limits, answers)
         for rule in RULES:
             try:
                 problems = tuple(_problems(rule.check, at, values=values))
@@ -116,8 +117,10 @@ def _answers(
 def _remembering(*, values: bool) -> AbstractContextManager[None]:
     if not values:
         return nullcontext()
-    from converter.values.memory import remembering
-
+    try:
+        from converter.values.memory import remembering
+    except ImportError as error:
+        raise ConverterError("numpy, by which the numbers are read, isn't installed: say --headers-only") from error
     return remembering()
 
 

@@ -98,7 +98,15 @@ _LARGER: Final = (
     "n_inner",
     "n_head",
 )
-_ONE_MORE: Final = ("num_experts", "num_local_experts", "n_routed_experts", "n_shared_experts", "num_hidden_layers")
+_ONE_MORE: Final = (
+    "num_experts",
+    "num_local_experts",
+    "n_routed_experts",
+    "n_shared_experts",
+    "moe_num_experts",
+    "moe_num_shared_experts",
+    "num_hidden_layers",
+)
 _BY_LAYER: Final = frozenset({"layer_types", "mlp_layer_types", "layers_block_type"})
 
 

@@ -27,6 +27,7 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "deepseek_v2": "deepseek_v2",
     "deepseek_v3": "deepseek2",
     "ernie4_5": "ernie4_5",
+    "ernie4_5_moe": "ernie4_5-moe",
     "exaone4": "exaone4",
     "gemma": "gemma",
     "gemma2": "gemma2",

@@ -14,7 +14,7 @@ from converter.read.stored import StoredTensor
 
 # What no graph needs: buffers that older transformers saved, and layers that predict tokens behind the next one, which
 # llama.cpp would serve from a file of their own.
-_NEEDLESS: Final = r".*\.(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)|mtp\..*"
+_NEEDLESS: Final = r".*\.(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)|mtp\..*|model\.mtp_.*"
 
 
 class Part(NamedTuple):

@@ -40,7 +40,7 @@ _CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "ssm_conv_k": ("mamba_d_conv",),
 }
 # What only some models of an architecture have: Gemma 4's embeddings of layers, experts.
-_MAY_BE_0: Final = frozenset({"ple", "n_expert", "moe_ffn", "shexp_ffn", "q_rank"})
+_MAY_BE_0: Final = frozenset({"ple", "n_expert", "moe_ffn", "n_shared", "shexp_ffn", "q_rank"})
 
 
 def config_dims(

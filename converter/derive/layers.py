@@ -113,4 +113,4 @@ def _is_interleaved(it: Layer) -> bool:
 
 
 def _n_dense(it: Layer) -> int:
-    return it.number("first_k_dense_replace") or it.number("num_dense_layers")
+    return max(map(it.number, ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")))

@@ -5,6 +5,7 @@ Format: https://huggingface.co/docs/safetensors#format (8 bytes little-endian le
 
 import os
 import struct
+from functools import lru_cache
 from pathlib import Path
 from sys import intern
 from typing import Final, NamedTuple, NoReturn, TypeGuard
@@ -46,11 +47,24 @@ def read_safetensors_header(path: Path, whole_nbytes: int | None = None) -> Safe
         length = _header_length(start, nbytes)
         file.seek(8)
         raw = file.read(length)
+    entries, metadata, malformed = _last_stated(raw) if len(raw) <= _KEPT_NBYTES else _stated(raw)
+    return SafetensorsHeader(path, entries, metadata, 8 + length, nbytes, malformed)
+
+
+_KEPT_NBYTES: Final = 1 << 20
+
+
+@lru_cache(maxsize=1)  # the adapters that are judged in one run mostly have the same one
+def _last_stated(raw: bytes) -> tuple[tuple[TensorInfo, ...], object, tuple[str, ...]]:
+    return _stated(raw)
+
+
+def _stated(raw: bytes) -> tuple[tuple[TensorInfo, ...], object, tuple[str, ...]]:
+    """The tensors, the metadata and the malformed entries that a header states. Raises Unreadable."""
     pairs = _json_object(raw)
     if len(pairs) > TENSORS:
         raise Unreadable(f"holds {len(pairs)} tensors (at most {TENSORS})")
-    entries, metadata, malformed = _entries(pairs)
-    return SafetensorsHeader(path, entries, metadata, 8 + length, nbytes, malformed)
+    return _entries(pairs)
 
 
 def _header_length(start: bytes, nbytes: int) -> int:

@@ -42,6 +42,16 @@ def saved_module(module: Any) -> Any:
     return module.modules_to_save[NAME] if isinstance(module, ModulesToSaveWrapper) else own_module(module)
 
 
+def module_at(model: Any, path: str) -> Any:
+    """The module at a path of the base's: it may lie in one whose parameters PEFT wraps (ERNIE's router)."""
+    found = model
+    for name in path.split("."):
+        while isinstance(found, ParamWrapper) and name not in dict(found.named_children()):
+            found = found.base_layer
+        found = found.get_submodule(name)
+    return found
+
+
 def wrapper_of(module: Any, parameter: str) -> ParamWrapper | None:
     """The wrapper of one parameter; they are nested, one for each of the module's target_parameters."""
     while isinstance(module, ParamWrapper):

@@ -33,6 +33,7 @@ from converter.verification.peft_layers import (
     delta,
     is_product,
     is_turned,
+    module_at,
     own_module,
     rows_of,
     saved_module,
@@ -179,17 +180,17 @@ class Reference:
     def _layer(self, name: str) -> Any:
         """What PEFT put on the module of a parameter, or the module itself."""
         place = self._places[name]
-        module = self._model.get_submodule(place.path)
+        module = module_at(self._model, place.path)
         return wrapper_of(module, place.parameter) or own_module(module) if isinstance(module, ParamWrapper) else module
 
     def _own(self, name: str, of: Callable[[Any], Any]) -> torch.Tensor:
         place = self._places[name]
-        module = of(self._model.get_submodule(place.path))
+        module = of(module_at(self._model, place.path))
         values: torch.Tensor | None = getattr(module, place.parameter)
         return torch.zeros(module.out_features) if values is None else values  # a bias that the adapter brings
 
     def _own_module(self, name: str) -> Any:
-        return own_module(self._model.get_submodule(self._places[name].path))
+        return own_module(module_at(self._model, self._places[name].path))
 
     def _rows(self, name: str, values: torch.Tensor, rows: Rows) -> torch.Tensor:
         self._keep(name)
@@ -197,7 +198,7 @@ class Reference:
 
     def _keep(self, name: str) -> None:
         """Keep what is read of this weight: it is asked for block by block, in turns with at most one other."""
-        storages = stored_in(self._model.get_submodule(self._places[name].path).parameters())
+        storages = stored_in(module_at(self._model, self._places[name].path).parameters())
         if storages not in self._kept:
             keep(storages)
             self._kept.append(storages)

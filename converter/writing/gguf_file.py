@@ -8,6 +8,8 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
+
 from converter.planning.conversion_plan import (
     CopiedKeyValue,
     EditedArray,
@@ -49,8 +51,9 @@ def write_gguf(file: PlannedFile, out: Sink, progress: Progress) -> tuple[DeltaK
     measured = []
     for tensor in file.tensors:
         kept = DeltaKept(tensor.name)
-        for block in blocks(tensor, kept):
-            progress(out.write(block))
+        with np.errstate(all="ignore"):  # what isn't finite is refused in words of ours (NM010 and its like)
+            for block in blocks(tensor, kept):
+                progress(out.write(block))
         out.write(bytes(align(tensor.nbytes, file.alignment) - tensor.nbytes))
         if has_delta(tensor.source):
             measured.append(kept)

@@ -219,3 +219,14 @@ def test_a_process_that_is_killed_ends_the_run(tmp_path: Path) -> None:
 
 def _killed(_thing: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"), [((), COULD_NOT, "numpy, by which"), (("--headers-only",), FINE, "fine for")]
+)
+def test_without_numpy_headers_are_judged(options: tuple[str, ...], status: int, said: str, good: Path) -> None:
+    program = "import sys; sys.modules['numpy'] = None; from converter.cli.check import main; main()"
+    command = [sys.executable, "-c", program, str(good), "--no-config", *options]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == status
+    assert said in ran.stdout + ran.stderr
