@@ -80,7 +80,7 @@ def _digest_of(paths: Iterable[Path]) -> str:
     from hashlib import sha256
 
     lines = [f"{file_digest_of(path)}  {path.name}\n" for path in sorted(paths, key=lambda path: path.name)]
-    return sha256("".join(lines).encode()).hexdigest()
+    return sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def file_digest_of(path: Path) -> str:

@@ -29,7 +29,7 @@ def write_baseline(run: Run, policy: Policy | None, until: date, reason: str) ->
     with could_not_read(path):
         before = read_whole(path, SETTINGS_NBYTES) if exists(path) else b""
     with whole_file(path) as file:
-        file.write(before + text.encode() if before else text.lstrip().encode())
+        file.write(before + (text if before else text.lstrip()).encode(errors="replace"))
     return f"{path}: {len(waivers)} waivers until {until}"
 
 

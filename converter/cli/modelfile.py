@@ -34,7 +34,7 @@ def write_modelfile(output: Path) -> None:
     from converter.writing.whole_file import whole_file
 
     with whole_file(output.with_suffix(_SUFFIX)) as file:
-        file.write(_text(output).encode())
+        file.write(_text(output).encode(errors="surrogateescape"))
 
 
 def ollama_command(output: Path) -> str:

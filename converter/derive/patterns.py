@@ -291,7 +291,10 @@ def _layer_pattern(name: str) -> re.Pattern[str]:
 
     if any(str(kind) not in {"LITERAL", "ANY", "IN"} for kind, _ in parsed(name)):
         raise PatternError("is more than a name")
-    return re.compile(rf"(?:^|.*?\.){name}\.(?P<idx>\d+)\.")
+    try:
+        return re.compile(rf"(?:^|.*?\.){name}\.(?P<idx>\d+)\.")
+    except re.error as error:  # flags, which may stand at the beginning alone
+        raise PatternError(f"is no regex behind another: {error}") from error
 
 
 def _layer(path: str, patterns: Iterable[re.Pattern[str]]) -> int | None:

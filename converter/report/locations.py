@@ -79,7 +79,8 @@ def relative(path: Path | HubAddress) -> str:
 
 def relative_uri(path: Path | HubAddress) -> str:
     """The same as a URI."""
-    return quote(relative(path), safe="/:@" if isinstance(path, HubAddress) else "/")
+    safe = "/:@" if isinstance(path, HubAddress) else "/"
+    return quote(relative(path), safe, errors="surrogateescape")  # a name's own bytes
 
 
 def fingerprint(directory: Path | HubAddress, finding: Finding) -> str:
@@ -89,7 +90,7 @@ def fingerprint(directory: Path | HubAddress, finding: Finding) -> str:
     """
     adapter = directory.lasting_name if isinstance(directory, HubAddress) else _lasting_name(directory.absolute())
     of = (finding.code, adapter, finding.where, *((finding.target,) if finding.target else ()))
-    return sha256("\0".join(of).encode()).hexdigest()[:32]
+    return sha256("\0".join(of).encode(errors="backslashreplace")).hexdigest()[:32]
 
 
 def _lasting_name(directory: Path) -> str:

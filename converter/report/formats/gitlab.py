@@ -21,7 +21,13 @@ def _issues(outcome: Outcome) -> Iterator[dict[str, Any]]:
     match outcome:
         case Unread(path, _, message):
             where = relative(path)
-            yield _issue("unread", message, "blocker", sha256(f"unread\0{where}".encode()).hexdigest()[:32], (where, 1))
+            yield _issue(
+                "unread",
+                message,
+                "blocker",
+                sha256(f"unread\0{where}".encode(errors="backslashreplace")).hexdigest()[:32],
+                (where, 1),
+            )
         case Report(findings=findings):
             locate = Locations(outcome.path)
             for finding in findings:

@@ -15,6 +15,7 @@ from converter.cli.jobs import side_by_side
 from converter.derive.adapter import read_adapter
 from converter.digests import adapter_digest
 from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
+from converter.report.formats import FORMATS
 from fixtures.generated import write_gemma_2b_base, write_gemma_2b_head_adapter
 from tests.rules.specimens import HEAD, Specimen, head_lora, lora, write_gguf
 
@@ -230,3 +231,18 @@ def test_without_numpy_headers_are_judged(options: tuple[str, ...], status: int,
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == status
     assert said in ran.stdout + ran.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+@pytest.mark.parametrize("style", FORMATS)
+def test_a_name_that_is_no_text_is_written_in_every_format(style: str, tmp_path: Path) -> None:
+    """Of a file, and of a field of the config."""
+    specimen = Specimen(tmp_path / os.fsdecode(b"\xff"), None)
+    specimen.config["\ud800"] = 1
+    specimen.write()
+    report = tmp_path / "report"
+    paths = [str(specimen.directory), str(tmp_path / os.fsdecode(b"\xfe"))]
+    result = CliRunner().invoke(main, [*paths, "--no-config", "--format", f"{style}={report}", "--format", style])
+    assert result.exit_code == NOTHING_LOOKED_AT, result.output
+    assert "error of ours" not in result.output
+    assert report.read_text(encoding="utf-8")

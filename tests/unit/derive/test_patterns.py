@@ -94,6 +94,12 @@ def test_unsloths_pattern_is_asked_about_18000_modules() -> None:
     assert time.process_time() - start < 1
 
 
+def test_flags_in_a_layers_pattern_are_not_read() -> None:
+    read = patterns(target_modules=("q_proj",), layers_to_transform=(1,), layers_pattern=("(?i)a",))
+    assert read.selects("model.layers.1.self_attn.q_proj") is None
+    assert "global flags" in read.unread["layers_pattern", "(?i)a"]
+
+
 @pytest.mark.parametrize("layers_pattern", ["(a+)+", "layers|h", "l.*"])
 def test_a_layers_pattern_that_is_more_than_a_name_is_not_read(layers_pattern: str) -> None:
     read = patterns(target_modules=("q_proj",), layers_to_transform=(1,), layers_pattern=(layers_pattern,))
