@@ -5,13 +5,13 @@ to a device, which never ends. Links to regular files are fine: the hub's cache 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import ENXIO
 from io import BufferedReader
 from pathlib import Path
 from stat import S_ISBLK, S_ISCHR, S_ISDIR, S_ISFIFO, S_ISREG
-from typing import Final
+from typing import Final, TypeVar
 
 from converter.errors import ConverterError
 
@@ -23,6 +23,8 @@ _KINDS: Final = (
     (S_ISCHR, "a device"),
     (S_ISBLK, "a device"),
 )
+
+T = TypeVar("T")
 
 START_NBYTES: Final = 200  # as many tell what a file is (foreign.py)
 LFS_MAGIC: Final = b"version https://git-lfs.github.com/spec/"
@@ -75,25 +77,26 @@ def read_text(path: Path, limit: int) -> str:
 
 def read_bytes(path: Path, offset: int, nbytes: int) -> bytes:
     """``nbytes`` bytes at ``offset``. Raises ConverterError, status 2, where the file hasn't got them any more."""
-    with _opened_at(path, offset, nbytes) as file:
-        data = file.read(nbytes)
+    data = _read_at(path, offset, nbytes, lambda file: file.read(nbytes))
     _require(path, nbytes, len(data))
     return data
 
 
 def read_into(path: Path, offset: int, buffer: memoryview) -> None:
     """Fill ``buffer`` with the bytes at ``offset``. Raises as ``read_bytes`` does."""
-    with _opened_at(path, offset, buffer.nbytes) as file:
-        n_read = file.readinto(buffer)
+    n_read = _read_at(path, offset, buffer.nbytes, lambda file: file.readinto(buffer))
     _require(path, buffer.nbytes, n_read)
 
 
-@contextmanager
-def _opened_at(path: Path, offset: int, nbytes: int) -> Iterator[BufferedReader]:
-    with could_not_read(path), open_regular(path) as file:
-        _require(path, offset + nbytes, os.fstat(file.fileno()).st_size)  # before there is memory for all of them
-        file.seek(offset)
-        yield file
+def _read_at(path: Path, offset: int, nbytes: int, read: Callable[[BufferedReader], T]) -> T:
+    # Without could_not_read: there are hundreds of tensors, and a context takes as long as a read.
+    try:
+        with open_regular(path) as file:
+            _require(path, offset + nbytes, os.fstat(file.fileno()).st_size)  # before there is memory for all of them
+            file.seek(offset)
+            return read(file)
+    except (Unreadable, OSError) as error:
+        raise _refused(path, error) from error
 
 
 def _require(path: Path, wanted: int, found: int) -> None:
@@ -106,10 +109,14 @@ def could_not_read(path: Path) -> Iterator[None]:
     """Make of what keeps ``path`` from being read a ConverterError, status 2."""
     try:
         yield
-    except Unreadable as error:
-        raise ConverterError(f"{path}: {error}") from error
-    except OSError as error:
-        raise ConverterError(f"{error.filename or path}: can't be read: {error.strerror or error}") from error
+    except (Unreadable, OSError) as error:
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: Unreadable | OSError) -> ConverterError:
+    if isinstance(error, Unreadable):
+        return ConverterError(f"{path}: {error}")
+    return ConverterError(f"{error.filename or path}: can't be read: {error.strerror or error}")
 
 
 def status_of(path: Path) -> os.stat_result:
