@@ -10,7 +10,16 @@ from pathlib import Path
 from string import Template
 from typing import Final, NamedTuple
 
-from converter.architectures import MODEL_TYPES, NAMES, TABLES, Architecture, Place, _load, architecture_of_table
+from converter.architectures import (
+    MODEL_TYPES,
+    NAMES,
+    TABLES,
+    WITH_EXPERTS,
+    Architecture,
+    Place,
+    _load,
+    architecture_of_table,
+)
 from fixtures.more_models import KINDS, WANTING_A_HEAD
 from fixtures.tiny import UNTIED_FOR_GOOD
 
@@ -27,7 +36,6 @@ _MEASURED: Final = {
     "gemma4_moe": "gemma4",
     "granitehybrid_dense": "granitemoehybrid",
     "mistral3_ministral": "ministral3",
-    "nemotron_h_moe": "nemotron_h",
 }
 _SCRIPT: Final = "convert_lora_to_gguf.py"
 _MERGE: Final = "PEFT's merge, convert_hf_to_gguf.py"
@@ -172,7 +180,8 @@ def _read(name: str) -> list[dict[str, str]]:
 def _incumbents() -> list[Row]:
     rows: dict[str, Row] = {}
     for line in _read("incumbents.tsv"):
-        table = MODEL_TYPES.get(_MEASURED.get(line["model"], line["model"]), "")
+        model = line["model"]
+        table = model if model in WITH_EXPERTS.values() else MODEL_TYPES.get(_MEASURED.get(model, model), "")
         row = rows.setdefault(line["model"], Row(line["model"], table, {}, {}, _is_computed(line["base"])))
         lora = {**row.lora, line["adapter"]: Outcome(line["convert_lora_to_gguf"])}
         rows[line["model"]] = row._replace(lora=lora, merged={**row.merged, line["adapter"]: Outcome(line["merged"])})

@@ -18,8 +18,8 @@ from gguf import MODEL_ARCH
 from safetensors.numpy import load_file
 from transformers import AutoConfig, PreTrainedModel
 
-from converter.architectures import ALL_ATTENTION, MODEL_TYPES
-from converter.derive.layers import all_attend
+from converter.architectures import ALL_ATTENTION, MODEL_TYPES, WITH_EXPERTS
+from converter.derive.layers import all_attend, has_layers_of_experts, with_layer_types
 from fixtures.mapped_gguf import Recipe
 from fixtures.more_models import COMMON, KINDS, Kind, _distribution
 from fixtures.tiny import CONFIGS, MORE, TIED_FOR_GOOD
@@ -48,7 +48,9 @@ class Subject:
     @property
     def table(self) -> str:
         """The table of such models."""
-        other = ALL_ATTENTION.get(self.model_type) if all_attend(self.fields) else None
+        fields = with_layer_types(self.fields)
+        other = ALL_ATTENTION.get(self.model_type) if all_attend(fields) else None
+        other = WITH_EXPERTS.get(self.model_type) if has_layers_of_experts(fields) else other
         return other or MODEL_TYPES[self.model_type]
 
 
@@ -87,6 +89,9 @@ _LARGER: Final = (
     "shared_intermediate_size",
     "mamba_d_head",
     "mamba_d_state",
+    "mamba_head_dim",
+    "ssm_state_size",
+    "moe_shared_expert_intermediate_size",
     "linear_num_key_heads",
     "linear_num_value_heads",
     "n_embd",
@@ -102,7 +107,7 @@ _ONE_MORE: Final = (
     "moe_num_shared_experts",
     "num_hidden_layers",
 )
-_BY_LAYER: Final = frozenset({"layer_types", "mlp_layer_types"})
+_BY_LAYER: Final = frozenset({"layer_types", "mlp_layer_types", "layers_block_type"})
 
 
 def with_other_sizes(fields: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -171,6 +176,7 @@ def save(model: PreTrainedModel, subject: Subject, directory: Path) -> None:
     model.save_pretrained(directory)
     path = directory / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) | subject.saved
+    config = {name: value for name, value in config.items() if value is not None or name not in subject.saved}
     path.write_text(json.dumps(config), encoding="utf-8")
     # What it asks of a vocabulary is how large it is.
     words = {str(i): i for i in range(model.config.get_text_config().vocab_size)}

@@ -64,6 +64,7 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "muse_glimmer": "muse-glimmer",
     "muse_glimmer_text": "muse-glimmer",
     "nemotron": "nemotron",
+    "nemotron_h": "nemotron_h",
     "olmo": "olmo",
     "olmo2": "olmo2",
     "olmo3": "olmo3",
@@ -94,6 +95,8 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
 
 # The table of those whose layers all attend: llama.cpp's converter makes models of another architecture of them.
 ALL_ATTENTION: Final[Mapping[str, str]] = {"granitemoehybrid": "granite4"}
+# The table of those that have layers of experts, likewise.
+WITH_EXPERTS: Final[Mapping[str, str]] = {"nemotron_h": "nemotron_h_moe"}
 
 
 class Variant(NamedTuple):
@@ -114,7 +117,7 @@ VARIANTS: Final[Mapping[str, Variant]] = {
     "mistral": Variant("llama"),
     "olmo3": Variant("olmo2", "attention.sliding_window"),
 }
-TABLES: Final = tuple(sorted({*MODEL_TYPES.values(), *ALL_ATTENTION.values()}))
+TABLES: Final = tuple(sorted({*MODEL_TYPES.values(), *ALL_ATTENTION.values(), *WITH_EXPERTS.values()}))
 NAMES: Final = tuple(table for table in TABLES if table not in VARIANTS)  # of general.architecture
 
 
@@ -355,6 +358,12 @@ def architecture_of_model_type(model_type: str, text_type: str | None = None) ->
 def architecture_all_attention(model_type: str) -> Architecture | None:
     """The architecture of a ``model_type`` whose layers all attend, where it is another one."""
     table = ALL_ATTENTION.get(model_type)
+    return _load(table) if table else None
+
+
+def architecture_with_experts(model_type: str) -> Architecture | None:
+    """The architecture of a ``model_type`` with layers of experts, where it is another one."""
+    table = WITH_EXPERTS.get(model_type)
     return _load(table) if table else None
 
 

@@ -71,7 +71,7 @@ def _parsed(name: str) -> tuple[str, Role, str, bool]:
 
 
 # Parameters of fused experts, in the order in which transformers' modules define them and PEFT wraps them.
-_EXPERT_PARAMETERS: Final = ("gate_up_proj", "down_proj")
+_EXPERT_PARAMETERS: Final = ("gate_up_proj", "up_proj", "down_proj")
 _EXPERT_ENDS: Final = tuple(f".experts.{parameter}" for parameter in _EXPERT_PARAMETERS)
 
 

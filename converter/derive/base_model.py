@@ -11,10 +11,11 @@ from converter.architectures import (
     architecture_all_attention,
     architecture_named,
     architecture_of_model_type,
+    architecture_with_experts,
     numbers_in,
 )
 from converter.derive.dimensions import config_dims, config_layer_dims
-from converter.derive.layers import all_attend, layer_traits
+from converter.derive.layers import all_attend, has_layers_of_experts, layer_traits, with_layer_types
 from converter.derive.model_names import cached_repository, public_name
 from converter.derive.module_paths import EMBEDDING, HEAD, normal_module
 from converter.errors import ConverterError
@@ -214,13 +215,15 @@ def read_base_model(path: Path) -> BaseModel:
 def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
     config = files.config
     text = config.get("text_config")
-    text = text if isinstance(text, dict) else config
+    text = with_layer_types(text if isinstance(text, dict) else config)
     whole_type, text_type = str(config.get("model_type", "")), str(text.get("model_type", ""))
     if text_type in _BIDIRECTIONAL and text.get("use_bidirectional_attention") is True:
         whole_type = text_type = _BIDIRECTIONAL[text_type]
     architecture = architecture_of_model_type(whole_type, text_type)
     if all_attend(text):
         architecture = architecture_all_attention(text_type) or architecture
+    if has_layers_of_experts(text):
+        architecture = architecture_with_experts(text_type) or architecture
     text = _renamed(text, architecture) if architecture else text
     quantization = _quantization(config)
     tensors = _under_their_names(_safetensors_tensors(files.headers), architecture)

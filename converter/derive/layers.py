@@ -36,6 +36,27 @@ def _kinds(architecture: Architecture, config: Config, n_layer: int) -> list[str
 _RESPELLED: Final[Mapping[str, str]] = {"mamba": "linear_attention", "attention": "full_attention"}
 
 
+def with_layer_types(config: Config) -> dict[str, object]:
+    """The config with Nemotron-H's kinds of layers, a list or a pattern of letters, as the others have them.
+
+    Its number of layers is how many are listed (NemotronHConfig).
+    """
+    stated = config.get("layers_block_type") or config.get("hybrid_override_pattern")
+    if not isinstance(stated, list | str):
+        return dict(config)
+    kinds = [_LETTERS.get(str(kind), str(kind)) for kind in stated]
+    return {**config, "layer_types": kinds, "num_hidden_layers": len(kinds)}
+
+
+_LETTERS: Final[Mapping[str, str]] = {"M": "mamba", "E": "moe", "*": "attention", "-": "mlp"}
+
+
+def has_layers_of_experts(config: Config) -> bool:
+    """Whether a layer is nothing but experts."""
+    stated = config.get("layer_types")
+    return isinstance(stated, list) and "moe" in stated
+
+
 def all_attend(config: Config) -> bool:
     """Whether the config says of each layer that it attends to everything, of a model whose layers may do otherwise."""
     stated = config.get("layer_types")

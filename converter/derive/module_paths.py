@@ -20,12 +20,19 @@ _WRAPPERS: Final = (
 )
 # A model without its head (AutoModel) has its layers at the top: so are checkpoints and adapters of embedding models.
 _BARE: Final = re.compile(r"(?:layers\.\d+|embed_tokens|norm)(?=\.|$)")
+# Mamba's authors call a model so, and Nemotron-H's checkpoints are as they have it.
+_BACKBONE: Final = re.compile(r"backbone\.(?=(?:layers\.\d+|norm_f)(?:\.|$))")
 # GPT-2's and BLOOM's checkpoints on the hub are of the bare model.
 _BARE_GPT2: Final = re.compile(r"(?:wte|wpe|h|ln_f|word_embeddings|word_embeddings_layernorm)(?=\.|$)")
 _LAYERS: Final = "model.layers."  # nearly every path, and as it should be
 # Ends of a model that have names of their own.
 _ENDS: Final = (
-    (re.compile(r"(?:transformer\.(?:wte|word_embeddings)|gpt_neox\.embed_in)(?=\.|$)"), EMBEDDING),
+    (
+        re.compile(
+            r"(?:transformer\.(?:wte|word_embeddings)|(?:backbone|model)\.embeddings|gpt_neox\.embed_in)(?=\.|$)"
+        ),
+        EMBEDDING,
+    ),
     (re.compile(r"embed_out(?=\.|$)"), HEAD),
 )
 
@@ -42,6 +49,8 @@ def normal_module(path: str) -> str:
     for wrapped, bare in _WRAPPERS:
         if path.startswith(wrapped):
             return bare + path.removeprefix(wrapped)
+    if _BACKBONE.match(path):
+        return _BACKBONE.sub("model.", path, count=1)
     if _BARE.match(path):
         return f"model.{path}"
     whole = f"transformer.{path}" if _BARE_GPT2.match(path) else path

@@ -19,7 +19,7 @@ from converter.diagnostics import Deployment
 from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp
 from fixtures.more_ends import SEQUENCES, WAYS, ends
-from fixtures.more_models import KINDS, N_VOCAB, WANTING_A_HEAD, MoreModel
+from fixtures.more_models import KINDS, N_VOCAB, NEVER_TIED, WANTING_A_HEAD, MoreModel
 from fixtures.trained_tokenizers import write_byte_level
 
 pytestmark = pytest.mark.llama
@@ -27,9 +27,12 @@ pytestmark = pytest.mark.llama
 Array = npt.NDArray[np.float32]
 
 
+UNTIED = (*WANTING_A_HEAD, *NEVER_TIED)
+
+
 def _cases() -> Iterator[object]:
     for name in KINDS:
-        can_be_tied = name not in WANTING_A_HEAD
+        can_be_tied = name not in UNTIED
         for way, (tied, *_) in WAYS.items():
             for of in ("gguf", "directory"):
                 if (can_be_tied or not tied) and (of == "gguf" or not KINDS[name].gguf_only):
@@ -57,7 +60,7 @@ def test_its_ends_are_served_exactly(name: str, way: str, of: str, llama_cpp: Ll
         assert _kl(it.peft, _logits(llama_cpp, model.gguf)) / effect > 0.5  # the control: the base alone
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if name not in WANTING_A_HEAD])
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in UNTIED])
 def test_a_head_of_a_tied_base_is_not_merged_into_both(name: str) -> None:
     adapter, base = read_adapter(ends(name, "both ends of a tied base").adapter), MoreModel(name, tied=True).gguf
     for deployment in (Deployment("lora"), Deployment("model", outtype="f32")):
