@@ -284,8 +284,10 @@ def shape_of(rows: Rows) -> tuple[int, ...]:
 def has_delta(source: Source | Product) -> bool:
     """Whether something is merged in a source, so that it can be measured what rounding keeps of it."""
     match source:
-        case Merged() | Stacked() | WideEmbedding():
+        case Merged() | WideEmbedding():
             return True
+        case Stacked(parts=parts):  # of a LoRA file they are factors
+            return any(map(has_delta, parts))
         case Placed(pieces=pieces):
             return any(has_delta(piece.matrix) for piece in pieces)
         case Product(matrix=matrix):
