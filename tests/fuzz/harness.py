@@ -50,10 +50,8 @@ def run(seed: int, numbers: range, kept: Path | None, plant: str = "") -> Iterat
     warnings.simplefilter("error", RuntimeWarning)  # numpy's would be printed among the report
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=_memory()) as scratch:
         corpus = seeds(Path(scratch, "seeds"))
-        used = _status("VmSize")
-        resource.setrlimit(
-            resource.RLIMIT_AS, (used + 4 * NBYTES, resource.RLIM_INFINITY)
-        )  # before the machine is full
+        # An input that takes all memory ends in a MemoryError, and not the machine.
+        resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + 16 * NBYTES, resource.RLIM_INFINITY))
         for name in ("torch", "peft", "transformers"):
             sys.modules[name] = None  # type: ignore[assignment]  # import fails, as where they aren't installed
         if plant:
