@@ -15,7 +15,8 @@ from converter.read.files import Unreadable, exists, read_whole
 from converter.read.hub_address import HubAddress
 from converter.read.limits import CONFIG_NBYTES
 
-_FIELD: Final = re.compile(r'\s*[{,]?\s*"(\w+)"\s*:')
+# Of a line without its indent: spaces in two places would be tried in n^2 ways.
+_FIELD: Final = re.compile(r'[{,]?\s*"(\w+)"\s*:')
 _NAME: Final = re.compile(r"\w+")
 # A finding of a family that is about the config stands there, even where it names no field of it.
 _CONFIG_FAMILY: Final = "CF"
@@ -60,7 +61,7 @@ class Locations:
         with suppress(OSError, Unreadable, UnicodeDecodeError):
             text = read_whole(self._directory / CONFIG_NAME, CONFIG_NBYTES).decode()
             for number, line in enumerate(text.splitlines(), 1):
-                field = _FIELD.match(line)
+                field = _FIELD.match(line.lstrip())
                 if field:
                     lines.setdefault(field[1], number)
         return lines

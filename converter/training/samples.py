@@ -81,7 +81,14 @@ def _listed(names: Collection[str]) -> str:
 
 
 def sample_of(form: str, row: Row, where: str) -> Sample:
-    """The sample that a row of this form states."""
+    """The sample that a row of this form states. Raises ConverterError."""
+    try:
+        return _sample_of(form, row, where)
+    except RecursionError as error:
+        raise ConverterError(f"{where}: is nested too deeply to be read") from error
+
+
+def _sample_of(form: str, row: Row, where: str) -> Sample:
     if form == "text":
         return Text(where, _filled(row.get("text"), f"{where}: text"))
     tools = _tools(row.get("tools"), where)

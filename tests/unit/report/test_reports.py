@@ -1,6 +1,7 @@
 """What golden cases don't show: other widths, hostile text, colours, and machines' formats."""
 
 import json
+import time
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import pytest
 from converter.diagnostics import EVERY, Deployment, Finding, Kind, Report, Severity, Skipped
 from converter.report.documentation import documentation, explanation, rule_named
 from converter.report.formats import rendered
+from converter.report.locations import Locations
 from converter.report.outcomes import Outcome, Run, Unread, status_of
 from converter.report.printable import printable
 from converter.report.text import text_report, text_summary
@@ -117,3 +119,10 @@ def test_documentation_is_taken_apart() -> None:
     assert text.summary.startswith("A weight file is a Git LFS pointer")
     assert text.why.startswith("the weights were never downloaded")
     assert "git lfs pull" in text.what_to_do
+
+
+def test_a_config_of_spaces_is_looked_through_in_no_time(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(" " * 1_000_000, encoding="utf-8")
+    begin = time.process_time()
+    assert Locations(tmp_path)(finding("CF002")).line == 1
+    assert time.process_time() - begin < 1

@@ -235,3 +235,11 @@ def test_the_same_samples_are_held_out_wherever_they_stand() -> None:
     moved = tuple(Text("elsewhere", sample.text) for sample in reversed(texts(50)))
     assert held_out(moved) == held_out(texts(50))
     assert held_out(texts(50)) != {f"text {i}" for i in range(10)}
+
+
+def test_a_sample_nested_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    tools = "[" * 700 + "]" * 700
+    path.write_text(json.dumps(CHAT)[:-1] + f', "tools": {tools}}}\n', encoding="utf-8")
+    with pytest.raises(ConverterError, match="sample 1: is nested too deeply"):
+        read_data(str(path))
