@@ -26,7 +26,6 @@ class Command(click.Command):
         """Run, and leave by sys.exit."""
         if not gc.isenabled():  # cli/__init__.py turned it off; another command in this process finds it on
             gc.freeze()
-            gc.set_threshold(10_000)  # records by the thousand and hardly a circle among them
             gc.enable()
         run: Any = super().main
         with one_clear_line(self.name or ""):
