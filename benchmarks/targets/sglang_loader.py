@@ -64,7 +64,7 @@ class _StandIn(ModuleType):
 class _Finder:
     def find_spec(self, name: str, _path: object, _target: object = None) -> Any:
         is_ours = name.startswith("sglang")
-        return importlib.util.spec_from_loader(name, self) if is_ours else None  # type: ignore[arg-type]
+        return importlib.util.spec_from_loader(name, self) if is_ours else None  # type: ignore[arg-type]  # no Loader by type
 
     def create_module(self, spec: Any) -> ModuleType:
         return _StandIn(spec.name)

@@ -12,18 +12,11 @@ from pathlib import Path
 import pytest
 
 from fixtures.hub import COMMIT, FakeHub, Handler, send_file, serving
-from tests.rules.specimens import Specimen, write_gguf
+from tests.rules.specimens import Specimen
 from tests.unit.hub.commands import ADDRESS, Ran, check, check_apart, started
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-
-
-@pytest.fixture
-def specimen(tmp_path: Path) -> Specimen:
-    it = Specimen(tmp_path / "adapter", write_gguf(tmp_path / "base.gguf"))
-    it.write()
-    return it
 
 
 @pytest.fixture

@@ -12,17 +12,10 @@ from converter.cli import check as check_command
 from converter.cli import to_gguf, verify
 from fixtures.generated import write_gemma_2b_base, write_sparse_gemma_2b_adapter
 from fixtures.hub import COMMIT, FakeHub, serving
-from tests.rules.specimens import PREFIX, Specimen, head_lora, write_gguf
+from tests.rules.specimens import PREFIX, Specimen, head_lora
 from tests.unit.hub.commands import ADDRESS, AT_COMMIT, check, check_apart
 
 TOKEN = "hf_" + "x" * 34
-
-
-@pytest.fixture
-def specimen(tmp_path: Path) -> Specimen:
-    it = Specimen(tmp_path / "adapter", write_gguf(tmp_path / "base.gguf"))
-    it.write()
-    return it
 
 
 def files_of(directory: Path) -> dict[str, bytes | Path]:

@@ -12,15 +12,8 @@ import converter
 from converter.errors import COULD_NOT
 from converter.values.rows import read_rows
 from fixtures.hub import FakeHub, serving
-from tests.rules.specimens import Specimen, write_gguf
+from tests.rules.specimens import Specimen
 from tests.unit.hub.commands import ADDRESS, AT_COMMIT
-
-
-@pytest.fixture
-def specimen(tmp_path: Path) -> Specimen:
-    it = Specimen(tmp_path / "adapter", write_gguf(tmp_path / "base.gguf"))
-    it.write()
-    return it
 
 
 @pytest.fixture
