@@ -9,6 +9,7 @@ from converter.diagnostics import (
     BaseCheck,
     BaseValuesCheck,
     Check,
+    DirectoryCheck,
     EitherCheck,
     NoBaseCheck,
     PolicyCheck,
@@ -66,6 +67,7 @@ def explanation(rule: Rule, width: int) -> str:
 
 _LOOKS_AT: Final[dict[type[Check], str]] = {
     AdapterCheck: "the adapter's headers and config",
+    DirectoryCheck: "the files in the adapter's directory",
     BaseCheck: "the adapter beside its base (--base)",
     EitherCheck: "the adapter's headers and config, and its base where there is one",
     NoBaseCheck: "an adapter without its base",
