@@ -219,7 +219,6 @@ def main(
     keeps = formats != {None: "text"} or bool(attest or baseline_until)
     kept, statuses = _kept(told, strict=strict, keeps=keeps)
     run = Run(kept, strict, report_width(), policy.path if policy else None, tuple(gate.uses()))
-    _print_of_all(run, formats[None])
     _write(run, {Path(file): name for file, name in formats.items() if file})
     if attest:
         from converter.cli.attest import write_attestation
@@ -229,6 +228,7 @@ def main(
         from converter.cli.baseline import write_baseline
 
         click.echo(printable(write_baseline(run, policy, baseline_until.date(), reason)), err=True)
+    _print_of_all(run, formats[None])
     status = worst(statuses)
     sys.exit(FINE if status == JUDGED_BAD and (exit_zero or baseline_until) else status)
 

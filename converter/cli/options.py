@@ -45,6 +45,15 @@ PATH: Final = _Here(path_type=Path, readable=False)
 ADAPTER_TO_JUDGE: Final = _AdapterToJudge(path_type=Path, readable=False)
 BASE: Final = _Base(path_type=Path, readable=False)
 
+# What a command says at its end; progress goes to stderr.
+FORMAT: Final = click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="What is printed at the end: text, or one line of JSON (docs/json.md), whatever the exit status.",
+)
 INITIAL_ADAPTER: Final = (
     "The adapter as saved before training, where that changed the base (PiSSA, OLoRA, CorDA, LoRA-GA)."
 )

@@ -11,7 +11,7 @@ import click
 
 from converter.cli.command import Command
 from converter.cli.modelfile import check_modelfile, ollama_command, write_modelfile
-from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
+from converter.cli.options import BASE, FORMAT, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
 from converter.cli.refusals import refusals_shown
 from converter.derive.adapter import Adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
@@ -66,7 +66,7 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 @click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
 @click.option("--text-only", is_flag=True, help=TEXT_ONLY)
 @click.option("--dry-run", is_flag=True, help="Print the plan and the ledger, write nothing.")
-@click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@FORMAT
 @click.version_option(__version__)
 def main(
     path: Path,
