@@ -25,6 +25,7 @@ from converter.sources import (
     Placed,
     Product,
     Rows,
+    Scaled,
     Source,
     Stacked,
     StoredColumns,
@@ -143,6 +144,8 @@ def _rows_data(rows: Rows) -> dict[str, object]:
         case JoinedRows(parts) | JoinedColumns(parts):
             where = "below" if isinstance(rows, JoinedRows) else "beside"
             return {where: [_rows_data(part) for part in parts]}
+        case Scaled(of, factors):
+            return {"scaled": _stored_data(of), "factors": list(factors)}
         case StoredRows() | NegativeExp(StoredRows()):
             return _stored_data(rows)
 

@@ -23,6 +23,7 @@ from converter.sources import (
     Placed,
     Product,
     Rows,
+    Scaled,
     Source,
     Stacked,
     StoredColumns,
@@ -84,6 +85,8 @@ def _rows_text(rows: Rows) -> str:
             return f"{value:g} everywhere"
         case NegativeExp(of):
             return f"-exp({_source_text(of)})"
+        case Scaled(of, factors):
+            return " * ".join((_source_text(of), *map("{:g}".format, factors)))
         case Given():
             return "computed"
         case Zeros():

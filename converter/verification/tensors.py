@@ -106,6 +106,8 @@ def _check(
     if want.tensor not in stored:
         return TensorCheck(want.tensor, "nothing", fault=f"is missing; it serves {want.parameter}")
     weights, before = stored[want.tensor], _before(want, original)
+    if want.place.expert is not None:  # a matrix of a stack: Gemma 3n's altup_projections
+        weights, before = weights.slab(want.place.expert), before.slab(want.place.expert) if before else None
     type_name, touched = weights.tensor.type.name, want.parameter in reference.touched
     if not touched and before:
         return _compare_bytes(want, weights, before)
@@ -154,15 +156,32 @@ def _compare_numbers(want: _Wanted, weights: Weights, reference: Reference, dims
     add = 0.0 if want.is_bias else want.place.add
     of_experts = want.is_bias and len(weights.tensor.shape) > 1
     columns = biases_of_huggingface(want.place, dims) if of_experts else columns
+    factors = None if want.is_bias else factors_of(want.place, dims, reference)
     for rows in weights.blocks():
         source = rows if of_experts else rows_of_huggingface(want.place, dims, weights.tensor.shape, rows)
         served, base = reference.weight(want.parameter, source), reference.base_weight(want.parameter, source)
         if served.ndim > 1:
             served, base = served[:, columns], base[:, columns]
+        if factors is not None:
+            served, base = served * factors[rows, None], base * factors[rows, None]
         if want.place.operation == "negative_exp":
             served, base = -np.exp(served), -np.exp(base)
         sums.add(weights.values(rows), served + add, base + add)
     return sums.judged(want.tensor, want.parameter, touched=want.parameter in reference.touched)
+
+
+def factors_of(place: Place, dims: Dims, reference: Reference) -> np.ndarray | None:
+    """What each row is multiplied by in GGUF, as transformers' model has the numbers; None where by nothing."""
+    if not place.factors:
+        return None
+    last = len(place.factors) - 1
+    n_left = reference.shape(f"{place.module}.weight")[0]
+    parts = []
+    for at, (dim, *fields) in enumerate(place.factors):
+        n = n_left if at == last else dims[dim]
+        n_left -= n
+        parts.append(np.full(n, np.prod([reference.setting(field) for field in fields])))
+    return np.concatenate(parts)
 
 
 def _compare_heads(want: _Wanted, weights: Weights, reference: Reference, dims: Dims) -> TensorCheck:
