@@ -221,9 +221,13 @@ def keys_of(source: Source) -> Iterator[str]:
             yield from _placed_keys(source)
         case WideEmbedding():
             yield from (*keys_of(source.embedding), *_delta_keys(source.head))
-        case CopiedBytes(key) | StoredRows(key) | StoredColumns(key):
-            yield key
-        case NegativeExp(StoredRows(key)) | Scaled(StoredRows(key)):
+        case (
+            CopiedBytes(key)
+            | StoredRows(key)
+            | StoredColumns(key)
+            | NegativeExp(StoredRows(key))
+            | Scaled(StoredRows(key))
+        ):
             yield key
         case _:
             assert_never(source)

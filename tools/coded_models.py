@@ -81,7 +81,7 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
     },
     **{name: Subject(name, kind.model_type, kind.fields, kind.auto, kind.saved) for name, kind in KINDS.items()},
     "deepseek2-whole": Subject("deepseek2-whole", "deepseek_v3", {**KINDS["deepseek2"].fields, "q_lora_rank": None}),
-    "gemma3n": Subject("gemma3n", "gemma3n_text", KINDS["gemma3n"].fields | _SMALLER),
+    "gemma3n": Subject("gemma3n", "gemma3n_text", {**KINDS["gemma3n"].fields, **_SMALLER}),
     "mistral3": _wrapped("mistral3", "mistral3", {"model_type": "mistral", **COMMON, "head_dim": 24}),
 }
 

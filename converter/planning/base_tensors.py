@@ -14,8 +14,8 @@ from converter.dtypes import F16, F32, GGML_BY_NAME, GgmlType
 from converter.orders import Orders
 from converter.planning.conversion_plan import PlannedTensor
 from converter.planning.rope import rope_factors
-from converter.read.stored import StoredTensor
 from converter.planning.scaling import as_llama_cpp_scales
+from converter.read.stored import StoredTensor
 from converter.sources import CopiedBytes, NegativeExp, Rows, Scaled, Stacked, StoredColumns, StoredRows, shape_of
 
 

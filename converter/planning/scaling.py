@@ -1,4 +1,4 @@
-"""Weights that GGUF has times numbers of the config (Falcon-H1's multipliers): of the base alone, and of what is merged.
+"""Weights that GGUF has times numbers of the config (Falcon-H1's multipliers): the base's own, and merged ones.
 
 llama.cpp's converter multiplies float32 by one number after the other, which a tensor that the adapter leaves alone has
 bit for bit. Merged weights are multiplied in float64, and rounded once.

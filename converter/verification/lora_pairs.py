@@ -17,12 +17,13 @@ from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDING
 from converter.errors import ConverterError
 from converter.read.gguf_header import GgufArray, GgufHeader, read_gguf_header, read_scalars
+from converter.verification.factors import factors_of
 from converter.verification.gguf_weights import Weights, weights_in
 from converter.verification.orders import columns_of_huggingface, rows_of_huggingface
 from converter.verification.reference import Reference
 from converter.verification.sums import ProductSums
 from converter.verification.tensor_proof import TensorCheck, TensorProof
-from converter.verification.tensors import Progress, factors_of, fits
+from converter.verification.tensors import Progress, fits
 
 # Relative error of the whole delta: some units in the last place of the factors' type, since B @ A cancels in part.
 DELTA_TOLERANCE: Final[Mapping[str, float]] = {"F32": 1e-6, "F16": 4e-3, "BF16": 3e-2, "Q8_0": 3e-2}
@@ -137,11 +138,11 @@ def _compare(tensor: str, place: Place, product: _Product, base: BaseModel, refe
     if shape is None or not fits(shape, wanted_shape, place, dims, reference.n_rows_needed):
         factors = f"factors of shape {product.a.tensor.shape} and {product.b.tensor.shape}"
         return TensorCheck(tensor, "nothing", fault=f"has {factors}, PEFT's delta has {wanted_shape}")
-    sums, factors = ProductSums(), factors_of(place, dims, reference)
+    sums, multiplied = ProductSums(), factors_of(place, dims, reference)
     for rows in product.left.blocks():
         wanted = reference.delta(place.module, rows_of_huggingface(place, dims, shape, rows))
         wanted = wanted[:, columns_of_huggingface(place, dims)]
-        sums.add(product.values(rows), wanted if factors is None else wanted * factors[rows, None])
+        sums.add(product.values(rows), wanted if multiplied is None else multiplied.times(wanted, rows))
     return sums.judged(tensor, product.type_name, DELTA_TOLERANCE)
 
 

@@ -15,6 +15,7 @@ from converter.architectures import Place
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDING, HEAD
 from converter.errors import ConverterError
+from converter.verification.factors import factors_of
 from converter.verification.gguf_weights import Weights, weights_of
 from converter.verification.orders import (
     Dims,
@@ -145,6 +146,7 @@ def fits(found: tuple[int, ...], wanted: tuple[int, ...], place: Place, dims: Di
         return found[1:] == ((wanted[1], n) if place.stacked == "turned" else (n, wanted[1]))
     if place.rows and len(wanted) > 1:
         wanted = (*wanted[:-2], n_rows_in_gguf(place, dims), wanted[-1])
+    found = found[:-1] if place.column and found[-1] == 1 else found
     is_shorter = found[1:] == wanted[1:] and n_rows_needed <= found[0] < wanted[0]
     return found == wanted or (place.module in {HEAD, EMBEDDING} and is_shorter)
 
@@ -157,31 +159,20 @@ def _compare_numbers(want: _Wanted, weights: Weights, reference: Reference, dims
     of_experts = want.is_bias and len(weights.tensor.shape) > 1
     columns = biases_of_huggingface(want.place, dims) if of_experts else columns
     factors = None if want.is_bias else factors_of(want.place, dims, reference)
+    touched = want.parameter in reference.touched
+    rounded = None if touched else np.float16 if weights.tensor.type.name == "F16" else np.float32
     for rows in weights.blocks():
         source = rows if of_experts else rows_of_huggingface(want.place, dims, weights.tensor.shape, rows)
         served, base = reference.weight(want.parameter, source), reference.base_weight(want.parameter, source)
         if served.ndim > 1:
             served, base = served[:, columns], base[:, columns]
         if factors is not None:
-            served, base = served * factors[rows, None], base * factors[rows, None]
+            served, base = (factors.times(values, rows, rounded=rounded) for values in (served, base))
         if want.place.operation == "negative_exp":
             served, base = -np.exp(served), -np.exp(base)
-        sums.add(weights.values(rows), served + add, base + add)
-    return sums.judged(want.tensor, want.parameter, touched=want.parameter in reference.touched)
-
-
-def factors_of(place: Place, dims: Dims, reference: Reference) -> np.ndarray | None:
-    """What each row is multiplied by in GGUF, as transformers' model has the numbers; None where by nothing."""
-    if not place.factors:
-        return None
-    last = len(place.factors) - 1
-    n_left = reference.shape(f"{place.module}.weight")[0]
-    parts = []
-    for at, (dim, *fields) in enumerate(place.factors):
-        n = n_left if at == last else dims[dim]
-        n_left -= n
-        parts.append(np.full(n, np.prod([reference.setting(field) for field in fields])))
-    return np.concatenate(parts)
+        found = weights.values(rows)[:, 0] if want.place.column else weights.values(rows)
+        sums.add(found, served + add, base + add)
+    return sums.judged(want.tensor, want.parameter, touched=touched)
 
 
 def _compare_heads(want: _Wanted, weights: Weights, reference: Reference, dims: Dims) -> TensorCheck:

@@ -1,8 +1,8 @@
-"""The base's weights are multiplied by numbers of its config in GGUF, and the base doesn't state them, or tied ends by two.
+"""The base's weights are multiplied by numbers of its config in GGUF, and it doesn't state them, or two for tied ends.
 
 Why it matters: llama.cpp's converter multiplies Falcon-H1's weights by the multipliers of config.json, and its GGUF
-says nothing of them. A delta has to be multiplied by the same ones: added as it is, it would be off by a factor of up to
-100. Embedding and head have multipliers of their own, which one tied tensor can't both have: llama.cpp's converter
+says nothing of them. A delta has to be multiplied by the same ones: added as it is, it would be off by a factor of up
+to 100. Embedding and head have multipliers of their own, which one tied tensor can't both have: llama.cpp's converter
 takes the embedding's, and every logit is off.
 
 What to do: give the base's Hugging Face directory as --base; for a LoRA file its config.json is enough, and the file
