@@ -64,6 +64,13 @@ def stored_values(source: Rows, begin: int, end: int) -> Array:
             assert_never(source)
 
 
+def as_stored(source: Rows, begin: int, end: int) -> Array:
+    """Rows ``begin`` to ``end`` of a source in the type that has every bit of them: their own, else float64."""
+    if isinstance(source, StoredColumns) or (isinstance(source, StoredRows) and source.scale == 1.0 and not source.add):
+        return stored_values(source, begin, end)
+    return doubles(source, begin, end)
+
+
 def doubles(source: Rows, begin: int, end: int) -> Doubles:
     """Rows ``begin`` to ``end`` of a source in float64, shape (end - begin, n_columns); 1 column for a vector."""
     match source:
