@@ -195,8 +195,10 @@ class Answer(NamedTuple):
     n_cached: int
 
 
-def answered(reader: Reader, question: str = QUESTION, **more: object) -> Answer:
+def answered(reader: Reader, question: str = QUESTION, system: str = "", **more: object) -> Answer:
     messages = [{"role": "user", "content": question}]
+    if system:
+        messages.insert(0, {"role": "system", "content": system})
     chat = {"temperature": 0, "max_tokens": 8, "logprobs": True, "messages": messages, **more}
     printed = reader.types(f"curl -s http://127.0.0.1:8080/v1/chat/completions -d {shlex.quote(json.dumps(chat))}")
     answer = json.loads(printed)
@@ -237,12 +239,11 @@ def test_what_the_page_says_goes_wrong_without_a_word(served: Reader, references
     assert is_said_by(base, QUESTION, answered(served, lora=[{"id": 7, "scale": 1}]).text, with_adapter=False)
     assert is_said_by(base, QUESTION, answered(served, model="keeper").text, with_adapter=False)
     set_for_all(served, {"id": 1, "scale": 1})
-    answered(served)
+    answered(served, cache_prompt=False)
     set_for_all(served)
     mixed, exact, again = answered(served), answered(served, cache_prompt=False), answered(served)
-    assert (mixed.n_cached > 0, exact.n_cached, again.n_cached > 0) == (True, 0, True)
-    assert abs(again.log_probability - exact.log_probability) < 0.001  # what the cache does where it is the base's own
-    assert abs(mixed.log_probability - exact.log_probability) > 0.005
+    assert (mixed.n_cached > 30, exact.n_cached, again.n_cached) == (True, 0, mixed.n_cached)
+    assert abs(mixed.log_probability - again.log_probability) > 0.001  # the same one computed by the letter's cache
     assert is_said_by(base, QUESTION, exact.text, with_adapter=False)
 
     served.types(f"{SERVED} --lora served/lora.gguf,served/poet.gguf --lora-init-without-apply --no-cache-prompt")
@@ -252,17 +253,18 @@ def test_what_the_page_says_goes_wrong_without_a_word(served: Reader, references
 @pytest.mark.thorough
 def test_a_prompt_comes_back_out_of_the_cache_in_ram(served: Reader) -> None:
     """Between requests that each name their adapter: the second one of a question is answered from the first one's."""
+    log, letter = ([{"id": i, "scale": 1}] for i in range(2))
+    other = "Name three rivers of Europe, and say where each one ends."
+
+    def n_cached_after_others() -> int:
+        answered(served, lora=log)
+        answered(served, other, "Be short.", lora=letter)
+        return answered(served, lora=letter).n_cached
+
     served.types(f"{SERVED} {BOTH_OFF}")
-    other = "Name three rivers of Europe, and say where each of them rises and where it ends, please."
-    log, letter = ({"lora": [{"id": i, "scale": 1}]} for i in range(2))
-
-    def n_cached(question: str, more: dict[str, Any]) -> int:
-        return answered(served, question, **more).n_cached
-
-    assert [n_cached(QUESTION, log), n_cached(other, letter)] == [0, 0]
-    assert n_cached(QUESTION, letter) > 0
+    assert n_cached_after_others() > 30
     served.types(f"{SERVED} {BOTH_OFF} --cache-ram 0")
-    assert [n_cached(QUESTION, log), n_cached(other, letter), n_cached(QUESTION, letter)] == [0, 0, 0]
+    assert n_cached_after_others() < 5  # what both prompts begin with, by the same adapter
 
 
 def question_in(code: str) -> str:
