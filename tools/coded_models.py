@@ -14,14 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
-from gguf import MODEL_ARCH
 from safetensors.numpy import load_file
 from transformers import AutoConfig, PreTrainedModel
 
 from converter.architectures import ALL_ATTENTION, MODEL_TYPES, WITH_EXPERTS
 from converter.derive.layers import all_attend, has_layers_of_experts, with_layer_types
-from fixtures.mapped_gguf import Recipe
-from fixtures.more_models import COMMON, KINDS, Kind, _distribution
+from fixtures.more_models import COMMON, KINDS, fill_randomly
 from fixtures.tiny import CONFIGS, MORE, TIED_FOR_GOOD
 
 Codes = npt.NDArray[np.float32]
@@ -161,13 +159,9 @@ def coded(subject: Subject, directory: Path, *, other: bool = False) -> CodedMod
 
 
 def random(subject: Subject, directory: Path) -> None:
-    """Save it with random numbers, so that nothing in it is without effect."""
+    """Save it with random numbers."""
     model = built(subject, subject.fields)
-    generator = torch.Generator().manual_seed(1)
-    kind = Kind(subject.model_type, subject.fields, Recipe(MODEL_ARCH.LLAMA))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.normal_(*_distribution(name, parameter, kind), generator=generator)
+    fill_randomly(model, subject.name)
     save(model, subject, directory)
 
 
