@@ -17,8 +17,8 @@ _SCHEMAS: Final = {
 }
 _HEAD: Final = """# JSON
 
-With `--format json` every command prints one line on stdout, whatever its [exit status](exit-statuses.md), and text for
-people goes to stderr. Its first fields are the same for all:
+With `--format json` each of these commands prints one line on stdout, whatever its [exit status](exit-statuses.md). Text
+for people goes to stderr. The first fields are the same for all:
 
 | field | holds |
 |---|---|
@@ -38,8 +38,9 @@ if said["error"]:
         print(finding["code"], finding["where"], finding["message"], finding["remedy"], finding["help_uri"])
 ```
 
-Only a process that is killed (SIGTERM, `kill -9`) prints none. The tables below are generated from the schemas beside
-this page: `UPDATE_GOLDEN=1 pytest tests/golden` writes it.
+Only a process that is killed (SIGTERM, `kill -9`) prints none. `adapter-fleet` has a [table](fleet.md) instead.
+
+What follows is generated from the schemas beside this page: `UPDATE_GOLDEN=1 pytest tests/golden` writes it.
 """
 
 
