@@ -17,8 +17,8 @@ _SCHEMAS: Final = {
 }
 _HEAD: Final = """# JSON
 
-With `--format json` each of these commands prints one line on stdout, whatever its [exit status](exit-statuses.md). Text
-for people goes to stderr. The first fields are the same for all:
+With `--format json` each of these commands prints one line on stdout, whatever its [exit status](exit-statuses.md).
+Text for people goes to stderr. The first fields are the same for all:
 
 | field | holds |
 |---|---|

@@ -103,6 +103,11 @@ def _start(words: object) -> str:
 
 
 def _leave(command: str, end: _End, *, as_json: bool) -> None:
+    if as_json:
+        from converter.report.ended import ended
+
+        with suppress(OSError, ValueError):
+            click.echo(json_line(ended(command, end.status, end.message, end.remedy, end.cause)))
     # Where nothing can be printed any more, the interpreter would fail once more at its end, with status 120.
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -110,10 +115,6 @@ def _leave(command: str, end: _End, *, as_json: bool) -> None:
             continue
         _silence(stream)
     with suppress(OSError, ValueError):
-        if as_json:
-            from converter.report.envelope import failed
-
-            click.echo(json_line(failed(command, end.status, end.message, end.remedy, end.cause)))
         if not end.shown:
             click.echo(printable(f"{command}: {end.message}"), err=True)
     sys.exit(end.status)
