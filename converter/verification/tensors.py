@@ -106,6 +106,7 @@ def _check(
     if want.tensor not in stored:
         return TensorCheck(want.tensor, "nothing", fault=f"is missing; it serves {want.parameter}")
     weights, before = stored[want.tensor], _before(want, original)
+    weights = weights.as_vector() if want.place.folded and not before else weights
     type_name, touched = weights.tensor.type.name, want.parameter in reference.touched
     if not touched and before:
         return _compare_bytes(want, weights, before)
