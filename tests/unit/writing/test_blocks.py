@@ -10,6 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 from gguf import GGMLQuantizationType, quants
 
 from converter.dtypes import BF16, F16, F32, GGML_BY_NAME, Q8_0, GgmlType
@@ -34,6 +35,7 @@ from converter.sources import (
     Product,
     ReplacedRows,
     Rows,
+    Scaled,
     Source,
     Stacked,
     StoredColumns,
@@ -174,6 +176,7 @@ SOURCES: dict[str, Callable[[Store], Source]] = {
     "merged with Q4_0": lambda store: merged(store, "Q4_0", "F16"),
     "merged over its own base": over_own_base,
     "merged embedding": merged_embedding,
+    "times numbers": lambda store: Scaled(StoredRows("w", store.random(N_ROWS, N_COLUMNS), ORDER), (0.3, 1.1)),
     "-exp of": lambda store: NegativeExp(StoredRows("w", store.random(N_ROWS, N_COLUMNS), ORDER)),
     "one added to": lambda store: StoredRows("n", store.random(N_ROWS, N_COLUMNS), ORDER, add=1.0),
     "magnitudes": with_magnitudes,
@@ -212,7 +215,7 @@ def expected_rows(source: Rows) -> np.ndarray:
     match source:
         case StoredColumns(_, tensor):
             return numbers(tensor).T
-        case StoredRows() | NegativeExp():
+        case StoredRows() | NegativeExp() | Scaled():
             return expected_stored(source)
         case Zeros(shape) | Filled(shape):
             return np.full(shape, source.value if isinstance(source, Filled) else 0.0)
@@ -224,7 +227,12 @@ def expected_rows(source: Rows) -> np.ndarray:
             return np.hstack(list(map(expected, parts)))
 
 
-def expected_stored(source: StoredRows | NegativeExp) -> np.ndarray:
+def expected_stored(source: StoredRows | NegativeExp | Scaled) -> np.ndarray:
+    if isinstance(source, Scaled):
+        products = torch.from_numpy(expected_stored(source.of).astype(np.float32))
+        for factor in source.factors:
+            products = products * factor
+        return np.asarray(products.double())
     if isinstance(source, NegativeExp):
         return np.asarray(-np.exp(expected_stored(source.of)))
     rows = numbers(source.tensor)[PERMUTED] if source.order == ORDER else numbers(source.tensor)
