@@ -19,7 +19,7 @@ from converter.planning.shards import shard_paths, shards
 from converter.read.gguf_header import read_gguf_header
 from converter.version import __version__
 from converter.writing.blocks import DeltaKept
-from converter.writing.gguf_file import Progress, gguf_nbytes, write_gguf, write_ggufs
+from converter.writing.gguf_file import Progress, gguf_nbytes, is_written, write_gguf, write_ggufs
 from converter.writing.one_blas_thread import one_blas_thread
 from converter.writing.outputs import refuse_different, refuse_special, refuse_to_lose
 from converter.writing.whole_file import whole_files
@@ -33,8 +33,9 @@ KEPT_CODE: Final = "NM011"
 class Written(NamedTuple):
     """One output. ``kept`` has a line for every merged tensor; ``reused`` says that it was there already.
 
-    ``replaced`` says that another one was there, whose place it took. Where it was split, ``shards`` are its files,
-    ``path`` is the first of them, which llama.cpp is given, and ``nbytes`` the size of all.
+    ``replaced`` says that another one was there, whose place it took; ``adapter_sha256`` is what the file says of its
+    adapter. Where it was split, ``shards`` are its files, ``path`` is the first of them, which llama.cpp is given, and
+    ``nbytes`` the size of all.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Written(NamedTuple):
     kept: tuple[DeltaKept, ...] = ()
     reused: bool = False
     replaced: bool = False
+    adapter_sha256: str = ""
     shards: tuple[Path, ...] = ()
 
 
@@ -57,10 +59,30 @@ def write(
     if split_max_size and plan.deployment.to != "model":
         raise ConverterError("only a merged model is split: --split-max-size needs --to model")
     targets = _targets(plan, output, split_max_size)
+    _make_directory(plan, output)
     _protect_sources(targets, plan)
     provenance = _provenance(plan)
     with one_blas_thread(), refusals(plan.report or unjudged(plan.adapter, plan.base, plan.deployment)):
-        return tuple(_write(plan, _with(target, provenance, plan.base), progress) for target in targets)
+        written = [_write(plan, _with(target, provenance, plan.base), progress) for target in targets]
+    return tuple(one._replace(adapter_sha256=_adapter_of(provenance)) for one in written)
+
+
+def written_already(plan: ConversionPlan, output: Path) -> tuple[Written, ...] | None:
+    """What ``write`` would give, where every file is there with the size and, byte for byte, the header of the plan.
+
+    Else None. A header names the adapter and the plan by their digests, and files appear whole: who knows that the file
+    was made from this base needn't write it again. Raises ConverterError where an input can't be read.
+    """
+    provenance = _provenance(plan)
+    targets = [_with(target, provenance, plan.base) for target in _targets(plan, output, None)]
+    if not all(is_written(*found) for target in targets for found in zip(target.files, target.paths, strict=True)):
+        return None
+    sha256 = _adapter_of(provenance)
+    return tuple(Written(it.paths[0], it.nbytes, reused=True, adapter_sha256=sha256) for it in targets)
+
+
+def _adapter_of(provenance: tuple[NewKeyValue, ...]) -> str:
+    return next(str(entry.value) for entry in provenance if entry.key == ADAPTER_KEY)
 
 
 class _Target(NamedTuple):
@@ -79,11 +101,16 @@ def _targets(plan: ConversionPlan, output: Path, split_max_size: int | None) -> 
         (file,) = plan.files
         files = shards(file, split_max_size) if split_max_size else (file,)
         return [_Target(files, tuple(shard_paths(output, len(files))))]
+    return [_Target((file,), (output / file.name,)) for file in plan.files]
+
+
+def _make_directory(plan: ConversionPlan, output: Path) -> None:
+    if not plan.files[0].name:
+        return
     try:
         output.mkdir(exist_ok=True)
     except OSError as error:
         raise ConverterError(f"{output}: wanted a directory for two files: {error.strerror or error}") from error
-    return [_Target((file,), (output / file.name,)) for file in plan.files]
 
 
 def _protect_sources(targets: list[_Target], plan: ConversionPlan) -> None:
