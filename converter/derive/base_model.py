@@ -1,7 +1,7 @@
 """A base model as data, whichever kind of files it lies in: architecture, tie state, module shapes, its tensors."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -26,6 +26,7 @@ from converter.read.stored import StoredTensor
 from converter.read.tokenizer import Tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
+    from converter.derive.match import Match
     from converter.read.gguf_header import GgufHeader, GgufTensor
 
 
@@ -37,7 +38,8 @@ class BaseModel:
     GGUF's order. Empty for a directory with only config.json; where ``quantization`` names a quantiser of PyTorch's,
     only what it left alone is there. ``dims`` are the sizes of shapes and orders, ``layer_dims`` those of each layer
     where layers differ. ``config`` is that of a Hugging Face directory, with the fields of its text model, and
-    ``layer_traits`` are what it says of each layer. ``stems`` are a GGUF's weights.
+    ``layer_traits`` are what it says of each layer. ``stems`` are a GGUF's weights. ``checkpoint`` is the directory that
+    a GGUF without a table was made from, and ``match`` what comparing the two found of an adapter's modules.
     """
 
     path: Path
@@ -56,6 +58,8 @@ class BaseModel:
     stems: frozenset[str] = frozenset()
     named_by_adapter: bool = False  # and not by the user
     original: "BaseModel | None" = None  # the base as it lies there, where an adapter replicated its layers
+    checkpoint: "BaseModel | None" = None
+    match: "Match | None" = None
     # What is found once for all rules, and for every adapter on this base.
     _matrices: dict[bool, tuple[str, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -111,8 +115,8 @@ class BaseModel:
         return found
 
     def _places(self, module: str) -> tuple[Place, ...]:
-        if self.architecture is None:
-            return ()
+        if self.match or self.architecture is None:
+            return self.match.places.get(module, ()) if self.match else ()
         counts = (self.dims["n_layer"], self.dims.get("n_expert", 0))
         numbers = numbers_in(module)
         if not all(number < count for number, count in zip(numbers, counts, strict=False)):
@@ -138,6 +142,8 @@ class BaseModel:
         return found
 
     def _all_matrices(self, *, with_experts: bool) -> Iterator[str]:
+        if self.match:
+            yield from self.match.alike
         for pattern in self.architecture.modules if self.architecture else ():
             if "{e}" in pattern and not with_experts:
                 continue
@@ -197,11 +203,29 @@ class BaseModel:
         )
 
 
-def read_base_model(path: Path) -> BaseModel:
+def read_base_model(path: Path, checkpoint: Path | None = None) -> BaseModel:
     """Read the base at ``path``, a directory or a GGUF file.
 
-    Raises ConverterError, status 2: there is no such base, or it is of a kind that is not read.
+    ``checkpoint`` is the directory that a GGUF of an architecture without a table was made from.
+
+    Raises ConverterError, status 2: there is no such base, or it is of a kind that is not read; or a checkpoint is of
+    no use beside it.
     """
+    return _read(path) if checkpoint is None else _with_checkpoint(_read(path), _read(checkpoint))
+
+
+def _with_checkpoint(base: BaseModel, checkpoint: BaseModel) -> BaseModel:
+    if base.format != "gguf":
+        raise ConverterError(f"{base.path}: --checkpoint goes with a GGUF as --base; this is a Hugging Face directory")
+    if base.architecture:
+        raise ConverterError(f"{base.path}: {base.model_type} has a table, which needs no --checkpoint: leave it out")
+    if checkpoint.format != "huggingface" or not checkpoint.tensors or checkpoint.quantization:
+        wanted = "wanted the Hugging Face directory that the GGUF was made from, with safetensors in F32, F16 or BF16"
+        raise ConverterError(f"{checkpoint.path}: --checkpoint: {wanted}")
+    return replace(base, checkpoint=checkpoint)
+
+
+def _read(path: Path) -> BaseModel:
     match read_base_files(path):
         case HuggingfaceFiles() as files:
             return _of_huggingface(files)

@@ -16,6 +16,7 @@ from converter.rules.base import (
     directory_not_converted,
     factors_dont_fit,
     magnitudes_of_another_base,
+    matrix_not_found,
     merged_already,
     merges_without_scores,
     module_not_in_base,
@@ -71,4 +72,5 @@ RULES: Final[tuple[Rule, ...]] = (
     setting_out_of_range.RULE,
     merges_without_scores.RULE,
     directory_not_converted.RULE,
+    matrix_not_found.RULE,
 )
