@@ -38,8 +38,8 @@ class BaseModel:
     GGUF's order. Empty for a directory with only config.json; where ``quantization`` names a quantiser of PyTorch's,
     only what it left alone is there. ``dims`` are the sizes of shapes and orders, ``layer_dims`` those of each layer
     where layers differ. ``config`` is that of a Hugging Face directory, with the fields of its text model, and
-    ``layer_traits`` are what it says of each layer. ``stems`` are a GGUF's weights. ``checkpoint`` is the directory that
-    a GGUF without a table was made from, and ``match`` what comparing the two found of an adapter's modules.
+    ``layer_traits`` are what it says of each layer. ``stems`` are a GGUF's weights. ``checkpoint`` is what a GGUF
+    without a table was made from, and ``match`` what comparing the two found of an adapter's modules.
     """
 
     path: Path

@@ -19,7 +19,7 @@ Kind = Literal["matrix", "experts", "slab", "plain", "turned"]
 class Cover(NamedTuple):
     """A tensor that has a matrix or a part of it, and how.
 
-    ``kind``: it is the "matrix", a stack of all "experts", one "slab" of a stack, or a stack of each head's rows, "plain"
+    ``kind``: it is the "matrix", a stack of all "experts", one "slab" of a stack, or one of each head's rows, "plain"
     or "turned" round. ``tensor`` is called so within its layer.
     """
 

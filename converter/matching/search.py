@@ -145,9 +145,9 @@ class Search:
         return next((at for found in alike if (at := self._at(module, weights, found))), None)
 
     def _by_structure(self, module: str) -> Found | None:
-        """As the other layers have it that tell, if they are at one."""
-        weights = weights_of(self._checkpoint, module)
-        known = [found for _, found in self._known.get(across_layers(module), ()) if found.layer is not None]
+        """As those other layers have it that consist of the same tensors and tell, if they are at one."""
+        weights, shapes = weights_of(self._checkpoint, module), self._gguf.shapes(layer_of(module))
+        known = [found for alike, found in self._known.get(across_layers(module), ()) if alike == shapes]
         if weights is None or len({(found.covers, found.vector) for found in known}) != 1:
             return None
         return self._at(module, weights, known[0])
