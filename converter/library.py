@@ -16,8 +16,8 @@ from converter.conversion import Written
 from converter.derive.adapter import Adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import locate_adapter, locate_base, located_base, read_initial_adapter
+from converter.derive.match import with_checkpoint
 from converter.diagnostics import Deployment, Report
-from converter.errors import ConverterError
 from converter.planning.conversion_plan import ConversionPlan
 from converter.read.hub_address import SCHEME, hub_address
 from converter.writing.gguf_file import Progress
@@ -66,12 +66,8 @@ def read_base(source: AnyPath | Adapter, *, checkpoint: AnyPath | None = None) -
 
     Raises ConverterError, status 2, where it can't be read or isn't there.
     """
-    beside = located_base(Path(checkpoint)) if checkpoint else None
-    if isinstance(source, Adapter):
-        if beside:
-            raise ConverterError("checkpoint needs the GGUF that was made from it as source")
-        return locate_base(source)
-    return read_base_model(located_base(Path(source)), beside)
+    base = locate_base(source) if isinstance(source, Adapter) else read_base_model(located_base(Path(source)))
+    return with_checkpoint(base, located_base(Path(checkpoint))) if checkpoint else base
 
 
 def check(

@@ -117,7 +117,12 @@ def _beside(
         adapter = replace(adapter, initial=read_initial_adapter(initial))
     if checkpoint and not base:
         raise ConverterError("--checkpoint needs --base: the GGUF that was made from it")
-    return adapter, read_base_model(base, checkpoint) if base else locate_base(adapter)
+    found = read_base_model(base) if base else locate_base(adapter)
+    if checkpoint:
+        from converter.derive.match import with_checkpoint
+
+        found = with_checkpoint(found, checkpoint)
+    return adapter, found
 
 
 def _planned(adapter: Adapter, base: BaseModel, deployment: Deployment, scratch: Path) -> "ConversionPlan":

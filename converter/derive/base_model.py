@@ -1,9 +1,10 @@
 """A base model as data, whichever kind of files it lies in: architecture, tie state, module shapes, its tensors."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from converter.architectures import (
     Architecture,
@@ -28,6 +29,13 @@ from converter.read.tokenizer import Tokenizer, read_tokenizer
 if TYPE_CHECKING:
     from converter.derive.match import Match
     from converter.read.gguf_header import GgufHeader, GgufTensor
+
+
+class Section(NamedTuple):
+    """Some rows of a matrix, and the numbers that they are multiplied by one after the other."""
+
+    n_rows: int
+    factors: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +138,15 @@ class BaseModel:
     def may_lack(self, module: str) -> bool:
         """Whether models of the base's kind may come without a module, by the traits of its layer."""
         place, numbers = self.place(module), numbers_in(module)
-        return bool(
-            place and numbers and self.layer_traits and not self.layer_traits[numbers[0]].isdisjoint(place.optional)
-        )
+        if place is None or not place.optional or not numbers:
+            return False
+        traits = self.layer_traits[numbers[0]] if self.layer_traits else self._traits_of_gguf(numbers[0])
+        return not traits.isdisjoint(place.optional)
+
+    def _traits_of_gguf(self, layer: int) -> frozenset[str]:
+        """What a GGUF says of a layer: it may hold keys and values that no graph looks at, and no adapter changes."""
+        n = self.shards[0].kv.get(f"{self.model_type}.attention.shared_kv_layers") if self.shards else None
+        return frozenset({"shared_kv"} if isinstance(n, int) and self.dims["n_layer"] - layer <= n else ())
 
     def matrices(self, *, with_experts: bool) -> tuple[str, ...]:
         """The modules that the base must have and that can have a LoRA; experts of their own only where asked for."""
@@ -172,6 +186,22 @@ class BaseModel:
         """GGUF's orders of a place's rows and columns."""
         return place.orders(self.dims_of(place.module)) if place.rows or place.columns else Orders()
 
+    def factors(self, place: Place) -> tuple[Section, ...]:
+        """Sections of a place's rows, and what each one's numbers are multiplied by in GGUF; none where by nothing.
+
+        A multiplier that nobody states is NaN: no GGUF states it (rules/base/multiplier_unknown.py).
+        """
+        dims = self.dims_of(place.module)
+        return tuple(Section(dims[dim], tuple(map(self.multiplier, fields))) for dim, *fields in place.factors)
+
+    def multiplier(self, field: str) -> float:
+        """A number of the config, or of a list of it: ``mlp_multipliers.1``; NaN where there is none."""
+        name, _, at = field.partition(".")
+        value = self.architecture.setting(self.config, name) if self.architecture and self.config else None
+        if at:
+            value = value[int(at)] if isinstance(value, list) and int(at) < len(value) else None
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else nan
+
     def place(self, module: str) -> Place | None:
         """The first of the module's places, or None."""
         return next(iter(self.places(module)), None)
@@ -203,29 +233,11 @@ class BaseModel:
         )
 
 
-def read_base_model(path: Path, checkpoint: Path | None = None) -> BaseModel:
+def read_base_model(path: Path) -> BaseModel:
     """Read the base at ``path``, a directory or a GGUF file.
 
-    ``checkpoint`` is the directory that a GGUF of an architecture without a table was made from.
-
-    Raises ConverterError, status 2: there is no such base, or it is of a kind that is not read; or a checkpoint is of
-    no use beside it.
+    Raises ConverterError, status 2: there is no such base, or it is of a kind that is not read.
     """
-    return _read(path) if checkpoint is None else _with_checkpoint(_read(path), _read(checkpoint))
-
-
-def _with_checkpoint(base: BaseModel, checkpoint: BaseModel) -> BaseModel:
-    if base.format != "gguf":
-        raise ConverterError(f"{base.path}: --checkpoint goes with a GGUF as --base; this is a Hugging Face directory")
-    if base.architecture:
-        raise ConverterError(f"{base.path}: {base.model_type} has a table, which needs no --checkpoint: leave it out")
-    if checkpoint.format != "huggingface" or not checkpoint.tensors or checkpoint.quantization:
-        wanted = "wanted the Hugging Face directory that the GGUF was made from, with safetensors in F32, F16 or BF16"
-        raise ConverterError(f"{checkpoint.path}: --checkpoint: {wanted}")
-    return replace(base, checkpoint=checkpoint)
-
-
-def _read(path: Path) -> BaseModel:
     match read_base_files(path):
         case HuggingfaceFiles() as files:
             return _of_huggingface(files)
@@ -344,7 +356,7 @@ def _of_gguf(files: GgufFiles) -> BaseModel:
     by_name = {tensor.name: (tensor, shard.path) for shard in shards for tensor in shard.tensors}
     from converter.derive.gguf_dimensions import gguf_dims
 
-    dims, layer_dims = gguf_dims(files, architecture, _n_vocab(path, by_name)) if architecture else ({}, ())
+    dims, layer_dims = gguf_dims(files, architecture) if architecture else ({}, ())
     return BaseModel(
         path=path,
         format="gguf",
@@ -368,13 +380,6 @@ def _refuse_other_kinds(path: Path, kv: Mapping[str, object]) -> None:
         raise ConverterError(f"{path}: is a vision projector (mmproj), wanted the text model's GGUF")
 
 
-def _n_vocab(path: Path, by_name: "Mapping[str, tuple[GgufTensor, Path]]") -> int:
-    embedding = by_name.get("token_embd.weight")
-    if embedding is None or len(embedding[0].shape) != 2:
-        raise ConverterError(f"{path}: has no matrix token_embd.weight; it is not a text model's GGUF")
-    return embedding[0].shape[0]
-
-
 def _gguf_tensors(
     architecture: Architecture, by_name: "Mapping[str, tuple[GgufTensor, Path]]"
 ) -> Mapping[str, StoredTensor]:
@@ -382,6 +387,8 @@ def _gguf_tensors(
     for name, (tensor, path) in by_name.items():
         stem, _, parameter = name.rpartition(".")
         place = architecture.source(stem)
+        if place is None and (whole := architecture.source(name)) and not (whole.parameter or whole.bare):
+            place, parameter = whole, ""  # Falcon-H1's ffn_norm
         if place:
             stored = StoredTensor(path, tensor.offset, tensor.nbytes, tensor.shape, tensor.type.name)
             own = parameter if parameter != place.parameter else "" if place.bare else "weight"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel, read_base_model
+from converter.derive.match import with_checkpoint
 from converter.errors import ConverterError
 from converter.matching.matched import matched
 
@@ -23,7 +24,7 @@ def with_places(model: BaseModel, base: Path | None, checkpoint: Path, adapter: 
             f"{model.path}: {model.model_type} has no table here, so its tensors are found by comparing: give the GGUF "
             "that it was made from as --base-gguf, and the Hugging Face directory of that as --base"
         )
-    found = matched(adapter, read_base_model(base, checkpoint))
+    found = matched(adapter, with_checkpoint(read_base_model(base), checkpoint))
     for module, why in found.match.missing.items() if found.match else ():
         raise ConverterError(f"{base}: {module} {why}")
     return replace(found, path=model.path, shards=model.shards, stems=model.stems, tied=model.tied, tensors={})

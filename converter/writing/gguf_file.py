@@ -5,11 +5,11 @@ writer library does; so the few lines of header are ours.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Final
 
-import numpy as np
-
+from converter.evaluation.compiled import compiled
 from converter.planning.conversion_plan import (
     CopiedKeyValue,
     EditedArray,
@@ -32,7 +32,8 @@ from converter.read.gguf_header import (
     scalar_bytes,
 )
 from converter.sources import has_delta
-from converter.writing.blocks import DeltaKept, blocks
+from converter.writing.blocks import Block, DeltaKept, Task, n_sums_of_two, tasks
+from converter.writing.in_order import in_order, n_threads
 from converter.writing.outputs import Sink
 
 VERSION: Final = 3
@@ -48,16 +49,26 @@ def write_gguf(file: PlannedFile, out: Sink, progress: Progress) -> tuple[DeltaK
     """
     written = out.write(_header(file))
     written += out.write(bytes(align(written, file.alignment) - written))
-    measured = []
+    with closing(in_order(_tasks(file), n_threads())) as made:
+        kept = [_written(tensor, made, out, progress, file.alignment) for tensor in file.tensors]
+    return tuple(it for it, tensor in zip(kept, file.tensors, strict=True) if has_delta(tensor.source))
+
+
+def _tasks(file: PlannedFile) -> Iterator[Task]:
+    rounded_sum = compiled(sum(map(n_sums_of_two, file.tensors)))
     for tensor in file.tensors:
-        kept = DeltaKept(tensor.name)
-        with np.errstate(all="ignore"):  # what isn't finite is refused in words of ours (NM010 and its like)
-            for block in blocks(tensor, kept):
-                progress(out.write(block))
-        out.write(bytes(align(tensor.nbytes, file.alignment) - tensor.nbytes))
-        if has_delta(tensor.source):
-            measured.append(kept)
-    return tuple(measured)
+        yield from tasks(tensor, rounded_sum=rounded_sum)
+
+
+def _written(tensor: PlannedTensor, made: Iterator[Block], out: Sink, progress: Progress, alignment: int) -> DeltaKept:
+    kept, left = DeltaKept(tensor.name), tensor.nbytes
+    while left > 0:
+        block = next(made)
+        left -= (written := out.write(block.data))
+        progress(written)
+        kept.add(block.sums)
+    out.write(bytes(align(tensor.nbytes, alignment) - tensor.nbytes))
+    return kept
 
 
 def gguf_nbytes(file: PlannedFile) -> int:

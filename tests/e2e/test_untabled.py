@@ -85,7 +85,7 @@ def test_the_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     """It has every name, and every shape."""
     model, other = MoreModel("ministral3"), MoreModel("internlm3")
     base = read_untabled(model.gguf, other.hf)
-    with no_tables(), pytest.raises(Refused, match=r": BM049$") as refused:
+    with no_tables(), pytest.raises(Refused, match=r": BM050$") as refused:
         plan(read_adapter(more_adapter(model)), base, MODEL)
     adapter = read_adapter(more_adapter(model))
     assert {finding.where for finding in refused.value.report.stopping} == {*adapter.modules}

@@ -16,6 +16,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 from converter.checking import check_adapter
 from converter.derive.adapter import read_adapter
 from converter.derive.base_model import read_base_model
+from converter.derive.match import with_checkpoint
 from converter.diagnostics import EVERY, Deployment, Kind, Limits, Report
 from converter.targets.tables import wanted
 from fixtures.generated import Tensor, adapter_config, write_safetensors
@@ -142,11 +143,8 @@ class Specimen:
         self.index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
 
     def report(self, deployment: Deployment | None = None, *, values: bool = True) -> Report:
-        base = (
-            replace(read_base_model(self.base, self.checkpoint), named_by_adapter=self.base_is_named)
-            if self.base
-            else None
-        )
+        base = replace(read_base_model(self.base), named_by_adapter=self.base_is_named) if self.base else None
+        base = with_checkpoint(base, self.checkpoint) if base and self.checkpoint else base
         adapter = read_adapter(self.directory)
         if self.initial:
             adapter = replace(adapter, initial=read_adapter(self.initial))

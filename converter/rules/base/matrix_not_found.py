@@ -25,4 +25,4 @@ def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
         yield Problem(module, why)
 
 
-RULE = Rule("BM049", "matrix-not-found", Severity.ERROR, BaseCheck(check), gguf=True)
+RULE = Rule("BM050", "matrix-not-found", Severity.ERROR, BaseCheck(check), gguf=True)

@@ -5,7 +5,7 @@ loads and is wrong. A table is proven in real llama.cpp: also which LoRA its gra
 
 What to do: merge with --to model: give a GGUF that llama.cpp made of the base as --base, and the Hugging Face directory
 that it was made from as --checkpoint. Where each touched matrix lies is then found by comparing the two, or refused
-(BM049). A LoRA file needs a table; docs/architectures.md says of which other architectures llama.cpp's own
+(BM050). A LoRA file needs a table; docs/architectures.md says of which other architectures llama.cpp's own
 convert_lora_to_gguf.py makes a good one.
 """
 

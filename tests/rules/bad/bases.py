@@ -39,7 +39,7 @@ def a_base_of_no_known_architecture(it: Specimen, _: Path) -> None:
     it.write()
 
 
-@bad("BM049", "BM003")
+@bad("BM050", "BM003")
 def a_checkpoint_of_another_model(it: Specimen, bases: Path) -> None:
     """It has the very shapes, and other numbers."""
     it.base = write_gguf(bases / "nobodys.gguf", "nobodys", tied=False, seed=1)

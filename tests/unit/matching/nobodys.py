@@ -12,6 +12,7 @@ from gguf.quants import quantize
 
 from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.base_model import BaseModel, read_base_model
+from converter.derive.match import with_checkpoint
 from fixtures.generated import Tensor, adapter_config, write_safetensors
 
 Values = npt.NDArray[np.float32]
@@ -50,7 +51,7 @@ class Nobodys:
         write_safetensors(self.directory / "model.safetensors", tensors, {"format": "pt"})
         config = {"model_type": "nobodys", "hidden_size": HIDDEN, "tie_word_embeddings": True}
         (self.directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        return read_base_model(self._written(), self.directory)
+        return with_checkpoint(read_base_model(self._written()), self.directory)
 
     def _written(self) -> Path:
         path = self.directory / "base.gguf"

@@ -137,7 +137,7 @@ def test_another_checkpoint_is_refused(nobodys: Nobodys, outtype: str) -> None:
     nobodys.outtype = outtype
     for module in [*nobodys.checkpoint]:
         nobodys.checkpoint[module] = nobodys.checkpoint[module] + np.float32(0.05)
-    with pytest.raises(Refused, match=r": BM049$") as refused:
+    with pytest.raises(Refused, match=r": BM050$") as refused:
         plan(nobodys.adapter(), nobodys.base(), MODEL)
     assert {finding.where for finding in refused.value.report.stopping} == {*nobodys.checkpoint}
 
