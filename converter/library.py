@@ -16,7 +16,7 @@ from converter.conversion import Written
 from converter.derive.adapter import Adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import locate_adapter, locate_base, located_base, read_initial_adapter
-from converter.derive.match import with_checkpoint
+from converter.derive.untabled import with_checkpoint
 from converter.diagnostics import Deployment, Report
 from converter.planning.conversion_plan import ConversionPlan
 from converter.read.hub_address import SCHEME, hub_address

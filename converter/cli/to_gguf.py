@@ -119,7 +119,7 @@ def _beside(
         raise ConverterError("--checkpoint needs --base: the GGUF that was made from it")
     found = read_base_model(base) if base else locate_base(adapter)
     if checkpoint:
-        from converter.derive.match import with_checkpoint
+        from converter.derive.untabled import with_checkpoint
 
         found = with_checkpoint(found, checkpoint)
     return adapter, found

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel, read_base_model
-from converter.derive.match import with_checkpoint
+from converter.derive.untabled import with_checkpoint
 from converter.errors import ConverterError
 from converter.matching.matched import matched
 

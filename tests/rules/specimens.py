@@ -16,7 +16,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 from converter.checking import check_adapter
 from converter.derive.adapter import read_adapter
 from converter.derive.base_model import read_base_model
-from converter.derive.match import with_checkpoint
+from converter.derive.untabled import with_checkpoint
 from converter.diagnostics import EVERY, Deployment, Kind, Limits, Report
 from converter.targets.tables import wanted
 from fixtures.generated import Tensor, adapter_config, write_safetensors

@@ -12,7 +12,7 @@ from gguf.quants import quantize
 
 from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.base_model import BaseModel, read_base_model
-from converter.derive.match import with_checkpoint
+from converter.derive.untabled import with_checkpoint
 from fixtures.generated import Tensor, adapter_config, write_safetensors
 
 Values = npt.NDArray[np.float32]
