@@ -4,9 +4,11 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Metadata of t
 writer library does; so the few lines of header are ours.
 """
 
+import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Final
 
 from converter.evaluation.compiled import compiled
@@ -19,7 +21,7 @@ from converter.planning.conversion_plan import (
     PlannedKeyValue,
     PlannedTensor,
 )
-from converter.read.files import read_bytes
+from converter.read.files import Unreadable, open_regular, read_bytes
 from converter.read.gguf_header import (
     ARRAY,
     BOOL,
@@ -74,6 +76,17 @@ def _written(tensor: PlannedTensor, made: Iterator[Block], out: Sink, progress: 
 def gguf_nbytes(file: PlannedFile) -> int:
     """The size that ``file`` will have."""
     return align(len(_header(file)), file.alignment) + file.nbytes
+
+
+def is_written(file: PlannedFile, path: Path) -> bool:
+    """Whether a file of its size and with its header lies at ``path``; the tensors' bytes are not compared."""
+    header = _header(file)
+    try:
+        with open_regular(path) as found:
+            nbytes = os.fstat(found.fileno()).st_size
+            return nbytes == gguf_nbytes(file) and found.read(len(header)) == header
+    except (OSError, Unreadable):
+        return False
 
 
 def _header(file: PlannedFile) -> bytes:
