@@ -109,13 +109,20 @@ def plan(
     return conversion.plan(adapter, base, deployment, scratch=Path(scratch) if scratch else None)
 
 
-def write(planned: ConversionPlan, output: AnyPath, progress: Progress = lambda _: None) -> tuple[Written, ...]:
+def write(
+    planned: ConversionPlan,
+    output: AnyPath,
+    progress: Progress = lambda _: None,
+    *,
+    split_max_size: int | None = None,
+) -> tuple[Written, ...]:
     """Write a plan to ``output``, whole or not at all: a file, or a directory for an untied base and its LoRA.
 
-    ``progress`` is called with each count of bytes written. Raises Refused where the numbers break a rule on the way
-    (NM010, NM011), ConverterError where it can't be done.
+    ``progress`` is called with each count of bytes written. ``split_max_size`` (bytes of tensors) makes several files
+    of a merged model that is larger, NAME-00001-of-00003.gguf and so on. Raises Refused where the numbers break a rule
+    on the way (NM010, NM011), ConverterError where it can't be done.
     """
-    return conversion.write(planned, Path(output), progress)
+    return conversion.write(planned, Path(output), progress, split_max_size=split_max_size)
 
 
 def convert(

@@ -11,7 +11,7 @@ import click
 
 from converter.cli.command import Command
 from converter.cli.modelfile import check_modelfile, ollama_command, write_modelfile
-from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
+from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, SPLIT_SIZE, TEXT_ONLY
 from converter.cli.refusals import refusals_shown
 from converter.derive.adapter import Adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
@@ -67,6 +67,13 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
     help="With --untie, of Gemma 1 and 2, whose own graph in llama.cpp reads no head: the graph that runs them. "
     "auto: gemma3; wide or grok for Gemma 2. native: none, for a patched llama.cpp.",
 )
+@click.option(
+    "--split-max-size",
+    type=SPLIT_SIZE,
+    metavar="N(M|G)",
+    help="Write a larger model as several files, NAME-00001-of-00003.gguf and so on, each of at most so many bytes "
+    "of tensors (M is 1000 * 1000, as llama.cpp counts).",
+)
 @click.option("--modelfile", is_flag=True, help="Write an Ollama Modelfile beside the merged model.")
 @click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
 @click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
@@ -83,6 +90,7 @@ def main(
     output: Path | None,
     outtype: str,
     host: str | None,
+    split_max_size: int | None,
     modelfile: bool,
     initial_adapter: Path | None,
     rename_keys: bool,
@@ -95,6 +103,8 @@ def main(
         raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
     if modelfile and deployment.to == "lora":
         raise ConverterError("--modelfile needs --to model: from 0.34.1 on `ollama create` takes no LoRA GGUF")
+    if split_max_size and (deployment.to == "lora" or modelfile):
+        raise ConverterError("--split-max-size needs --to model, and no --modelfile: that names one file")
     adapter = locate_adapter(path)
     adapter = with_renamed_keys(adapter) if rename_keys else adapter
     adapter = text_part(adapter) if text_only else adapter
@@ -106,7 +116,7 @@ def main(
         if dry_run:
             _print_plan(planned, style)
         else:
-            _write(planned, output, style, modelfile=modelfile)
+            _write(planned, output, style, modelfile=modelfile, split_max_size=split_max_size)
 
 
 def _beside(
@@ -152,12 +162,13 @@ def _default_output(adapter: Adapter, deployment: Deployment) -> Path:
     return Path(f"{name}-{'lora' if deployment.to == 'lora' else 'model'}.gguf")
 
 
-def _write(planned: "ConversionPlan", output: Path, style: str, *, modelfile: bool) -> None:
+def _write(planned: "ConversionPlan", output: Path, style: str, *, modelfile: bool, split_max_size: int | None) -> None:
     from converter.conversion import write
     from converter.report.conversion import conversion_data, written_text
 
     with _progress(planned.nbytes) as progress:
-        written = write(planned, output, progress)
+        written = write(planned, output, progress, split_max_size=split_max_size)
+    output = written[0].path if written[0].shards else output
     if modelfile:
         write_modelfile(planned, output)
     if style == "json":

@@ -285,7 +285,13 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
 def _renamed(text: Mapping[str, object], architecture: Architecture) -> dict[str, object]:
     """The fields, also by the names that the config's class has for them now."""
     renamed = architecture.config.renamed
-    return {**{name: text[old] for old, name in renamed.items() if old in text}, **text}
+    alike = {field: _one(text[field]) for field in architecture.config.alike if field in text}
+    return {**{name: text[old] for old, name in renamed.items() if old in text}, **text, **alike}
+
+
+def _one(value: object) -> object:
+    """What a list says of every layer, where that is one thing."""
+    return value[0] if isinstance(value, list) and value and value.count(value[0]) == len(value) else value
 
 
 # What llama.cpp calls the graph of a model type where each token attends to all: EmbeddingGemma (conversion/gemma.py).

@@ -75,7 +75,15 @@ class NewArray(NamedTuple):
     values: tuple[str | int | float, ...]
 
 
-PlannedKeyValue = CopiedKeyValue | EditedArray | NewKeyValue | NewArray
+class NewScalar(NamedTuple):
+    """A number of a type of GGUF's that llama.cpp insists on (UINT16, INT32)."""
+
+    key: str
+    value_type: int
+    value: int
+
+
+PlannedKeyValue = CopiedKeyValue | EditedArray | NewKeyValue | NewArray | NewScalar
 
 
 Role = Literal["lora", "model", "untied-base"]

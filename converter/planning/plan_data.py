@@ -9,6 +9,7 @@ from converter.planning.conversion_plan import (
     EditedArray,
     NewArray,
     NewKeyValue,
+    NewScalar,
     PlannedFile,
     PlannedKeyValue,
 )
@@ -71,7 +72,7 @@ def _key_value_data(entry: PlannedKeyValue) -> dict[str, object]:
             return {"copy": entry.key}
         case EditedArray(_, key, _, n, changes):
             return {"edit": key, "n": n, "changes": [list(change) for change in changes]}
-        case NewKeyValue(key, value):
+        case NewKeyValue(key, value) | NewScalar(key, _, value):
             return {"key": key, "value": value}
         case NewArray(key, _, values):
             return {"key": key, "n": len(values), "sha256": sha256(json.dumps(values).encode()).hexdigest()}

@@ -136,7 +136,7 @@ def _tensors_text(file: PlannedFile) -> str:
 def written_text(plan: ConversionPlan, written: "tuple[Written, ...]", following: Iterable[str]) -> str:
     """What was written, how the adapter went into it, and the lines of ``following``: what to run next."""
     lines = [
-        f"{file.path}  {size_text(file.nbytes)}  {_written_how(planned, file)}"
+        f"{file.path}{_others(file)}  {size_text(file.nbytes)}  {_written_how(planned, file)}"
         for planned, file in zip(plan.files, written, strict=True)
     ]
     fates = Counter(line.fate for line in plan.ledger if line.kind == "tensor")
@@ -150,6 +150,10 @@ def written_text(plan: ConversionPlan, written: "tuple[Written, ...]", following
     return "\n".join(
         map(printable, [*lines, *_matched_text(plan), *plan.notes, *judged_lines(plan.report), *following])
     )
+
+
+def _others(file: "Written") -> str:
+    return f" and {len(file.shards) - 1} more" if file.shards else ""
 
 
 def _written_how(planned: PlannedFile, file: "Written") -> str:
@@ -179,6 +183,7 @@ def conversion_data(plan: ConversionPlan, written: "tuple[Written, ...] | None")
             {
                 "path": str(file.path),
                 "nbytes": file.nbytes,
+                **({"shards": [str(path) for path in file.shards]} if file.shards else {}),
                 "reused": file.reused,
                 "replaced": file.replaced,
                 "delta_kept": [{"tensor": d.tensor, "share": d.share, "noise": d.noise} for d in file.kept],

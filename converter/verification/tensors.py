@@ -109,6 +109,7 @@ def _check(
     if want.tensor not in stored:
         return TensorCheck(want.tensor, "nothing", fault=f"is missing; it serves {want.parameter}")
     weights, before = stored[want.tensor], _before(want, original)
+    weights = weights.as_vector() if want.place.folded and not before else weights
     if want.place.expert is not None:  # a matrix of a stack: Gemma 3n's altup_projections
         weights, before = weights.slab(want.place.expert), before.slab(want.place.expert) if before else None
     type_name, touched = weights.tensor.type.name, want.parameter in reference.touched
