@@ -16,6 +16,7 @@ from converter.conversion import Written
 from converter.derive.adapter import Adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import locate_adapter, locate_base, located_base, read_initial_adapter
+from converter.derive.untabled import with_checkpoint
 from converter.diagnostics import Deployment, Report
 from converter.planning.conversion_plan import ConversionPlan
 from converter.read.hub_address import SCHEME, hub_address
@@ -57,12 +58,16 @@ def _on_hub(address: str) -> Adapter:
     return read_adapter_on_hub(hub_address(address))
 
 
-def read_base(source: AnyPath | Adapter) -> BaseModel:
+def read_base(source: AnyPath | Adapter, *, checkpoint: AnyPath | None = None) -> BaseModel:
     """Read a base: a Hugging Face directory, a GGUF file, or a name of the hub's cache; or the one an adapter names.
+
+    ``checkpoint`` is the Hugging Face directory that a GGUF was made from whose architecture has no table here: merging
+    then finds what an adapter changes by comparing the two.
 
     Raises ConverterError, status 2, where it can't be read or isn't there.
     """
-    return locate_base(source) if isinstance(source, Adapter) else read_base_model(located_base(Path(source)))
+    base = locate_base(source) if isinstance(source, Adapter) else read_base_model(located_base(Path(source)))
+    return with_checkpoint(base, located_base(Path(checkpoint))) if checkpoint else base
 
 
 def check(

@@ -49,6 +49,7 @@ def plan_data(plan: ConversionPlan) -> dict[str, object]:
         "files": [_file_data(file) for file in plan.files],
         "ledger": [{"kind": x.kind, "key": x.key, "fate": x.fate, "how": x.how} for x in plan.ledger],
         "notes": list(plan.notes),
+        **({"matches": [match._asdict() for match in plan.matches]} if plan.matches else {}),
     }
 
 
