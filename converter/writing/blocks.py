@@ -3,17 +3,18 @@
 Merging is done in float64 and rounded once, so that neither block size nor BLAS threads change a byte.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import sqrt
 from typing import Final
 
 import numpy as np
 
-from converter.dtypes import F64, GGML_BY_NAME
+from converter.dtypes import F32, F64, GGML_BY_NAME
 from converter.errors import ConverterError
 from converter.evaluation.encode import decode, encode
 from converter.evaluation.finite import refuse_non_finite
+from converter.evaluation.importance import importance_of
 from converter.evaluation.matrices import BLOCK_N_ELEMENTS, MatrixRows, matrix_rows, ranges
 from converter.evaluation.rows import Doubles, doubles, is_stored_as, stored_values
 from converter.planning.conversion_plan import PlannedTensor
@@ -65,11 +66,12 @@ def blocks(tensor: PlannedTensor, kept: DeltaKept, n_elements: int = BLOCK_N_ELE
         case CopiedBytes(_, stored):
             yield from _copied(stored, tensor.name)
         case Stacked(parts):
-            for part in parts:
-                matrix = tensor._replace(shape=tensor.shape[1:], source=part)
+            for i, part in enumerate(parts):
+                quantised = tensor.quantised and tensor.quantised.of_matrix(i, len(parts))
+                matrix = tensor._replace(shape=tensor.shape[1:], source=part, quantised=quantised)
                 yield from blocks(matrix, kept, n_elements)
         case Merged() | Placed() | WideEmbedding() as source:
-            rows = matrix_rows(source, n_elements, tensor.type)
+            rows = matrix_rows(source, n_elements, F32 if tensor.quantised else tensor.type)
             yield from map(_bytes, _computed(tensor, rows, kept, n_elements))
         case source:
             yield from map(_bytes, _rows(tensor, source, n_elements))
@@ -91,6 +93,7 @@ def _copied(stored: StoredTensor, name: str) -> Iterator[bytes]:
 
 def _rows(tensor: PlannedTensor, source: Rows, n_elements: int) -> Iterator[Array]:
     keeps_type = is_stored_as(source, tensor.type.name)
+    encoded = _encoder(tensor)
     for begin, end in ranges(tensor.shape, n_elements):
         if keeps_type:
             values = stored_values(source, begin, end)
@@ -98,24 +101,33 @@ def _rows(tensor: PlannedTensor, source: Rows, n_elements: int) -> Iterator[Arra
             yield values
         else:
             values = doubles(source, begin, end)
-            yield _encoded(values, values, tensor)
+            yield encoded(values, values)
 
 
 def _computed(tensor: PlannedTensor, rows: MatrixRows, kept: DeltaKept, n_elements: int) -> Iterator[Array]:
+    encoded = _encoder(tensor)
     for begin, end in ranges(tensor.shape, n_elements):
         served, base = rows(begin, end)
-        encoded = _encoded(served, base, tensor)
+        written = encoded(served, base)
         if base is not served:
-            rounded = decode(encoded, tensor.type)
+            rounded = decode(written, tensor.type)
             kept.add(np.subtract(rounded, served, dtype=np.float64), np.subtract(served, base, out=base))
-        yield encoded
+        yield written
 
 
-def _encoded(served: Doubles, base: Doubles, tensor: PlannedTensor) -> Array:
-    try:
-        encoded = encode(served, tensor.type, tensor.name)
-    except ConverterError:
-        refuse_non_finite(_bytes(base), F64, tensor.name)  # then it's no fault of the adapter's
-        raise
-    refuse_non_finite(_bytes(encoded), tensor.type, tensor.name)
+def _encoder(tensor: PlannedTensor) -> Callable[[Doubles, Doubles], Array]:
+    """What gives the bytes of rows as they are served; those of the base tell whose fault a number is."""
+    importance = tensor.quantised and tensor.quantised.importance
+    weights = importance_of(importance) if importance else None
+
+    def encoded(served: Doubles, base: Doubles) -> Array:
+        values = served.astype(np.float32) if tensor.quantised else served
+        try:
+            written = encode(values, tensor.type, tensor.name, weights)
+        except ConverterError:
+            refuse_non_finite(_bytes(base), F64, tensor.name)  # then it's no fault of the adapter's
+            raise
+        refuse_non_finite(_bytes(written), tensor.type, tensor.name)
+        return written
+
     return encoded
