@@ -111,9 +111,9 @@ def main(
     adapter = text_part(adapter) if text_only else adapter
     adapter, model = _beside(adapter, base, initial_adapter)
     output = output or _default_output(adapter, deployment)
-    if modelfile:
-        check_modelfile(output)
     with refusals_shown(style), plan(adapter, model, deployment, scratch=output.parent) as planned:
+        if modelfile:
+            check_modelfile(planned, output)
         if dry_run:
             _print_plan(planned, style)
         else:
@@ -149,7 +149,7 @@ def _write(planned: "ConversionPlan", output: Path, style: str, *, modelfile: bo
     with _progress(planned.nbytes) as progress:
         written = write(planned, output, progress)
     if modelfile:
-        write_modelfile(output)
+        write_modelfile(planned, output)
     if style == "json":
         click.echo(json_line(conversion_data(planned, written)))
     else:

@@ -148,7 +148,7 @@ def test_a_modelfile_names_the_model_beside_it() -> None:
     lines = Path("deep/my model.Modelfile").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if not line.startswith("#")] == ["FROM ./my model.gguf"]
     assert lines[0] == "# ollama create NAME -f my model.Modelfile"
-    assert "{{ .Prompt }}" in lines[1]
+    assert "OLLAMA_GO_TEMPLATE=0" in lines[2]
     assert result.stdout.splitlines()[-2:] == [
         "serve: llama-server -m 'deep/my model.gguf'",
         "serve: ollama create NAME -f 'deep/my model.Modelfile'",
