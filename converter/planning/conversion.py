@@ -21,16 +21,19 @@ def plan_conversion(adapter: Adapter, base: BaseModel, deployment: Deployment) -
     """
     if base.architecture is None:
         raise ConverterError(f"{base.path}: architecture {base.model_type!r} is not supported")
+    if deployment.quantize:
+        from converter.planning.quantised import imatrix_notes, quantised, refuse_unfit
+
+        refuse_unfit(deployment)
     trained = as_trained(base, adapter)
     files, host_notes = _hosted(_files(adapter, trained, deployment), trained, deployment)
     if deployment.quantize:
-        from converter.planning.quantised import imatrix_notes, quantised
-
         files = (quantised(files[0], deployment.quantize),)
         host_notes = (*host_notes, *(imatrix_notes(files[0]) if deployment.quantize.imatrix else ()))
     ledger = plan_ledger(adapter, files)
     notes = (*_notes(adapter, base, deployment), *host_notes)
-    return ConversionPlan(deployment, base.architecture.name, files, ledger, notes, adapter=adapter, base=base)
+    matches = base.match.tensors if base.match else ()
+    return ConversionPlan(deployment, base.architecture.name, files, ledger, notes, matches, adapter=adapter, base=base)
 
 
 def _notes(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Iterator[str]:

@@ -7,7 +7,7 @@ leaves alone stays as it is. The bytes are those of its ``llama_model_quantize``
 from collections.abc import Iterator
 from typing import Final
 
-from converter.diagnostics import Quantize
+from converter.diagnostics import Deployment, Quantize
 from converter.digests import file_digest_of
 from converter.dtypes import GGML_BY_NAME, GgmlType
 from converter.errors import ConverterError
@@ -16,16 +16,33 @@ from converter.planning.conversion_plan import (
     EditedArray,
     NewArray,
     NewKeyValue,
+    NewScalar,
     PlannedFile,
     PlannedKeyValue,
     PlannedTensor,
     Quantised,
 )
-from converter.planning.file_types import FILE_TYPES
+from converter.planning.file_types import FILE_TYPES, TYPES
 from converter.planning.mixtures import Matrix, Traits, Wanted, types_of
 from converter.read.gguf_header import GgufArray, read_scalars
 from converter.read.imatrix import Imatrix, Importance, read_imatrix
 from converter.sources import CopiedBytes, Merged, Placed, Product, Source, Stacked, StoredRows, WideEmbedding
+
+
+def refuse_unfit(deployment: Deployment) -> None:
+    """Raise ConverterError where a deployment can't be quantised, or asks for types that there are not."""
+    asked = deployment.quantize
+    if asked is None:
+        return
+    if deployment.to == "lora" or deployment.outtype not in (None, "auto"):
+        raise ConverterError(
+            "--quantize is for a merged model, and chooses its types: leave --to lora and --outtype out"
+        )
+    if asked.file_type not in FILE_TYPES:
+        raise ConverterError(f"--quantize {asked.file_type}: wanted one of {', '.join(FILE_TYPES)}")
+    named = {asked.output_tensor_type, asked.token_embedding_type, *(name for _, name in asked.tensor_types)}
+    for name in sorted(named - {None, *TYPES}, key=str):
+        raise ConverterError(f"--quantize with {name}: wanted one of {', '.join(TYPES)}")
 
 
 def quantised(file: PlannedFile, asked: Quantize) -> PlannedFile:
@@ -174,7 +191,7 @@ def _first_value(entry: PlannedKeyValue) -> object:
             if isinstance(copied.value, GgufArray):
                 return next(iter(read_scalars(path, copied.value)), None)
             return copied.value
-        case NewKeyValue(_, value) | NewArray(_, _, value):
+        case NewKeyValue(_, value) | NewArray(_, _, value) | NewScalar(_, _, value):
             return value[0] if isinstance(value, tuple) else value
         case EditedArray():
             return None

@@ -94,6 +94,8 @@ def _wanted(
             # Without a head of its own the file serves the embedding as head, right or wrong.
             if module == HEAD and tensor not in stored:
                 tensor = "token_embd.weight"
+            if deployed.match and is_compared and parameter not in reference.touched and tensor not in stored:
+                continue  # a bias that is called otherwise, of which only the weight was looked for
             yield _Wanted(parameter, tensor, place)
 
 
