@@ -11,11 +11,11 @@ import click
 
 from converter.cli.command import Command
 from converter.cli.modelfile import check_modelfile, ollama_command, write_modelfile
-from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
+from converter.cli.on_hub import adapter_named, base_named
+from converter.cli.options import ADAPTER, BASE_BY_NAME, DOWNLOAD, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
 from converter.cli.refusals import refusals_shown
 from converter.derive.adapter import Adapter, text_part, with_renamed_keys
-from converter.derive.base_model import BaseModel, read_base_model
-from converter.derive.locate import locate_adapter, locate_base, read_initial_adapter
+from converter.derive.locate import locate_base, read_initial_adapter
 from converter.derive.model_names import last_part, public_name
 from converter.diagnostics import HOSTS, Deployment
 from converter.errors import ConverterError
@@ -25,6 +25,7 @@ from converter.version import __version__
 
 if TYPE_CHECKING:
     from converter.planning.conversion_plan import ConversionPlan
+    from converter.read.hub_address import HubAddress
     from converter.writing.gguf_file import Progress
 
 COMMAND = "adapter-to-gguf"
@@ -37,8 +38,13 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 
 
 @click.command(COMMAND, cls=Command, help=_HELP)
-@click.argument("path", type=PATH)
-@click.option("--base", type=BASE, help="Base model: a GGUF file or a Hugging Face directory.")
+@click.argument("path", type=ADAPTER)
+@click.option(
+    "--base",
+    type=BASE_BY_NAME,
+    help="Base model: a GGUF file, a Hugging Face directory, or ORG/NAME[@REVISION].",
+)
+@click.option("--download", is_flag=True, help=DOWNLOAD)
 @click.option(
     "--to",
     type=click.Choice(["lora", "model"]),
@@ -69,8 +75,9 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 @click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.version_option(__version__)
 def main(
-    path: Path,
-    base: Path | None,
+    path: "Path | HubAddress",
+    base: "Path | HubAddress | None",
+    download: bool,
     to: Literal["lora", "model"] | None,
     untie: bool,
     output: Path | None,
@@ -86,14 +93,17 @@ def main(
     deployment = Deployment(to or ("model" if untie else "lora"), untie, outtype, host)
     if host and not untie:
         raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
-    from converter.conversion import plan
+    from converter.conversion import needs_weights, plan
 
     if modelfile and deployment.to == "lora":
         raise ConverterError("--modelfile needs --to model: from 0.34.1 on `ollama create` takes no LoRA GGUF")
-    adapter = locate_adapter(path)
+    adapter = adapter_named(path, download=download)
     adapter = with_renamed_keys(adapter) if rename_keys else adapter
     adapter = text_part(adapter) if text_only else adapter
-    adapter, model = _beside(adapter, base, initial_adapter)
+    if initial_adapter:
+        adapter = replace(adapter, initial=read_initial_adapter(initial_adapter))
+    weights = needs_weights(adapter, deployment)
+    model = base_named(base, download=download, weights=weights) if base else locate_base(adapter)
     output = output or _default_output(adapter, deployment)
     with refusals_shown(style), plan(adapter, model, deployment, scratch=output.parent) as planned:
         if modelfile:
@@ -102,13 +112,6 @@ def main(
             _print_plan(planned, style)
         else:
             _write(planned, output, style, modelfile=modelfile)
-
-
-def _beside(adapter: Adapter, base: Path | None, initial: Path | None) -> tuple[Adapter, BaseModel]:
-    """The adapter with the one that its training began with, if that is given, and its base."""
-    if initial:
-        adapter = replace(adapter, initial=read_initial_adapter(initial))
-    return adapter, read_base_model(base) if base else locate_base(adapter)
 
 
 def _print_plan(planned: "ConversionPlan", style: str) -> None:

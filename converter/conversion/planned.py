@@ -33,6 +33,8 @@ def plan(
     deployment = deployment or Deployment()
     if adapter.initial:
         judge(adapter.initial, base, deployment)
+    if needs_weights(adapter, deployment):
+        base.require_numbers()
     inputs = stamps(adapter, base)
     report = judge(adapter, base, deployment)
     with refusals(report):
@@ -41,9 +43,16 @@ def plan(
         return replace(_planned(adapter, base, deployment), report=report, inputs=inputs)
 
 
+def needs_weights(adapter: Adapter, deployment: Deployment) -> bool:
+    """Whether the base's numbers are asked for: where it is written, or says what the adapter's own numbers are."""
+    compares = adapter.base_layers or adapter.saved_modules or any(pair.magnitude for pair in adapter.pairs)
+    return deployment.kind != "lora" or bool(compares or adapter.initial) or _needs_peft(adapter)
+
+
 def _planned(adapter: Adapter, base: BaseModel, deployment: Deployment) -> ConversionPlan:
     """Plan what was judged: with what the judgement knew of the numbers."""
-    return plan_conversion(compared(adapter, as_trained(base, adapter)), base, deployment)
+    known = adapter if base.on_hub else compared(adapter, as_trained(base, adapter))
+    return plan_conversion(known, base, deployment)
 
 
 def judge(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Report:
