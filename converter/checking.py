@@ -18,6 +18,7 @@ from converter.diagnostics import (
     CannotLookError,
     Check,
     Deployment,
+    DirectoryCheck,
     EitherCheck,
     Finding,
     Limits,
@@ -71,7 +72,7 @@ def check_adapter(  # noqa: PLR0913  one judgement, all that it may take into ac
     with _remembering(values=values):
         adapter = compared(adapter, base) if base and values and not base.on_hub else adapter
         answers = _answers(adapter, base, tuple(targets), trust_named_base=limits is None or limits.trust_named_base)
-        at = _Looked(adapter, base, limits, answers)
+        at = _Looked(adapter, base, limits, answers, _said_before(adapter))
         for rule in RULES:
             try:
                 problems = tuple(_problems(rule.check, at, values=values))
@@ -157,6 +158,26 @@ class _Looked(NamedTuple):
     base: BaseModel | None
     limits: Limits | None
     answers: "tuple[Judged, ...]"
+    said: "dict[Check, tuple[Problem, ...]]"
+
+
+# The adapter that was judged last, and what was said of its config and headers alone. Those of a run mostly say the
+# same there, and half of the time of judging one went into saying so again.
+_last: tuple[Adapter, dict[Check, tuple[Problem, ...]]] | None = None
+
+
+def _said_before(adapter: Adapter) -> dict[Check, tuple[Problem, ...]]:
+    global _last  # noqa: PLW0603  a memory of one
+    if _last is None or not adapter.says_the_same(_last[0]):
+        _last = adapter, {}
+    return _last[1]
+
+
+def _of_what_is_said(check: AdapterCheck | NoBaseCheck, at: _Looked) -> tuple[Problem, ...]:
+    known = at.said.get(check)
+    if known is None:
+        known = at.said[check] = tuple(check.run(at.adapter))
+    return known
 
 
 def _problems(check: Check, at: _Looked, *, values: bool) -> Iterable[Problem]:
@@ -165,14 +186,16 @@ def _problems(check: Check, at: _Looked, *, values: bool) -> Iterable[Problem]:
     if isinstance(check, BaseValuesCheck) and at.base and at.base.on_hub:
         raise CannotLookError(_ON_HUB)
     match check:
-        case AdapterCheck(run) | ValuesCheck(run):
+        case AdapterCheck():
+            return _of_what_is_said(check, at)
+        case DirectoryCheck(run) | ValuesCheck(run):
             return run(at.adapter)
         case BaseCheck(run) | BaseValuesCheck(run):
             return run(at.adapter, _given(at.base))
         case EitherCheck(run):
             return run(at.adapter, at.base)
-        case NoBaseCheck(run):
-            return () if at.base else run(at.adapter)
+        case NoBaseCheck():
+            return () if at.base else _of_what_is_said(check, at)
         case asked:
             return _of_what_was_asked(asked, at)
 

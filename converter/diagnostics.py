@@ -105,7 +105,17 @@ class CannotLookError(Exception):
 # The inputs a check needs. Where one can't be had, its rule is reported as skipped, with the reason.
 # Plain classes: adapter-check is over in a tenth of a second, and six NamedTuples take a fiftieth of that.
 class AdapterCheck:
-    """Looks at the adapter alone: headers and config."""
+    """Looks at what the adapter's config and headers say, and at nothing else: no file, and not where they lie."""
+
+    __slots__ = __match_args__ = ("run",)
+
+    def __init__(self, run: "Callable[[Adapter], Iterable[Problem]]") -> None:
+        """Of this function."""
+        self.run = run
+
+
+class DirectoryCheck:
+    """Looks at the files of the adapter's directory too."""
 
     __slots__ = __match_args__ = ("run",)
 
@@ -135,7 +145,7 @@ class EitherCheck:
 
 
 class NoBaseCheck:
-    """Speaks where a base would be needed and none is given."""
+    """Speaks where a base would be needed and none is given; looks at what an AdapterCheck looks at."""
 
     __slots__ = __match_args__ = ("run",)
 
@@ -196,6 +206,7 @@ class WhileWriting:
 
 Check = (
     AdapterCheck
+    | DirectoryCheck
     | BaseCheck
     | EitherCheck
     | NoBaseCheck

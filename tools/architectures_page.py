@@ -22,6 +22,7 @@ from converter.architectures import (
 )
 from fixtures.more_models import KINDS, WANTING_A_HEAD
 from fixtures.tiny import UNTIED_FOR_GOOD
+from tools import tiny_results
 
 _ROOT: Final = Path(__file__).parent.parent
 PAGE: Final = _ROOT / "docs" / "architectures.md"
@@ -39,6 +40,25 @@ _MEASURED: Final = {
 }
 _SCRIPT: Final = "convert_lora_to_gguf.py"
 _MERGE: Final = "PEFT's merge, convert_hf_to_gguf.py"
+# Those that most people tune, by their tables; README names the others.
+_IN_README: Final = {
+    "llama": "Llama 2 to 3.3, SmolLM 1, 2",
+    "mistral": "Mistral 7B",
+    "ministral3": "Ministral 3",
+    "gemma": "Gemma 1",
+    "gemma2": "Gemma 2",
+    "gemma3": "Gemma 3",
+    "gemma4": "Gemma 4",
+    "qwen2": "Qwen 2, 2.5",
+    "qwen3": "Qwen 3",
+    "qwen35": "Qwen 3.5, 3.6",
+    "qwen35moe": "Qwen 3.5, 3.6 with experts",
+    "gpt-oss": "gpt-oss",
+    "phi3": "Phi 3, 4",
+    "glm4moe": "GLM 4.5 to 4.7",
+    "lfm2": "LFM2",
+}
+_BLOCK: Final = re.compile(r"(?<=<!-- architectures -->\n).*?(?=<!-- /architectures -->)", re.DOTALL)
 _HOSTED: Final = ("gemma", "gemma2")  # whose heads other graphs of llama.cpp compute
 
 
@@ -67,7 +87,7 @@ class Row(NamedTuple):
 
 def page() -> str:
     """The document."""
-    lines = _read("ranked.tsv")
+    lines, surveyed = _read("ranked.tsv"), tiny_results.read()
     text = Template((_DATA / "architectures.md").read_text(encoding="utf-8"))
     return text.substitute(
         n_architectures=n_architectures(),
@@ -75,7 +95,9 @@ def page() -> str:
         n_lines=len(lines),
         n_served=sum(not _lacking(line) for line in lines),
         ranked="\n".join(_ranked(lines)),
-        others="\n".join(_others()),
+        n_surveyed=len({row.model for row in surveyed}),
+        surveyed="\n".join(_surveyed()),
+        counts="\n".join(f"- {line}" for line in tiny_results.counts(surveyed)),
     )
 
 
@@ -85,19 +107,38 @@ def n_architectures() -> str:
 
 
 def readme() -> str:
-    """README.md with that number."""
+    """README.md with that number, and its table of some architectures."""
     text = README.read_text(encoding="utf-8")
+    text = _BLOCK.sub(lambda _: "\n".join(_of_readme()) + "\n", text)
     return re.sub(r"\d+ graphs of llama\.cpp, \d+ model families", n_architectures(), text)
+
+
+def _of_readme() -> Iterator[str]:
+    yield _cells("", "all-linear LoRA", "experts", "LoRA on the head of a tied base", "from a directory", _SCRIPT)
+    yield _cells(*["---"] * 6)
+    measured = _by_table()
+    for table, models in _IN_README.items():
+        architecture = _load(table)
+        head = "exact, never tied" if "wanted" in _head_of(table, architecture) else "exact with `--untie`"
+        directory = "no" if architecture.metadata.only_copied else "yes"
+        yield _cells(
+            models, _all_linear(table), _experts(architecture), head, directory, _theirs(measured.get(table, []))
+        )
 
 
 def _tables() -> Iterator[str]:
     yield _cells("table (graph)", "model_type", "directory", "all-linear LoRA", "experts", "head", "ignored", _SCRIPT)
     yield _cells(*["---"] * 8)
+    by_table = _by_table()
+    for table in TABLES:
+        yield _line(table, _load(table), by_table.get(table, []))
+
+
+def _by_table() -> dict[str, list[Row]]:
     by_table: dict[str, list[Row]] = {}
     for row in _incumbents():
         by_table.setdefault(row.table, []).append(row)
-    for table in TABLES:
-        yield _line(table, _load(table), by_table.get(table, []))
+    return by_table
 
 
 def _cells(*cells: str) -> str:
@@ -215,12 +256,51 @@ def _of_line(table: str) -> str:
     return f"LoRA and model {_all_linear(table)}{from_gguf}"
 
 
-def _others() -> Iterator[str]:
-    yield _cells("model", _SCRIPT, _MERGE)
-    yield _cells(*["---"] * 3)
-    for row in _incumbents():
-        if not row.table:
-            yield _cells(row.model, _theirs([row]), _theirs([row._replace(lora=row.merged)]))
+def _surveyed() -> Iterator[str]:
+    """A line for each tiny model: here, and by others."""
+    yield _cells("model", "--to lora", "--to model", _SCRIPT, _MERGE)
+    yield _cells(*["---"] * 5)
+    incumbents = {row.model: row for row in _incumbents()}
+    by_model: dict[str, list[tiny_results.Row]] = {}
+    for row in tiny_results.read():
+        by_model.setdefault(row.model, []).append(row)
+    for model, rows in by_model.items():
+        theirs = incumbents[model]
+        here = (_same({row.adapter: _road(row, to) for row in rows}) for to in tiny_results.KINDS)
+        yield _cells(_surveyed_name(rows[0]), *here, *(_said(theirs, by) for by in (theirs.lora, theirs.merged)))
+
+
+def _surveyed_name(row: tiny_results.Row) -> str:
+    if row.base in {tiny_results.NOT_CONVERTED, tiny_results.NOT_LOADED}:
+        return f"{row.model} (base {row.base} by llama.cpp)"
+    return row.model if row.is_computed else f"{row.model} (llama.cpp computes another base: {row.base})"
+
+
+def _said(theirs: Row, outcomes: Mapping[str, Outcome]) -> str:
+    if not theirs.is_computed:
+        return "no telling"
+    return _same({adapter: str(outcome) for adapter, outcome in outcomes.items()})
+
+
+def _same(by_adapter: Mapping[str, str]) -> str:
+    """What is said of each adapter, once where it is the same."""
+    if len(set(by_adapter.values())) == 1:
+        return next(iter(by_adapter.values()))
+    return "; ".join(f"{adapter}: {said}" for adapter, said in by_adapter.items() if said)
+
+
+def _road(row: tiny_results.Row, to: tiny_results.To) -> str:
+    """A deployment of an adapter over both bases."""
+    said = {base: _verdict(row, f"{base}_{to}") for base in tiny_results.BASES}
+    said = {base: verdict for base, verdict in said.items() if verdict}
+    if len(set(said.values())) < 2:
+        return next(iter(said.values()), row.effect if row.effect.startswith("PEFT") else "")
+    return ", ".join(f"{verdict} over the {base}" for base, verdict in said.items())
+
+
+def _verdict(row: tiny_results.Row, road: str) -> str:
+    verdict = row.verdict(road)
+    return {"refused": row.cells[road], "wrong": f"**{row.cells[road]} undone**"}.get(verdict, verdict)
 
 
 if __name__ == "__main__":

@@ -189,6 +189,11 @@ def _made(place: Place, parameter: str, values: Codes, base: BaseModel) -> Codes
     values = values.swapaxes(-1, -2) if place.transposed else _squeezed(values)
     rows, columns = (indices(order, values.shape[axis]) for order, axis in ((orders.rows, -2), (orders.columns, -1)))
     made: Codes = values[..., rows, :][..., columns] + np.float32(place.add)
+    begin = 0
+    for section in base.factors(place):  # bit for bit, as torch multiplies
+        for factor in section.factors:
+            made[begin : begin + section.n_rows] *= np.float32(factor)
+        begin += section.n_rows
     if place.stacked == "turned":
         n_heads = base.dims_of(place.module)["n_head"]
         return made.reshape(n_heads, -1, made.shape[-1]).swapaxes(1, 2)

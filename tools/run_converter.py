@@ -1,6 +1,6 @@
 """Run llama.cpp's converter over directories. A process of its own: it has a gguf package of its own, too.
 
-Standard input is a JSON list of jobs: directory, GGUF, outtype. Standard output maps the GGUFs that failed to why.
+Standard input is a JSON list of jobs (tools/llama_cpp_sources.py). Standard output maps the GGUFs that failed to why.
 """
 
 import json
@@ -18,15 +18,15 @@ def main() -> None:
     sys.path[:0] = [str(root / "gguf-py"), str(root)]
     failed = {}
     with redirect_stdout(sys.stderr):
-        for directory, path, outtype in json.load(sys.stdin):
+        for directory, path, outtype, as_stated in json.load(sys.stdin):
             try:
-                _convert(Path(directory), Path(path), outtype)
+                _convert(Path(directory), Path(path), outtype, as_stated=as_stated)
             except Exception:  # noqa: BLE001  any fault of one model is that model's result
                 failed[path] = traceback.format_exc()[-1500:]
     print(json.dumps(failed))
 
 
-def _convert(directory: Path, path: Path, outtype: str) -> None:
+def _convert(directory: Path, path: Path, outtype: str, *, as_stated: bool) -> None:
     """As main() of convert_hf_to_gguf.py does, with no word about a vocabulary."""
     import gguf
     import torch
@@ -39,13 +39,14 @@ def _convert(directory: Path, path: Path, outtype: str) -> None:
             found: Any = ModelBase.load_hparams(directory, False)
             model_class: Any = get_model_class(get_model_architecture(found, ModelType.TEXT))
             for text_model in _below(TextModel):
-                text_model.set_vocab = _nothing
+                text_model.set_vocab = _no_vocabulary
             own = {"set_vocab": _no_vocabulary, "model_arch": model_class.model_arch}
             own |= {"no_mtp": True} if model_class.supports_mtp_export else {}
             ours = type(model_class.__name__, (model_class,), own)
             # transformers 5 drops or respells what the converter asks for (rotary_pct, layer_types).
             stated = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-            ours(directory, gguf.LlamaFileType[outtype], path, hparams={**found, **stated}).write()
+            hparams = stated if as_stated else {**found, **stated}
+            ours(directory, gguf.LlamaFileType[outtype], path, hparams=hparams).write()
     finally:
         names.block_mappings_cfg.clear()
         names.block_mappings_cfg.update(before)
@@ -58,13 +59,10 @@ def _below(base: Any) -> Iterator[Any]:
         yield from _below(below)
 
 
-def _nothing(_: Any) -> None:
-    pass
-
-
 def _no_vocabulary(model: Any) -> None:
     writer = model.gguf_writer
-    writer.add_tokenizer_model("no_vocab")
+    if "tokenizer.ggml.model" not in writer.kv_data[0]:
+        writer.add_tokenizer_model("no_vocab")
     if f"{writer.arch}.vocab_size" not in writer.kv_data[0]:
         writer.add_vocab_size(model.hparams["vocab_size"])
 

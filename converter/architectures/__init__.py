@@ -29,10 +29,13 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "ernie4_5": "ernie4_5",
     "ernie4_5_moe": "ernie4_5-moe",
     "exaone4": "exaone4",
+    "falcon_h1": "falcon-h1",
     "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3": "gemma3",
     "gemma3_text": "gemma3",
+    "gemma3n": "gemma3n",
+    "gemma3n_text": "gemma3n",
     "gemma4": "gemma4",
     "gemma4_text": "gemma4",
     "glm": "chatglm",
@@ -132,6 +135,8 @@ class Place(NamedTuple):
     ``bare`` is a parameter without a module, ``parameter`` what it is of the GGUF tensor: its ``weight``, its ``bias``,
     or nothing behind the tensor's name. ``operation`` makes other numbers of it: "negative_exp" is -exp(x).
     ``stacked``: GGUF has a matrix of each head's rows in their order, "plain" or "turned" round.
+    ``factors`` are sections of rows, each a dimension and the config's fields that its numbers are multiplied by in
+    GGUF, one after the other. ``column``: GGUF has a vector as a matrix of one column.
     Where ``only`` names traits, the module is in layers that have one of them; in those with one of ``never`` it isn't,
     and in those with one of ``optional`` it may be missing. A module with a dimension of 0 isn't there either.
     """
@@ -151,6 +156,8 @@ class Place(NamedTuple):
     parameter: str = "weight"
     operation: str = ""
     stacked: Literal["", "plain", "turned"] = ""
+    factors: tuple[tuple[str, ...], ...] = ()
+    column: bool = False
     only: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
@@ -206,7 +213,7 @@ class Graph(NamedTuple):
     ``rope_pattern``: the last of so many layers doesn't rotate. ``scale_by_width_at``: with so many layers the
     attention's scale comes from hidden / heads instead of head_dim. ``mrope``: positions have several sections, which a
     text's are the same in; these where the config names none. ``norms_embedding``: what is looked up goes through a
-    norm.
+    norm. ``sizes`` are dimensions that are the same in every model, so that no GGUF says them.
     """
 
     reads_output: bool
@@ -219,6 +226,7 @@ class Graph(NamedTuple):
     scale_by_width_at: int | None = None
     mrope: Sequence[int] = ()
     norms_embedding: bool = False
+    sizes: Mapping[str, int] = {}
 
 
 class Layers(NamedTuple):
@@ -413,5 +421,9 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
 def _places(module: str, rows: dict[str, Any] | list[dict[str, Any]]) -> Iterator[Place]:
     """One table, or a list of them for a module that several GGUF tensors share."""
     for row in rows if isinstance(rows, list) else [rows]:
-        lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
+        lists = {name: _tuple(value) for name, value in row.items() if isinstance(value, list)}
         yield Place(module, **{"lora": len(row["shape"]) > 1, **row, **lists})
+
+
+def _tuple(values: list[Any]) -> tuple[Any, ...]:
+    return tuple(tuple(value) if isinstance(value, list) else value for value in values)

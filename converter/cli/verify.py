@@ -85,6 +85,10 @@ def main(
     base = base_path(base, download=download)
     # Before their import: no model hub is asked, no bar but ours is drawn, no thread spins while another works.
     os.environ.update({"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"})
+    if download:
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE = True  # it has read the environment when it was imported
     from converter.verification.verification import verify
 
     deployed = _deployed(model, lora, base_gguf or (base if base.is_file() else None))

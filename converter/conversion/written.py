@@ -18,7 +18,7 @@ from converter.planning.plan_data import plan_digest
 from converter.read.gguf_header import read_gguf_header
 from converter.version import __version__
 from converter.writing.blocks import DeltaKept
-from converter.writing.gguf_file import Progress, gguf_nbytes, write_gguf
+from converter.writing.gguf_file import Progress, gguf_nbytes, is_written, write_gguf
 from converter.writing.one_blas_thread import one_blas_thread
 from converter.writing.outputs import refuse_different, refuse_special, refuse_to_lose
 from converter.writing.whole_file import whole_file
@@ -32,7 +32,8 @@ KEPT_CODE: Final = "NM011"
 class Written(NamedTuple):
     """One output file. ``kept`` has a line for every merged tensor; ``reused`` says that it was there already.
 
-    ``replaced`` says that another one was there, whose place it took.
+    ``replaced`` says that another one was there, whose place it took; ``adapter_sha256`` is what the file says of its
+    adapter.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class Written(NamedTuple):
     kept: tuple[DeltaKept, ...] = ()
     reused: bool = False
     replaced: bool = False
+    adapter_sha256: str = ""
 
 
 def write(plan: ConversionPlan, output: Path, progress: Progress = lambda _: None) -> tuple[Written, ...]:
@@ -52,7 +54,26 @@ def write(plan: ConversionPlan, output: Path, progress: Progress = lambda _: Non
     _protect_sources(targets, plan)
     provenance = _provenance(plan)
     with one_blas_thread(), refusals(plan.report or unjudged(plan.adapter, plan.base, plan.deployment)):
-        return tuple(_write(plan, _with(file, provenance, plan.base), path, progress) for file, path in targets)
+        written = [_write(plan, _with(file, provenance, plan.base), path, progress) for file, path in targets]
+    return tuple(one._replace(adapter_sha256=_adapter_of(provenance)) for one in written)
+
+
+def written_already(plan: ConversionPlan, output: Path) -> tuple[Written, ...] | None:
+    """What ``write`` would give, where every file is there with the size and, byte for byte, the header of the plan.
+
+    Else None. A header names the adapter and the plan by their digests, and files appear whole: who knows that the file
+    was made from this base needn't write it again. Raises ConverterError where an input can't be read.
+    """
+    provenance = _provenance(plan)
+    named = [(_with(file, provenance, plan.base), output / file.name if file.name else output) for file in plan.files]
+    if not all(is_written(file, path) for file, path in named):
+        return None
+    sha256 = _adapter_of(provenance)
+    return tuple(Written(path, gguf_nbytes(file), reused=True, adapter_sha256=sha256) for file, path in named)
+
+
+def _adapter_of(provenance: tuple[NewKeyValue, ...]) -> str:
+    return next(str(entry.value) for entry in provenance if entry.key == ADAPTER_KEY)
 
 
 def _targets(plan: ConversionPlan, output: Path) -> list[tuple[PlannedFile, Path]]:

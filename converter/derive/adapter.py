@@ -131,6 +131,27 @@ class Adapter:
         if self.on_hub:
             raise ConverterError(f"{self.shown_path}: its numbers are on the hub; download it, and give the directory")
 
+    def says_the_same(self, other: "Adapter") -> bool:
+        """Whether config and header of both are the same bytes, and read in one way. False where that isn't known.
+
+        Whatever follows from those alone is then the same for both.
+        """
+        return (
+            self.is_as_read
+            and other.is_as_read
+            and self.config is not None
+            and other.config is not None
+            and self.config.raw is other.config.raw  # the readers give one object for the same bytes
+            and self.headers[0].states_the_same(other.headers[0])
+            and self.renamed == other.renamed
+        )
+
+    @property
+    def is_as_read(self) -> bool:
+        """Whether it is what its config and its one header say, and nothing else."""
+        others = (self.faults, self.index, self.initial, self.origin, self.unchanged, self.left_out)
+        return len(self.headers) == 1 and not any(others)
+
     @cached_property
     def modules(self) -> tuple[str, ...]:
         """The modules that have tensors, in file order, each once."""

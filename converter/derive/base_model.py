@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from converter.architectures import (
     Architecture,
@@ -28,6 +29,13 @@ from converter.read.tokenizer import Tokenizer, read_tokenizer
 if TYPE_CHECKING:
     from converter.read.gguf_header import GgufHeader, GgufTensor
     from converter.read.hub_address import HubAddress, OnHub
+
+
+class Section(NamedTuple):
+    """Some rows of a matrix, and the numbers that they are multiplied by one after the other."""
+
+    n_rows: int
+    factors: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +152,15 @@ class BaseModel:
     def may_lack(self, module: str) -> bool:
         """Whether models of the base's kind may come without a module, by the traits of its layer."""
         place, numbers = self.place(module), numbers_in(module)
-        return bool(
-            place and numbers and self.layer_traits and not self.layer_traits[numbers[0]].isdisjoint(place.optional)
-        )
+        if place is None or not place.optional or not numbers:
+            return False
+        traits = self.layer_traits[numbers[0]] if self.layer_traits else self._traits_of_gguf(numbers[0])
+        return not traits.isdisjoint(place.optional)
+
+    def _traits_of_gguf(self, layer: int) -> frozenset[str]:
+        """What a GGUF says of a layer: it may hold keys and values that no graph looks at, and no adapter changes."""
+        n = self.shards[0].kv.get(f"{self.model_type}.attention.shared_kv_layers") if self.shards else None
+        return frozenset({"shared_kv"} if isinstance(n, int) and self.dims["n_layer"] - layer <= n else ())
 
     def matrices(self, *, with_experts: bool) -> tuple[str, ...]:
         """The modules that the base must have and that can have a LoRA; experts of their own only where asked for."""
@@ -183,6 +197,22 @@ class BaseModel:
     def orders(self, place: Place) -> Orders:
         """GGUF's orders of a place's rows and columns."""
         return place.orders(self.dims_of(place.module)) if place.rows or place.columns else Orders()
+
+    def factors(self, place: Place) -> tuple[Section, ...]:
+        """Sections of a place's rows, and what each one's numbers are multiplied by in GGUF; none where by nothing.
+
+        A multiplier that nobody states is NaN: no GGUF states it (rules/base/multiplier_unknown.py).
+        """
+        dims = self.dims_of(place.module)
+        return tuple(Section(dims[dim], tuple(map(self.multiplier, fields))) for dim, *fields in place.factors)
+
+    def multiplier(self, field: str) -> float:
+        """A number of the config, or of a list of it: ``mlp_multipliers.1``; NaN where there is none."""
+        name, _, at = field.partition(".")
+        value = self.architecture.setting(self.config, name) if self.architecture and self.config else None
+        if at:
+            value = value[int(at)] if isinstance(value, list) and int(at) < len(value) else None
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else nan
 
     def place(self, module: str) -> Place | None:
         """The first of the module's places, or None."""
@@ -391,6 +421,8 @@ def _gguf_tensors(
     for name, (tensor, path) in by_name.items():
         stem, _, parameter = name.rpartition(".")
         place = architecture.source(stem)
+        if place is None and (whole := architecture.source(name)) and not (whole.parameter or whole.bare):
+            place, parameter = whole, ""  # Falcon-H1's ffn_norm
         if place:
             stored = StoredTensor(path, tensor.offset, tensor.nbytes, tensor.shape, tensor.type.name)
             own = parameter if parameter != place.parameter else "" if place.bare else "weight"

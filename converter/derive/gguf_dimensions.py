@@ -26,6 +26,7 @@ GGUF_KEYS: Final = {
     "moe_ffn": "expert_feed_forward_length",
     "shortconv_k": "shortconv.l_cache",
     "ple": "embedding_length_per_layer_input",
+    "altup": "altup.num_inputs",
     "n_shared": "expert_shared_count",
     "shexp_ffn": "expert_shared_feed_forward_length",
     "lin_n_key": "ssm.group_count",
@@ -81,6 +82,8 @@ def _number(path: Path, architecture: Architecture, kv: Mapping[str, object]) ->
     def number(dim: str, otherwise: int | None = None) -> int:
         if dim == "mla_nope":  # what of a head's key doesn't rotate
             return number("mla_k") - number("mla_rope")
+        if dim in architecture.graph.sizes:
+            return architecture.graph.sizes[dim]
         otherwise = 0 if dim == "q_rank" else otherwise
         key = f"{architecture.name}.{GGUF_KEYS[dim]}"
         value = kv.get(key, 0 if otherwise is None and least(dim) == 0 else otherwise)

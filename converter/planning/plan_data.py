@@ -25,6 +25,7 @@ from converter.sources import (
     Placed,
     Product,
     Rows,
+    Scaled,
     Source,
     Stacked,
     StoredColumns,
@@ -143,11 +144,13 @@ def _rows_data(rows: Rows) -> dict[str, object]:
         case JoinedRows(parts) | JoinedColumns(parts):
             where = "below" if isinstance(rows, JoinedRows) else "beside"
             return {where: [_rows_data(part) for part in parts]}
-        case StoredRows() | NegativeExp(StoredRows()):
+        case StoredRows() | NegativeExp(StoredRows()) | Scaled(StoredRows()):
             return _stored_data(rows)
 
 
-def _stored_data(rows: StoredRows | NegativeExp) -> dict[str, object]:
+def _stored_data(rows: StoredRows | NegativeExp | Scaled) -> dict[str, object]:
+    if isinstance(rows, Scaled):
+        return {"scaled": _stored_data(rows.of), "factors": list(rows.factors)}
     if isinstance(rows, NegativeExp):
         return {"negative_exp": _stored_data(rows.of)}
     facts = {

@@ -7,6 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
@@ -62,6 +63,13 @@ class AdapterConfig(NamedTuple):
 
 def read_adapter_config(path: Path) -> AdapterConfig:
     """Read adapter_config.json at ``path``. Raises Unreadable, or OSError where the file can't be read."""
+    return _last_stated(read_whole(path, CONFIG_NBYTES))._replace(path=path)
+
+
+@lru_cache(maxsize=1)  # the adapters that are judged in one run mostly have the same one
+def _last_stated(text: bytes) -> AdapterConfig:
+    """The config that a file of these bytes states; its path is left open. Raises Unreadable."""
+    path = Path()
     duplicates: list[str] = []
 
     def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
@@ -71,7 +79,7 @@ def read_adapter_config(path: Path) -> AdapterConfig:
             duplicates.extend(sorted(name for name, n in counts.items() if n > 1))
         return result
 
-    raw = parsed_json(read_whole(path, CONFIG_NBYTES), object_pairs_hook=pairs)
+    raw = parsed_json(text, object_pairs_hook=pairs)
     if not isinstance(raw, dict):
         raise Unreadable("is not a JSON object")
     if "peft_type" not in raw:

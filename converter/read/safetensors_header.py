@@ -35,6 +35,12 @@ class SafetensorsHeader(NamedTuple):
     nbytes: int
     malformed: tuple[str, ...] = ()
 
+    def states_the_same(self, other: "SafetensorsHeader") -> bool:
+        """Whether both are the same bytes, in files of one name and size. False where that isn't known."""
+        # The reader gives one object for the same bytes; of an empty tuple there is one alone.
+        is_same = bool(self.entries) and self.entries is other.entries
+        return is_same and self.nbytes == other.nbytes and self.path.name == other.path.name
+
 
 def read_safetensors_header(path: Path, whole_nbytes: int | None = None) -> SafetensorsHeader:
     """Read the header of the safetensors file at ``path``, which has ``whole_nbytes`` where only its start is here.

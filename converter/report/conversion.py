@@ -23,6 +23,7 @@ from converter.sources import (
     Placed,
     Product,
     Rows,
+    Scaled,
     Source,
     Stacked,
     StoredColumns,
@@ -84,12 +85,12 @@ def _rows_text(rows: Rows) -> str:
             return f"{value:g} everywhere"
         case NegativeExp(of):
             return f"-exp({_source_text(of)})"
+        case Scaled(StoredRows(key)) | StoredRows(key) | StoredColumns(key):
+            return key
         case Given():
             return "computed"
         case Zeros():
             return "zeros"
-        case StoredRows(key) | StoredColumns(key):
-            return key
 
 
 def _placed_text(source: Placed) -> str:

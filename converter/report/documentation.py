@@ -9,6 +9,7 @@ from converter.diagnostics import (
     BaseCheck,
     BaseValuesCheck,
     Check,
+    DirectoryCheck,
     EitherCheck,
     NoBaseCheck,
     PolicyCheck,
@@ -18,6 +19,7 @@ from converter.diagnostics import (
     WhileWriting,
 )
 from converter.rules import RETIRED, RULES
+from converter.version import page
 
 _WHY: Final = "Why it matters: "
 _WHAT: Final = "What to do: "
@@ -44,6 +46,11 @@ def module_of(rule: Rule) -> str:
     return rule.check.module if isinstance(rule.check, WhileWriting) else rule.check.run.__module__
 
 
+def address(code: str) -> str:
+    """Where a rule's documentation is on the web: codes are never used again, so it stays there."""
+    return page(f"docs/rules.md#{code.lower()}")
+
+
 def rule_named(code: str) -> Rule | None:
     """The rule of a code or a name, whatever the case; None where there is none."""
     wanted = code.casefold()
@@ -55,11 +62,12 @@ def explanation(rule: Rule, width: int) -> str:
     text = documentation(rule)
     paragraphs = (text.summary, _WHY + text.why, _WHAT + text.what_to_do, f"Looks at: {looks_at(rule)}.")
     lines = "\n\n".join(textwrap.fill(part, width, break_on_hyphens=False) for part in paragraphs)
-    return f"{rule.code} {rule.name} ({rule.severity.value})\n\n{lines}"
+    return f"{rule.code} {rule.name} ({rule.severity.value})\n\n{lines}\n\n{address(rule.code)}"
 
 
 _LOOKS_AT: Final[dict[type[Check], str]] = {
     AdapterCheck: "the adapter's headers and config",
+    DirectoryCheck: "the files in the adapter's directory",
     BaseCheck: "the adapter beside its base (--base)",
     EitherCheck: "the adapter's headers and config, and its base where there is one",
     NoBaseCheck: "an adapter without its base",

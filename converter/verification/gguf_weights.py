@@ -42,6 +42,13 @@ class Weights:
         offset, n = self.tensor.offset + rows.start * row_nbytes, (rows.stop - rows.start) * row_nbytes
         return np.fromfile(self.path, np.uint8, n, offset=offset)
 
+    def slab(self, e: int) -> "Weights":
+        """One matrix of a stack."""
+        n, *shape = self.tensor.shape
+        nbytes = self.tensor.nbytes // n
+        slab = self.tensor._replace(shape=tuple(shape), offset=self.tensor.offset + e * nbytes, nbytes=nbytes)
+        return Weights(self.path, slab)
+
     def values(self, rows: slice) -> np.ndarray:
         """Some rows in float64: (n_rows, n_columns), of a vector (n_rows,)."""
         return self.float32(rows).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Pages that say what the code and its tables say: docs/rules.md, docs/architectures.md, docs/targets.md, README.md."""
+"""Pages that say what the code and its tables say: each is what is generated, to the letter."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import pytest
 
 from converter.report.documentation import rules_page
 from converter.report.targets_page import readme_table, targets_page
-from tools import architectures_page
+from tools import architectures_page, commands_page
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"(?<=<!-- targets -->\n).*?(?=<!-- /targets -->)", re.DOTALL)
@@ -23,6 +23,7 @@ def readme() -> str:
 PAGES = {
     ROOT / "docs" / "rules.md": rules_page,
     ROOT / "docs" / "targets.md": targets_page,
+    commands_page.PAGE: commands_page.page,
     architectures_page.PAGE: architectures_page.page,
     architectures_page.README: readme,
 }

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from converter.diagnostics import OPTIONS, Finding, Report, Rule, Severity
-from converter.report.documentation import Documentation, documentation
+from converter.report.documentation import Documentation, address, documentation
 from converter.report.locations import Locations, fingerprint, relative_uri
 from converter.report.outcomes import Run, Unread, level_of
 from converter.report.printable import json_line, printable
 from converter.rules import RULES
-from converter.version import __version__
+from converter.version import REPOSITORY, __version__
 
 _SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS: Final = {"error": "error", "warning": "warning", "notice": "note"}
@@ -37,6 +37,7 @@ def render(run: Run) -> str:
                         "name": "adapter-check",
                         "version": __version__,
                         "semanticVersion": __version__,
+                        "informationUri": REPOSITORY,
                         "rules": [_rule(rule) for rule in rules],
                     }
                 },
@@ -56,6 +57,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "name": "".join(word.capitalize() for word in rule.name.split("-")),
         "shortDescription": {"text": text.summary},
         "fullDescription": {"text": text.why or text.summary},
+        "helpUri": address(rule.code),
         "help": {"text": text.what_to_do, "markdown": _markdown(text)},
         "defaultConfiguration": {"level": "error" if rule.severity is Severity.ERROR else "warning"},
     }

@@ -19,6 +19,7 @@ from converter.rules.base import (
     merged_already,
     merges_without_scores,
     module_not_in_base,
+    multiplier_unknown,
     new_tokens_as_lora,
     padding_token_left_out,
     prequantized_base,
@@ -71,4 +72,5 @@ RULES: Final[tuple[Rule, ...]] = (
     setting_out_of_range.RULE,
     merges_without_scores.RULE,
     directory_not_converted.RULE,
+    multiplier_unknown.RULE,
 )

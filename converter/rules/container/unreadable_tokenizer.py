@@ -9,7 +9,7 @@ no token was added, delete it.
 from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter
-from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
+from converter.diagnostics import DirectoryCheck, Problem, Rule, Severity
 
 
 def check(adapter: Adapter) -> Iterator[Problem]:
@@ -19,4 +19,4 @@ def check(adapter: Adapter) -> Iterator[Problem]:
         yield Problem(path.name, fault)
 
 
-RULE = Rule("ST020", "unreadable-tokenizer", Severity.ERROR, AdapterCheck(check))
+RULE = Rule("ST020", "unreadable-tokenizer", Severity.ERROR, DirectoryCheck(check))

@@ -11,7 +11,7 @@ with --base. If it is of no use, move it away.
 from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter
-from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
+from converter.diagnostics import DirectoryCheck, Problem, Rule, Severity
 from converter.read.checkpoint import weights_beside
 from converter.read.files import could_not_read
 
@@ -34,4 +34,4 @@ def _sidecars(names: tuple[str, ...]) -> tuple[str, ...]:
     return sidecars(names)
 
 
-RULE = Rule("ST012", "weights-beside", Severity.WARNING, AdapterCheck(check))
+RULE = Rule("ST012", "weights-beside", Severity.WARNING, DirectoryCheck(check))

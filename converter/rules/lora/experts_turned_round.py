@@ -21,8 +21,10 @@ from converter.diagnostics import EitherCheck, Problem, Rule, Severity
 
 def check(adapter: Adapter, base: BaseModel | None) -> Iterator[Problem]:
     """Yield the version if the layout of fused experts isn't today's, or can't be told."""
+    if adapter.config is None or not any(map(is_expert_parameter, adapter.modules)):
+        return
     experts = [pair for pair in adapter.pairs if is_expert_parameter(pair.module)]
-    if not experts or adapter.config is None:
+    if not experts:
         return
     from converter.derive.expert_layout import is_kept_turned, is_turned
 

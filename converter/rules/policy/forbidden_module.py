@@ -16,7 +16,7 @@ from converter.diagnostics import Limits, PolicyCheck, Problem, Rule, Severity
 
 def check(adapter: Adapter, _base: BaseModel | None, limits: Limits) -> Iterator[Problem]:
     """Yield each module whose path, or the end of it behind a dot, matches a pattern."""
-    for module in adapter.modules:
+    for module in adapter.modules if limits.forbidden_modules else ():
         names = (module, module.rpartition(".")[2])
         pattern = next((p for p in limits.forbidden_modules if any(fnmatchcase(name, p) for name in names)), None)
         if pattern is not None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from converter.derive.adapter import Adapter
-from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
+from converter.diagnostics import DirectoryCheck, Problem, Rule, Severity
 from converter.read.files import could_not_read
 
 
@@ -32,4 +32,4 @@ def _own_places(directory: Path) -> Iterator[Path]:
     yield from (place.parent / "blobs" for place in real.parents if place.name == "snapshots")
 
 
-RULE = Rule("SC006", "link-outside", Severity.WARNING, AdapterCheck(check))
+RULE = Rule("SC006", "link-outside", Severity.WARNING, DirectoryCheck(check))

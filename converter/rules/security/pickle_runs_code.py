@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter
 from converter.derive.pickles import ENDINGS, pickles_beside
-from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
+from converter.diagnostics import DirectoryCheck, Problem, Rule, Severity
 from converter.rules.unread import refuse_unread
 
 
@@ -23,4 +23,4 @@ def check(adapter: Adapter) -> Iterator[Problem]:
         refuse_unread(adapter, ENDINGS)
 
 
-RULE = Rule("SC005", "pickle-runs-code", Severity.ERROR, AdapterCheck(check))
+RULE = Rule("SC005", "pickle-runs-code", Severity.ERROR, DirectoryCheck(check))

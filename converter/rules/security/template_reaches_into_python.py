@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from converter.derive.adapter import Adapter
-from converter.diagnostics import AdapterCheck, Problem, Rule, Severity
+from converter.diagnostics import DirectoryCheck, Problem, Rule, Severity
 from converter.read.tokenizer import chat_templates
 
 # Attributes with two underscores, also spelled with escapes; and the filter that takes an attribute's name as text.
@@ -29,4 +29,4 @@ def check(adapter: Adapter) -> Iterator[Problem]:
             yield Problem(name, f"asks for {', '.join(found[:3])}")
 
 
-RULE = Rule("SC007", "template-reaches-into-python", Severity.ERROR, AdapterCheck(check))
+RULE = Rule("SC007", "template-reaches-into-python", Severity.ERROR, DirectoryCheck(check))

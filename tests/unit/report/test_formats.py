@@ -16,6 +16,7 @@ from junitparser import JUnitXml
 
 from converter.cli.check import main
 from converter.report.formats import FORMATS
+from converter.version import REPOSITORY
 from tests.rules.specimens import Specimen, tensor, write_gguf
 
 SCHEMA = json.loads((Path(__file__).parent / "sarif-schema-2.1.0.json").read_text(encoding="utf-8"))
@@ -61,7 +62,9 @@ def test_sarif_keeps_to_the_standard(written: dict[str, str]) -> None:
     assert run["invocations"][0]["executionSuccessful"] is False
     results = run["results"]
     assert {result["ruleId"] for result in results} == {"CF004"}
-    assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == ["CF004"]
+    (rule,) = run["tool"]["driver"]["rules"]
+    assert rule["id"] == "CF004"
+    assert rule["helpUri"] == f"{REPOSITORY}/blob/main/docs/rules.md#cf004"
     place = results[0]["locations"][0]
     assert place["physicalLocation"]["artifactLocation"]["uri"] == "adapters/a%201/adapter_config.json"
     assert place["logicalLocations"][0]["fullyQualifiedName"] == "typo"
