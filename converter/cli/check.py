@@ -13,7 +13,7 @@ import click
 from converter.checking import check_adapter
 from converter.cli.command import Command, unforeseen
 from converter.cli.gate import Asked, Gate, OptionsGate, PolicyGate, may_have_policy
-from converter.cli.options import ADAPTER, BASE_BY_NAME, DOWNLOAD, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
+from converter.cli.options import ADAPTER, BASE_BY_NAME, DOWNLOAD_BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
 from converter.cli.width import report_width
 from converter.derive.adapter import Adapter, read_adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
@@ -123,7 +123,7 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
     type=BASE_BY_NAME,
     help="Base model: a Hugging Face directory (config.json is enough), ORG/NAME[@REVISION], or a GGUF file.",
 )
-@click.option("--download", is_flag=True, help=DOWNLOAD)
+@click.option("--download", is_flag=True, help=DOWNLOAD_BASE)
 @click.option("--to", type=click.Choice(["lora", "model"]), help="What it is to become, as for adapter-to-gguf.")
 @click.option("--untie", is_flag=True, help="The head is to become a tensor of its own, as for adapter-to-gguf.")
 @click.option("--target", "targets", multiple=True, callback=_targets, metavar="NAME[@VERSION]", help=_TARGET)

@@ -59,8 +59,11 @@ BASE: Final = _Base(path_type=Path, readable=False)
 BASE_BY_NAME: Final = _BaseByName(path_type=Path, readable=False)
 
 DOWNLOAD: Final = (
-    "Fetch what --base or an hf:// address names, and this machine hasn't got, from the hub: weights only where they "
-    "are needed. Without it no network is asked."
+    "Fetch what --base or an hf:// address names from the hub: weights only where they are needed, into the hub's "
+    "cache. Without it no network is asked."
+)
+DOWNLOAD_BASE: Final = (
+    "Fetch what --base names from the hub, all but its weights. Without it only the cache is looked at."
 )
 INITIAL_ADAPTER: Final = (
     "The adapter as saved before training, where that changed the base (PiSSA, OLoRA, CorDA, LoRA-GA)."

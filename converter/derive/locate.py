@@ -97,7 +97,8 @@ def located_base(path: Path) -> Path:
     """``path``; where nothing lies there and it is the name of a repository, what the hub's cache has of that."""
     if os.path.lexists(path):
         return path
-    return next(filter(_is_base, _cached(path.as_posix(), None)), path)
+    name, _, revision = path.as_posix().partition("@")
+    return next(filter(_is_base, _cached(name, revision or None)), path)
 
 
 def cached_directory(address: "HubAddress") -> Path | None:

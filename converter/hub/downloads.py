@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from logging import ERROR
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,7 +104,7 @@ def _quiet() -> Iterator[None]:
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     level, is_quiet = logging.get_verbosity(), are_progress_bars_disabled()
-    logging.set_verbosity_error()
+    logging.set_verbosity(ERROR)
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:

@@ -84,8 +84,15 @@ def test_the_option_wins(cache: Path, tmp_path: Path) -> None:
 
 
 def test_the_option_may_name_what_the_cache_has(cache: Path, tmp_path: Path) -> None:
-    assert located_base(Path("google/gemma-2b")) == cache / "snapshots" / COMMIT
-    for name in ("google/gemma-7b", "../hub", str(tmp_path / "nowhere")):
+    for name in ("google/gemma-2b", "google/gemma-2b@main", f"google/gemma-2b@{COMMIT}"):
+        assert located_base(Path(name)) == cache / "snapshots" / COMMIT
+    for name in (
+        "google/gemma-7b",
+        "google/gemma-2b@v9",
+        "google/gemma-2b@../main",
+        "../hub",
+        str(tmp_path / "nowhere"),
+    ):
         assert located_base(Path(name)) == Path(name)
 
 

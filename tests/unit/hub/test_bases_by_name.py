@@ -131,7 +131,7 @@ def test_an_adapter_by_its_address_is_converted(adapter: Path, tmp_path: Path) -
         assert hub.requests == []
 
 
-REFUSALS = {
+REFUSALS: dict[str, tuple[str, dict[str, object], str]] = {
     "not there": ("org/other", {}, "is not there, or is private, which takes a token in HF_TOKEN"),
     "private": ("org/name", {"token": TOKEN}, "is not there, or is private, which takes a token in HF_TOKEN"),
     "gated": ("org/name", {"is_gated": True}, "is gated; ask for access"),
