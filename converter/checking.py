@@ -169,7 +169,8 @@ _last: tuple[Adapter, dict[Check, tuple[Problem, ...]]] | None = None
 def _said_before(adapter: Adapter) -> dict[Check, tuple[Problem, ...]]:
     global _last  # noqa: PLW0603  a memory of one
     if _last is None or not adapter.says_the_same(_last[0]):
-        _last = adapter, {}
+        # Of one on a hub not what was fetched, which goes with the adapter.
+        _last = (replace(adapter, on_hub=None) if adapter.on_hub else adapter), {}
     return _last[1]
 
 

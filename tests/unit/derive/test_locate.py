@@ -175,7 +175,8 @@ THERE = " is not on this machine; give it with --base"
     ("named", "told"),
     [
         (None, "names no base; give it with --base"),
-        ("me/tiny", f"its base 'me/tiny'{THERE}"),
+        ("me/tiny", f"its base 'me/tiny'{THERE} (`--base me/tiny --download` fetches it)"),
+        ("tiny", f"its base 'tiny'{THERE}"),
         (
             "unsloth/T-bnb-4bit",
             f"its base 'unsloth/T-bnb-4bit'{THERE}, or T, which it was made from, or a GGUF of that",
