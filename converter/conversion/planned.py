@@ -1,5 +1,6 @@
 """From an adapter and its base to a plan: judged with its numbers, and made convertible by PEFT where it has to be."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,19 +19,28 @@ from converter.inputs import stamps
 from converter.planning.conversion import plan_conversion
 from converter.planning.conversion_plan import ConversionPlan
 
+Progress = Callable[[int, int], None]
+
 
 def plan(
-    adapter: Adapter, base: BaseModel, deployment: Deployment | None = None, *, scratch: Path | None = None
+    adapter: Adapter,
+    base: BaseModel,
+    deployment: Deployment | None = None,
+    *,
+    scratch: Path | None = None,
+    progress: Progress = lambda *_: None,
 ) -> ConversionPlan:
     """Judge the adapter, numbers included, and plan its conversion; ``deployment`` is a LoRA GGUF by default.
 
     What has to be computed by PEFT itself (other methods than LoRA, what PiSSA and OLoRA began with: extra ``train``)
-    lies in a new directory below ``scratch`` until the plan is closed.
+    lies in a new directory below ``scratch`` until the plan is closed. ``progress`` is told how many modules were
+    compared with a checkpoint, and of how many.
 
     Raises Refused where a rule forbids it, ConverterError where a file can't be read, a type doesn't fit, or PEFT is
     missing or can't do it.
     """
     deployment = deployment or Deployment()
+    base = _matched(adapter, base, deployment, progress)
     if adapter.initial:
         judge(adapter.initial, base, deployment)
     if needs_weights(adapter, deployment):
@@ -47,6 +57,15 @@ def needs_weights(adapter: Adapter, deployment: Deployment) -> bool:
     """Whether the base's numbers are asked for: where it is written, or says what the adapter's own numbers are."""
     compares = adapter.base_layers or adapter.saved_modules or any(pair.magnitude for pair in adapter.pairs)
     return deployment.kind != "lora" or bool(compares or adapter.initial) or _needs_peft(adapter)
+
+
+def _matched(adapter: Adapter, base: BaseModel, deployment: Deployment, progress: Progress) -> BaseModel:
+    """The base with the places of what the adapter touches, where it has no table; a LoRA file needs one anyway."""
+    if base.checkpoint is None or deployment.to == "lora":
+        return base
+    from converter.matching.matched import matched
+
+    return matched(adapter, base, progress)
 
 
 def _planned(adapter: Adapter, base: BaseModel, deployment: Deployment) -> ConversionPlan:
