@@ -45,7 +45,8 @@ def plan(
         judge(adapter.initial, base, deployment)
     if needs_weights(adapter, deployment):
         base.require_numbers()
-    inputs = stamps(adapter, base)
+    imatrix = deployment.quantize.imatrix if deployment.quantize else None
+    inputs = stamps(adapter, base, *([imatrix] if imatrix else []))
     report = judge(adapter, base, deployment)
     with refusals(report):
         if _needs_peft(adapter):
