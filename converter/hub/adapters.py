@@ -8,13 +8,10 @@ rules know by its name alone there is the name.
 
 import asyncio
 import os
-import shutil
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import mkdtemp
 from threading import Thread
 from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
-from weakref import finalize
 
 from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.pickles import ENDINGS
@@ -46,6 +43,7 @@ from converter.read.limits import (
 )
 from converter.read.mlx_config import WEIGHTS_NAME
 from converter.read.tokenizer import TOKENIZER_FILES
+from converter.scratch import Scratch
 from converter.version import __version__
 
 # What the rules read whole, and how much of it.
@@ -63,14 +61,6 @@ _NAME_NBYTES: Final = 255  # of most file systems
 Result = TypeVar("Result")
 
 
-class _Place:
-    """A private directory, which goes with the last adapter that lies in it, or with the process."""
-
-    def __init__(self) -> None:
-        self.path = Path(mkdtemp(prefix="adapter-check-"))
-        self.close = finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-
-
 class _Fetched(NamedTuple):
     """One adapter as far as it is here: what can be read of each file, its true size, and what wasn't fetched."""
 
@@ -85,7 +75,7 @@ def read_adapters_on_hub(address: HubAddress) -> tuple[Adapter, ...]:
 
     Raises ConverterError: status 3 where there is none, 2 where the hub can't be asked or its answers don't hold.
     """
-    place = _Place()
+    place = Scratch()  # goes with the last adapter that lies in it
     try:
         return tuple(
             read_adapter(one.directory, one.sizes, on_hub=OnHub(one.address, one.unread, place))
