@@ -268,22 +268,21 @@ def _requests(pipe: TextIO) -> Iterator[str]:
         yield lines.get()
 
 
-def _bound_memory() -> None:
-    """Let the process ask for no more memory than there is: a file that makes llama.cpp ask for more is refused.
+def bound_memory(nbytes: int) -> None:
+    """Let the process ask for so much memory; files that are mapped don't count. Linux alone.
 
-    Without a bound the system would take what has the memory, and end that.
+    A file that makes llama.cpp ask for more is then refused, where the system would end whoever has most.
     """
-    if sys.platform == "linux":
-        import resource
+    import resource
 
-        nbytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_DATA, (nbytes, nbytes))
+    resource.setrlimit(resource.RLIMIT_DATA, (nbytes, nbytes))
 
 
 def main() -> None:
     """Answer requests until stdin closes. The first line says whether llama.cpp can be used at all."""
     replies = _replies()
-    _bound_memory()
+    if sys.platform == "linux":
+        bound_memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     try:
         engine = Engine(lib.load_library(), sys.stderr)
     except ConverterError as error:
