@@ -46,6 +46,16 @@ class NegativeExp(NamedTuple):
     of: StoredRows
 
 
+class Scaled(NamedTuple):
+    """Rows times ``factors``, one after the other, each product rounded to F16 where they are F16, else to F32.
+
+    So does llama.cpp's converter multiply a base's weights, as torch does tensors by numbers: this has its bits.
+    """
+
+    of: StoredRows
+    factors: tuple[float, ...]
+
+
 class Zeros(NamedTuple):
     """Rows of zeros: the bias of a base that has none, the factor of an expert without a delta."""
 
@@ -91,7 +101,7 @@ class Given(NamedTuple):
         return [values[begin : begin + self.shape[1]] for begin in range(0, len(values), self.shape[1])]
 
 
-Rows = StoredRows | StoredColumns | NegativeExp | Zeros | JoinedRows | JoinedColumns | Filled | Given
+Rows = StoredRows | StoredColumns | NegativeExp | Scaled | Zeros | JoinedRows | JoinedColumns | Filled | Given
 
 # --- Sources that are computed ----------------------------------------------------------------------------------------
 
@@ -211,7 +221,13 @@ def keys_of(source: Source) -> Iterator[str]:
             yield from _placed_keys(source)
         case WideEmbedding():
             yield from (*keys_of(source.embedding), *_delta_keys(source.head))
-        case CopiedBytes(key) | StoredRows(key) | StoredColumns(key) | NegativeExp(StoredRows(key)):
+        case (
+            CopiedBytes(key)
+            | StoredRows(key)
+            | StoredColumns(key)
+            | NegativeExp(StoredRows(key))
+            | Scaled(StoredRows(key))
+        ):
             yield key
         case _:
             assert_never(source)
@@ -255,7 +271,7 @@ def stored_in(source: Source) -> Iterator[StoredRows | StoredColumns]:
             for piece in pieces:
                 if not isinstance(piece.matrix, Product):
                     yield from stored_in(piece.matrix)
-        case CopiedBytes() | Merged() | WideEmbedding() | Zeros() | Filled() | Given() | NegativeExp():
+        case CopiedBytes() | Merged() | WideEmbedding() | Zeros() | Filled() | Given() | NegativeExp() | Scaled():
             return
         case _:
             assert_never(source)
@@ -266,7 +282,7 @@ def shape_of(rows: Rows) -> tuple[int, ...]:
     match rows:
         case Zeros(shape) | Filled(shape) | Given(shape):
             return shape
-        case NegativeExp(of):
+        case NegativeExp(of) | Scaled(of):
             return shape_of(of)
         case StoredColumns(_, tensor):
             return tensor.shape[::-1]
@@ -292,7 +308,7 @@ def has_delta(source: Source | Product) -> bool:
             return any(has_delta(piece.matrix) for piece in pieces)
         case Product(matrix=matrix):
             return has_delta(matrix)
-        case CopiedBytes() | StoredRows() | StoredColumns() | NegativeExp() | Zeros() | Filled() | Given():
+        case CopiedBytes() | StoredRows() | StoredColumns() | NegativeExp() | Scaled() | Zeros() | Filled() | Given():
             return False
         case JoinedRows() | JoinedColumns():  # of stored matrices alone
             return False

@@ -40,6 +40,25 @@ _MEASURED: Final = {
 }
 _SCRIPT: Final = "convert_lora_to_gguf.py"
 _MERGE: Final = "PEFT's merge, convert_hf_to_gguf.py"
+# Those that most people tune, by their tables; README names the others.
+_IN_README: Final = {
+    "llama": "Llama 2 to 3.3, SmolLM 1, 2",
+    "mistral": "Mistral 7B",
+    "ministral3": "Ministral 3",
+    "gemma": "Gemma 1",
+    "gemma2": "Gemma 2",
+    "gemma3": "Gemma 3",
+    "gemma4": "Gemma 4",
+    "qwen2": "Qwen 2, 2.5",
+    "qwen3": "Qwen 3",
+    "qwen35": "Qwen 3.5, 3.6",
+    "qwen35moe": "Qwen 3.5, 3.6 with experts",
+    "gpt-oss": "gpt-oss",
+    "phi3": "Phi 3, 4",
+    "glm4moe": "GLM 4.5 to 4.7",
+    "lfm2": "LFM2",
+}
+_BLOCK: Final = re.compile(r"(?<=<!-- architectures -->\n).*?(?=<!-- /architectures -->)", re.DOTALL)
 _HOSTED: Final = ("gemma", "gemma2")  # whose heads other graphs of llama.cpp compute
 
 
@@ -88,19 +107,38 @@ def n_architectures() -> str:
 
 
 def readme() -> str:
-    """README.md with that number."""
+    """README.md with that number, and its table of some architectures."""
     text = README.read_text(encoding="utf-8")
+    text = _BLOCK.sub(lambda _: "\n".join(_of_readme()) + "\n", text)
     return re.sub(r"\d+ graphs of llama\.cpp, \d+ model families", n_architectures(), text)
+
+
+def _of_readme() -> Iterator[str]:
+    yield _cells("", "all-linear LoRA", "experts", "LoRA on the head of a tied base", "from a directory", _SCRIPT)
+    yield _cells(*["---"] * 6)
+    measured = _by_table()
+    for table, models in _IN_README.items():
+        architecture = _load(table)
+        head = "exact, never tied" if "wanted" in _head_of(table, architecture) else "exact with `--untie`"
+        directory = "no" if architecture.metadata.only_copied else "yes"
+        yield _cells(
+            models, _all_linear(table), _experts(architecture), head, directory, _theirs(measured.get(table, []))
+        )
 
 
 def _tables() -> Iterator[str]:
     yield _cells("table (graph)", "model_type", "directory", "all-linear LoRA", "experts", "head", "ignored", _SCRIPT)
     yield _cells(*["---"] * 8)
+    by_table = _by_table()
+    for table in TABLES:
+        yield _line(table, _load(table), by_table.get(table, []))
+
+
+def _by_table() -> dict[str, list[Row]]:
     by_table: dict[str, list[Row]] = {}
     for row in _incumbents():
         by_table.setdefault(row.table, []).append(row)
-    for table in TABLES:
-        yield _line(table, _load(table), by_table.get(table, []))
+    return by_table
 
 
 def _cells(*cells: str) -> str:

@@ -61,6 +61,16 @@ def _wrapped(name: str, model_type: str, text: Mapping[str, Any]) -> Subject:
 # What fixtures.tiny's configs lack, as published ones have it.
 _SAVED: Final[Mapping[str, Mapping[str, Any]]] = {"gpt2": {"n_ctx": 512}, "cohere2": {"rotary_pct": 1.0}}
 
+# What the graph takes for granted makes of Gemma 3n more than float32 can number.
+_SMALLER: Final[Mapping[str, Any]] = {
+    "num_hidden_layers": 5,
+    "layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"],
+    "hidden_size_per_layer_input": 32,
+    "num_kv_shared_layers": 1,
+    "laurel_rank": 40,
+    "activation_sparsity_pattern": [0.95] + [0.0] * 4,
+}
+
 # A model of each table, under the name of the fixture that real llama.cpp runs.
 SUBJECTS: Final[Mapping[str, Subject]] = {
     **{
@@ -69,6 +79,7 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
     },
     **{name: Subject(name, kind.model_type, kind.fields, kind.auto, kind.saved) for name, kind in KINDS.items()},
     "deepseek2-whole": Subject("deepseek2-whole", "deepseek_v3", {**KINDS["deepseek2"].fields, "q_lora_rank": None}),
+    "gemma3n": Subject("gemma3n", "gemma3n_text", {**KINDS["gemma3n"].fields, **_SMALLER}),
     "mistral3": _wrapped("mistral3", "mistral3", {"model_type": "mistral", **COMMON, "head_dim": 24}),
 }
 
@@ -87,6 +98,7 @@ _LARGER: Final = (
     "shared_intermediate_size",
     "mamba_d_head",
     "mamba_d_state",
+    "mamba_d_ssm",
     "mamba_head_dim",
     "ssm_state_size",
     "moe_shared_expert_intermediate_size",

@@ -68,6 +68,12 @@ class Measured:
         return {normal_module(name): values for name, values in codes.items() if tower_of(name) is None}
 
 
+def _jobs(model: CodedModel) -> tuple[Job, Job]:
+    as_stated = None in model.subject.saved.values()
+    halved = Job(model.directory, model.halved, "MOSTLY_F16", as_stated)
+    return Job(model.directory, model.gguf, as_stated=as_stated), halved
+
+
 def measured(subjects: Iterable[Subject], directory: Path) -> Mapping[str, tuple[Measured, ...]]:
     """Each subject, measured twice."""
     models = [
@@ -75,7 +81,7 @@ def measured(subjects: Iterable[Subject], directory: Path) -> Mapping[str, tuple
         for subject in subjects
         for other in (False, True)
     ]
-    jobs = (job for m in models for job in (Job(m.directory, m.gguf), Job(m.directory, m.halved, "MOSTLY_F16")))
+    jobs = (job for model in models for job in _jobs(model))
     failed = convert(jobs)
     found: dict[str, tuple[Measured, ...]] = {}
     for model in models:
@@ -189,6 +195,11 @@ def _made(place: Place, parameter: str, values: Codes, base: BaseModel) -> Codes
     values = values.swapaxes(-1, -2) if place.transposed else _squeezed(values)
     rows, columns = (indices(order, values.shape[axis]) for order, axis in ((orders.rows, -2), (orders.columns, -1)))
     made: Codes = values[..., rows, :][..., columns] + np.float32(place.add)
+    begin = 0
+    for section in base.factors(place):  # bit for bit, as torch multiplies
+        for factor in section.factors:
+            made[begin : begin + section.n_rows] *= np.float32(factor)
+        begin += section.n_rows
     if place.stacked == "turned":
         n_heads = base.dims_of(place.module)["n_head"]
         return made.reshape(n_heads, -1, made.shape[-1]).swapaxes(1, 2)

@@ -34,6 +34,8 @@ def _faults(place: Place) -> Iterator[tuple[str, Place]]:
         yield changed(columns="" if place.columns else HALVES)
     if len(place.shape) > 1 and "one" not in place.shape:
         yield changed(transposed=not place.transposed)
+    for at, section in enumerate(place.factors):
+        yield changed(factors=(*place.factors[:at], section[:-1], *place.factors[at + 1 :]))
     if "=0" in place.rows:
         yield changed(rows=place.rows.replace("=0", "=1"))
 

@@ -29,10 +29,13 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "ernie4_5": "ernie4_5",
     "ernie4_5_moe": "ernie4_5-moe",
     "exaone4": "exaone4",
+    "falcon_h1": "falcon-h1",
     "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3": "gemma3",
     "gemma3_text": "gemma3",
+    "gemma3n": "gemma3n",
+    "gemma3n_text": "gemma3n",
     "gemma4": "gemma4",
     "gemma4_text": "gemma4",
     "glm": "chatglm",
@@ -131,7 +134,10 @@ class Place(NamedTuple):
     which it never does on a vector. ``f32`` says that llama.cpp's converter never makes the matrix smaller than F32.
     ``bare`` is a parameter without a module, ``parameter`` what it is of the GGUF tensor: its ``weight``, its ``bias``,
     or nothing behind the tensor's name. ``operation`` makes other numbers of it: "negative_exp" is -exp(x).
+    ``folded``: GGUF has the vector as a matrix of so many rows, a dimension.
     ``stacked``: GGUF has a matrix of each head's rows in their order, "plain" or "turned" round.
+    ``factors`` are sections of rows, each a dimension and the config's fields that its numbers are multiplied by in
+    GGUF, one after the other. ``column``: GGUF has a vector as a matrix of one column.
     Where ``only`` names traits, the module is in layers that have one of them; in those with one of ``never`` it isn't,
     and in those with one of ``optional`` it may be missing. A module with a dimension of 0 isn't there either.
     """
@@ -150,7 +156,10 @@ class Place(NamedTuple):
     bare: bool = False
     parameter: str = "weight"
     operation: str = ""
+    folded: str = ""
     stacked: Literal["", "plain", "turned"] = ""
+    factors: tuple[tuple[str, ...], ...] = ()
+    column: bool = False
     only: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
@@ -185,13 +194,14 @@ class Config(NamedTuple):
     ``tied_by_default``: head and embedding are one where it says nothing. ``dims`` names the fields behind a dimension,
     the first one present counts, where they aren't the usual. ``defaults`` are those of the config's class. ``fixed``
     has the values of fields that llama.cpp's graph takes for granted. ``renamed`` are fields by their names in older
-    configs. ``adjusts_ffn``: the width of feed-forward parts
-    follows from what the config says by LFM2's rule.
+    configs, ``alike`` fields that may be listed layer by layer, with one value for all. ``adjusts_ffn``: the width of
+    feed-forward parts follows from what the config says by LFM2's rule.
     """
 
     tied_by_default: bool
     defaults: Mapping[str, Any]
     adjusts_ffn: bool = False
+    alike: Sequence[str] = ()
     dims: Mapping[str, Sequence[str]] = {}
     fixed: Mapping[str, Sequence[Any]] = {}
     renamed: Mapping[str, str] = {}
@@ -206,7 +216,7 @@ class Graph(NamedTuple):
     ``rope_pattern``: the last of so many layers doesn't rotate. ``scale_by_width_at``: with so many layers the
     attention's scale comes from hidden / heads instead of head_dim. ``mrope``: positions have several sections, which a
     text's are the same in; these where the config names none. ``norms_embedding``: what is looked up goes through a
-    norm.
+    norm. ``sizes`` are dimensions that are the same in every model, so that no GGUF says them.
     """
 
     reads_output: bool
@@ -219,6 +229,7 @@ class Graph(NamedTuple):
     scale_by_width_at: int | None = None
     mrope: Sequence[int] = ()
     norms_embedding: bool = False
+    sizes: Mapping[str, int] = {}
 
 
 class Layers(NamedTuple):
@@ -413,5 +424,9 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, 
 def _places(module: str, rows: dict[str, Any] | list[dict[str, Any]]) -> Iterator[Place]:
     """One table, or a list of them for a module that several GGUF tensors share."""
     for row in rows if isinstance(rows, list) else [rows]:
-        lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
+        lists = {name: _tuple(value) for name, value in row.items() if isinstance(value, list)}
         yield Place(module, **{"lora": len(row["shape"]) > 1, **row, **lists})
+
+
+def _tuple(values: list[Any]) -> tuple[Any, ...]:
+    return tuple(tuple(value) if isinstance(value, list) else value for value in values)

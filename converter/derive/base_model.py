@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from converter.architectures import (
     Architecture,
@@ -26,7 +27,15 @@ from converter.read.stored import StoredTensor
 from converter.read.tokenizer import Tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
+    from converter.derive.match import Match
     from converter.read.gguf_header import GgufHeader, GgufTensor
+
+
+class Section(NamedTuple):
+    """Some rows of a matrix, and the numbers that they are multiplied by one after the other."""
+
+    n_rows: int
+    factors: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,8 @@ class BaseModel:
     GGUF's order. Empty for a directory with only config.json; where ``quantization`` names a quantiser of PyTorch's,
     only what it left alone is there. ``dims`` are the sizes of shapes and orders, ``layer_dims`` those of each layer
     where layers differ. ``config`` is that of a Hugging Face directory, with the fields of its text model, and
-    ``layer_traits`` are what it says of each layer. ``stems`` are a GGUF's weights.
+    ``layer_traits`` are what it says of each layer. ``stems`` are a GGUF's weights. ``checkpoint`` is what a GGUF
+    without a table was made from, and ``match`` what comparing the two found of an adapter's modules.
     """
 
     path: Path
@@ -56,6 +66,8 @@ class BaseModel:
     stems: frozenset[str] = frozenset()
     named_by_adapter: bool = False  # and not by the user
     original: "BaseModel | None" = None  # the base as it lies there, where an adapter replicated its layers
+    checkpoint: "BaseModel | None" = None
+    match: "Match | None" = None
     # What is found once for all rules, and for every adapter on this base.
     _matrices: dict[bool, tuple[str, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -111,8 +123,8 @@ class BaseModel:
         return found
 
     def _places(self, module: str) -> tuple[Place, ...]:
-        if self.architecture is None:
-            return ()
+        if self.match or self.architecture is None:
+            return self.match.places.get(module, ()) if self.match else ()
         counts = (self.dims["n_layer"], self.dims.get("n_expert", 0))
         numbers = numbers_in(module)
         if not all(number < count for number, count in zip(numbers, counts, strict=False)):
@@ -126,9 +138,15 @@ class BaseModel:
     def may_lack(self, module: str) -> bool:
         """Whether models of the base's kind may come without a module, by the traits of its layer."""
         place, numbers = self.place(module), numbers_in(module)
-        return bool(
-            place and numbers and self.layer_traits and not self.layer_traits[numbers[0]].isdisjoint(place.optional)
-        )
+        if place is None or not place.optional or not numbers:
+            return False
+        traits = self.layer_traits[numbers[0]] if self.layer_traits else self._traits_of_gguf(numbers[0])
+        return not traits.isdisjoint(place.optional)
+
+    def _traits_of_gguf(self, layer: int) -> frozenset[str]:
+        """What a GGUF says of a layer: it may hold keys and values that no graph looks at, and no adapter changes."""
+        n = self.shards[0].kv.get(f"{self.model_type}.attention.shared_kv_layers") if self.shards else None
+        return frozenset({"shared_kv"} if isinstance(n, int) and self.dims["n_layer"] - layer <= n else ())
 
     def matrices(self, *, with_experts: bool) -> tuple[str, ...]:
         """The modules that the base must have and that can have a LoRA; experts of their own only where asked for."""
@@ -138,6 +156,8 @@ class BaseModel:
         return found
 
     def _all_matrices(self, *, with_experts: bool) -> Iterator[str]:
+        if self.match:
+            yield from self.match.alike
         for pattern in self.architecture.modules if self.architecture else ():
             if "{e}" in pattern and not with_experts:
                 continue
@@ -165,6 +185,22 @@ class BaseModel:
     def orders(self, place: Place) -> Orders:
         """GGUF's orders of a place's rows and columns."""
         return place.orders(self.dims_of(place.module)) if place.rows or place.columns else Orders()
+
+    def factors(self, place: Place) -> tuple[Section, ...]:
+        """Sections of a place's rows, and what each one's numbers are multiplied by in GGUF; none where by nothing.
+
+        A multiplier that nobody states is NaN: no GGUF states it (rules/base/multiplier_unknown.py).
+        """
+        dims = self.dims_of(place.module)
+        return tuple(Section(dims[dim], tuple(map(self.multiplier, fields))) for dim, *fields in place.factors)
+
+    def multiplier(self, field: str) -> float:
+        """A number of the config, or of a list of it: ``mlp_multipliers.1``; NaN where there is none."""
+        name, _, at = field.partition(".")
+        value = self.architecture.setting(self.config, name) if self.architecture and self.config else None
+        if at:
+            value = value[int(at)] if isinstance(value, list) and int(at) < len(value) else None
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else nan
 
     def place(self, module: str) -> Place | None:
         """The first of the module's places, or None."""
@@ -249,7 +285,13 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
 def _renamed(text: Mapping[str, object], architecture: Architecture) -> dict[str, object]:
     """The fields, also by the names that the config's class has for them now."""
     renamed = architecture.config.renamed
-    return {**{name: text[old] for old, name in renamed.items() if old in text}, **text}
+    alike = {field: _one(text[field]) for field in architecture.config.alike if field in text}
+    return {**{name: text[old] for old, name in renamed.items() if old in text}, **text, **alike}
+
+
+def _one(value: object) -> object:
+    """What a list says of every layer, where that is one thing."""
+    return value[0] if isinstance(value, list) and value and value.count(value[0]) == len(value) else value
 
 
 # What llama.cpp calls the graph of a model type where each token attends to all: EmbeddingGemma (conversion/gemma.py).
@@ -320,7 +362,7 @@ def _of_gguf(files: GgufFiles) -> BaseModel:
     by_name = {tensor.name: (tensor, shard.path) for shard in shards for tensor in shard.tensors}
     from converter.derive.gguf_dimensions import gguf_dims
 
-    dims, layer_dims = gguf_dims(files, architecture, _n_vocab(path, by_name)) if architecture else ({}, ())
+    dims, layer_dims = gguf_dims(files, architecture) if architecture else ({}, ())
     return BaseModel(
         path=path,
         format="gguf",
@@ -344,13 +386,6 @@ def _refuse_other_kinds(path: Path, kv: Mapping[str, object]) -> None:
         raise ConverterError(f"{path}: is a vision projector (mmproj), wanted the text model's GGUF")
 
 
-def _n_vocab(path: Path, by_name: "Mapping[str, tuple[GgufTensor, Path]]") -> int:
-    embedding = by_name.get("token_embd.weight")
-    if embedding is None or len(embedding[0].shape) != 2:
-        raise ConverterError(f"{path}: has no matrix token_embd.weight; it is not a text model's GGUF")
-    return embedding[0].shape[0]
-
-
 def _gguf_tensors(
     architecture: Architecture, by_name: "Mapping[str, tuple[GgufTensor, Path]]"
 ) -> Mapping[str, StoredTensor]:
@@ -358,6 +393,8 @@ def _gguf_tensors(
     for name, (tensor, path) in by_name.items():
         stem, _, parameter = name.rpartition(".")
         place = architecture.source(stem)
+        if place is None and (whole := architecture.source(name)) and not (whole.parameter or whole.bare):
+            place, parameter = whole, ""  # Falcon-H1's ffn_norm
         if place:
             stored = StoredTensor(path, tensor.offset, tensor.nbytes, tensor.shape, tensor.type.name)
             own = parameter if parameter != place.parameter else "" if place.bare else "weight"

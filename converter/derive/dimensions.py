@@ -22,6 +22,8 @@ _CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "moe_ffn": ("moe_intermediate_size",),
     "shortconv_k": ("conv_L_cache",),
     "ple": ("hidden_size_per_layer_input",),
+    "altup": ("altup_num_inputs",),
+    "laurel": ("laurel_rank",),
     "n_shared": ("n_shared_experts",),
     "shexp_ffn": ("shared_expert_intermediate_size",),
     "lin_n_key": ("linear_num_key_heads",),
@@ -59,7 +61,7 @@ def config_dims(
         field = next((name for name in names if config.get(name) is not None), names[0])
         value = config.get(field)
         value = architecture.config.defaults.get(names[0], otherwise) if value is None else value
-        value = 0 if value is None and dim in _MAY_BE_0 else value
+        value = 0 if value is None and dim in _MAY_BE_0 else _of_all_layers(value)
         if type(value) is not int or not least(dim) <= value <= most(dim):
             wanted = f"wanted a whole number from {least(dim)} to {most(dim)}"
             raise ConverterError(f"{directory / 'config.json'}: {field} is {value!r}, {wanted}")
@@ -70,8 +72,15 @@ def config_dims(
     return dims_by(architecture, number, number("vocab"))
 
 
+def _of_all_layers(value: object) -> object:
+    """A size that is listed for each layer (Gemma 3n's intermediate_size), where all have the same."""
+    return value[0] if isinstance(value, list) and value and all(it == value[0] for it in value) else value
+
+
 def _widened(architecture: Architecture, config: Mapping[str, object], hidden: int, head: object) -> int:
-    """The inner width of a Mamba layer whose config leaves the size of its heads open."""
+    """The inner width of a Mamba layer whose config leaves the size of its heads open; Falcon-H1's states it."""
+    if type(inner := architecture.setting(config, "mamba_d_ssm")) is int and inner > 0:
+        return inner
     expand = architecture.setting(config, "mamba_expand")
     if head not in ("auto", None) or type(expand) is not int or expand < 1:
         raise ConverterError(
@@ -148,6 +157,8 @@ _OF_SOME: Final = (
     "moe_ffn",
     "shortconv_k",
     "ple",
+    "altup",
+    "laurel",
     "n_shared",
     "shexp_ffn",
     "lin_n_key",
@@ -173,6 +184,7 @@ _FACTORS: Final[Mapping[str, frozenset[str]]] = {
     "kv_b": frozenset({"mla_rope", "mla_v"}),
     "shexp_gate_up": frozenset({"shexp_ffn"}),
     "ssm_in": frozenset({"ssm_inner", "ssm_heads", "ssm_groups", "ssm_state"}),
+    "ssm_conv": frozenset({"ssm_inner", "ssm_groups", "ssm_state"}),
 }
 
 
@@ -195,6 +207,7 @@ def products(dims: Mapping[str, int]) -> Mapping[str, int]:
     q, kv = dims["n_head"] * dims["head_dim"], dims["n_head_kv"] * dims["head_dim"]
     some = {"moe_gate_up": 2 * dims["moe_ffn"]} if "moe_ffn" in dims else {}
     some |= {"ple_all": dims["n_layer"] * dims["ple"]} if "ple" in dims else {}
+    some |= {"altup_pairs": dims["altup"] ** 2} if "altup" in dims else {}
     some |= {"shared_ffn": dims["n_shared"] * dims["moe_ffn"]} if "n_shared" in dims else {}
     some |= {"shexp_gate_up": 2 * dims["shexp_ffn"]} if "shexp_ffn" in dims else {}
     some |= _linear_attention(dims) if "lin_dim" in dims else {}
@@ -233,5 +246,8 @@ def _latent_attention(dims: Mapping[str, int]) -> Mapping[str, int]:
 
 def _mamba(dims: Mapping[str, int]) -> Mapping[str, int]:
     """Sizes of a Mamba 2 layer: what its convolution is over, and all that its one projection makes."""
+    if dims["ssm_inner"] % dims["ssm_groups"]:
+        raise ConverterError(f"the base has {dims['ssm_groups']} groups in {dims['ssm_inner']}, wanted a divisor")
     conv = dims["ssm_inner"] + 2 * dims["ssm_groups"] * dims["ssm_state"]
-    return {"ssm_conv": conv, "ssm_in": dims["ssm_inner"] + conv + dims["ssm_heads"]}
+    in_group = dims["ssm_groups"] * dims["ssm_state"]
+    return {"ssm_conv": conv, "ssm_in": dims["ssm_inner"] + conv + dims["ssm_heads"], "ssm_bc": in_group}

@@ -5,13 +5,13 @@ of them. Memory is bounded by a block and by what has as few rows or columns as 
 """
 
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from converter.dtypes import GgmlType
 from converter.evaluation.encode import decode, encode
-from converter.evaluation.rows import Doubles, count, doubles
+from converter.evaluation.rows import Doubles, as_stored, count, doubles
 from converter.sources import (
     WIDE_TAIL,
     Delta,
@@ -21,10 +21,12 @@ from converter.sources import (
     Product,
     ReplacedRows,
     Rows,
+    Source,
     WideEmbedding,
     has_delta,
     shape_of,
 )
+from converter.values.rows import Array
 
 # Rows with the adapter's changes, and without: one and the same array where there are none.
 Pair = tuple[Doubles, Doubles]
@@ -105,6 +107,36 @@ class _Merge:
         return factors
 
 
+class Terms(NamedTuple):
+    """Rows of a matrix that is a sum of two: base + scaling * product."""
+
+    base: Array
+    product: Doubles
+    scaling: float
+
+
+def is_sum_of_two(source: Source) -> bool:
+    """Whether a source is a base and one product of factors, of which ``terms`` tells the rows."""
+    return (
+        isinstance(source, Merged)
+        and len(source.deltas) == 1
+        and not (source.magnitude or source.replaced)
+        and source.deltas[0].right is not None
+        and count(source.base) == count(source.deltas[0].left)
+    )
+
+
+def terms(source: Merged) -> Callable[[int, int], Terms]:
+    """What gives the terms of rows ``begin`` to ``end`` of a sum of two."""
+    (delta,) = source.deltas
+    right = _whole(delta.right) if delta.right else None
+
+    def of_rows(begin: int, end: int) -> Terms:
+        return Terms(as_stored(source.base, begin, end), _product_rows(delta, right, begin, end), delta.scaling)
+
+    return of_rows
+
+
 def _replace(merged: Doubles, replaced: ReplacedRows, begin: int) -> None:
     for i, index in enumerate(replaced.indices):
         if begin <= index < begin + len(merged):
@@ -112,13 +144,16 @@ def _replace(merged: Doubles, replaced: ReplacedRows, begin: int) -> None:
 
 
 def _delta_rows(delta: Delta, right: Doubles | None, begin: int, end: int) -> Doubles:
-    product = doubles(delta.left, begin, end)
-    if right is not None:
-        product = product @ right
+    product = _product_rows(delta, right, begin, end)
     # Last, because the product of 16-bit factors is exact, in whatever order BLAS sums it. A scaling of 0.3 in the
     # factors would round every term, and values that lie on a tie of the output's type would follow the order.
     product *= delta.scaling
     return product
+
+
+def _product_rows(delta: Delta, right: Doubles | None, begin: int, end: int) -> Doubles:
+    left = doubles(delta.left, begin, end)
+    return left if right is None else left @ right
 
 
 def _whole(source: Rows) -> Doubles:

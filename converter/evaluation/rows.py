@@ -13,6 +13,7 @@ from converter.sources import (
     JoinedRows,
     NegativeExp,
     Rows,
+    Scaled,
     StoredColumns,
     StoredRows,
     Zeros,
@@ -39,7 +40,7 @@ def is_stored_as(source: Rows, dtype: str) -> bool:
             return _has_dtype(stored, dtype)
         case StoredRows(_, stored, _, scale, add):
             return scale == 1.0 and add == 0.0 and _has_dtype(stored, dtype)
-        case NegativeExp() | Zeros() | Filled() | Given() | JoinedRows() | JoinedColumns():
+        case NegativeExp() | Scaled() | Zeros() | Filled() | Given() | JoinedRows() | JoinedColumns():
             return False
         case _:
             assert_never(source)
@@ -57,10 +58,17 @@ def stored_values(source: Rows, begin: int, end: int) -> Array:
         case StoredRows(_, stored, order, columns=columns):
             rows = _ordered(source, begin, end) if order.runs else read_rows(stored, begin, end)
             return rows[:, indices(columns, rows.shape[1])] if columns.runs else rows
-        case NegativeExp() | Zeros() | Filled() | Given() | JoinedRows() | JoinedColumns():
+        case NegativeExp() | Scaled() | Zeros() | Filled() | Given() | JoinedRows() | JoinedColumns():
             return doubles(source, begin, end)
         case _:
             assert_never(source)
+
+
+def as_stored(source: Rows, begin: int, end: int) -> Array:
+    """Rows ``begin`` to ``end`` of a source in the type that has every bit of them: their own, else float64."""
+    if isinstance(source, StoredColumns) or (isinstance(source, StoredRows) and source.scale == 1.0 and not source.add):
+        return stored_values(source, begin, end)
+    return doubles(source, begin, end)
 
 
 def doubles(source: Rows, begin: int, end: int) -> Doubles:
@@ -74,6 +82,8 @@ def doubles(source: Rows, begin: int, end: int) -> Doubles:
             return _below(parts, begin, end)
         case JoinedColumns(parts):
             return np.hstack([doubles(part, begin, end) for part in parts])
+        case Scaled(of, factors):
+            return _scaled(stored_values(of, begin, end), factors)
         case StoredRows() | StoredColumns() | NegativeExp():
             return _of_stored(source, begin, end)
 
@@ -85,6 +95,15 @@ def _of_stored(source: StoredRows | StoredColumns | NegativeExp, begin: int, end
     if isinstance(source, StoredRows) and (source.scale != 1.0 or source.add):
         return values * source.scale + source.add
     return values
+
+
+def _scaled(values: Array, factors: tuple[float, ...]) -> Doubles:
+    """The values times each of the factors, as torch multiplies a tensor by a number: in float32, then rounded."""
+    kept = np.float16 if values.dtype == np.float16 else np.float32
+    values = values.astype(kept)
+    for factor in factors:
+        values = (values.astype(np.float32) * np.float32(factor)).astype(kept)
+    return values.astype(np.float64)
 
 
 def _below(parts: tuple[Rows, ...], begin: int, end: int) -> Doubles:

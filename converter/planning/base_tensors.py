@@ -14,8 +14,9 @@ from converter.dtypes import F16, F32, GGML_BY_NAME, GgmlType
 from converter.orders import Orders
 from converter.planning.conversion_plan import PlannedTensor
 from converter.planning.rope import rope_factors
+from converter.planning.scaling import as_llama_cpp_scales
 from converter.read.stored import StoredTensor
-from converter.sources import CopiedBytes, NegativeExp, Rows, Stacked, StoredColumns, StoredRows, shape_of
+from converter.sources import CopiedBytes, NegativeExp, Rows, Scaled, Stacked, StoredColumns, StoredRows, shape_of
 
 
 class BaseTensor(NamedTuple):
@@ -38,9 +39,16 @@ class BaseTensor(NamedTuple):
     def first_rows(self, n: int) -> "BaseTensor":
         """A matrix of at most ``n`` rows; a row is a whole number of blocks."""
         shape = (min(n, self.shape[0]), *self.shape[1:])
-        matrices = tuple(m._replace(tensor=_cut(m.tensor, n)) for m in self.matrices if isinstance(m, StoredRows))
+        matrices = tuple(cut for matrix in self.matrices for cut in _cut_rows(matrix, n))
         copy = self.copy._replace(tensor=_cut(self.copy.tensor, n)) if self.copy else None
         return self._replace(shape=shape, matrices=matrices, copy=copy)
+
+
+def _cut_rows(rows: Rows, n: int) -> Iterator[Rows]:
+    if isinstance(rows, StoredRows):
+        yield rows._replace(tensor=_cut(rows.tensor, n))
+    elif isinstance(rows, Scaled):
+        yield rows._replace(of=rows.of._replace(tensor=_cut(rows.of.tensor, n)))
 
 
 def _cut(tensor: StoredTensor, n: int) -> StoredTensor:
@@ -76,14 +84,24 @@ _TYPES = {"F64": F32, "F8_E4M3": F16, "F8_E5M2": F16}
 
 
 def _huggingface_tensor(base: BaseModel, name: str, parts: tuple[Part, ...]) -> BaseTensor:
+    is_vector = len(parts[0].tensor.shape) == 1
+    parts = tuple(part._replace(tensor=_folded(base, part)) for part in parts)
     matrices = tuple(_matrices(base, parts))
     place, tensor = parts[0].place, parts[0].tensor
     shape = shape_of(matrices[0])
-    is_vector = len(shape) == 1
     shape = (len(matrices), *shape) if len(matrices) > 1 or ".experts" in place.module else shape
+    shape = (*shape, 1) if place.column else shape
     ggml_type = F32 if is_vector or place.f32 else _TYPES.get(tensor.dtype) or GGML_BY_NAME[tensor.dtype]
     moves = matrices != (StoredRows(parts[0].key, tensor),) or ggml_type.name != tensor.dtype
     return BaseTensor(name, shape, ggml_type, matrices, None if moves else CopiedBytes(parts[0].key, tensor))
+
+
+def _folded(base: BaseModel, part: Part) -> StoredTensor:
+    """A vector as the matrix that GGUF has of it: the same bytes."""
+    if not part.place.folded or part.parameter == "bias":
+        return part.tensor
+    n_rows = base.dims_of(part.place.module)[part.place.folded]
+    return part.tensor._replace(shape=(n_rows, part.tensor.shape[0] // n_rows))
 
 
 def _matrices(base: BaseModel, parts: tuple[Part, ...]) -> Iterator[Rows]:
@@ -92,16 +110,20 @@ def _matrices(base: BaseModel, parts: tuple[Part, ...]) -> Iterator[Rows]:
         slabs = part.tensor.shape[0] if len(part.tensor.shape) == 3 else 0
         tensors = [part.tensor.slab(e) for e in range(slabs)] if slabs else [part.tensor]
         orders = base.orders(part.place)
-        yield from (huggingface_rows(part.key, tensor, part.place, orders, part.parameter) for tensor in tensors)
+        sections = base.factors(part.place) if part.parameter == "weight" else ()
+        for tensor in tensors:
+            rows = huggingface_rows(part.key, tensor, part.place, orders, part.parameter)
+            yield as_llama_cpp_scales(rows, sections)
 
 
 def huggingface_rows(key: str, tensor: StoredTensor, place: Place, orders: Orders, parameter: str) -> Rows:
     """A ``parameter`` (weight or bias) as transformers stores it, as GGUF has it."""
     if parameter == "bias":
         return StoredRows(key, tensor, orders.rows)
+    if place.operation == "negative_exp":
+        return NegativeExp(StoredRows(key, tensor, orders.rows))
     if len(tensor.shape) == 1:
-        rows = StoredRows(key, tensor, orders.rows, add=place.add)
-        return NegativeExp(rows) if place.operation == "negative_exp" else rows
+        return StoredRows(key, tensor, orders.rows, add=place.add)
     if place.transposed:
         return StoredColumns(key, tensor)
     return StoredRows(key, tensor, orders.rows, add=place.add, columns=orders.columns)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from math import inf
 from typing import Final, NamedTuple
 
+from converter.architectures import Place
 from converter.derive.adapter import Adapter, LoraPair
 from converter.derive.base_model import BaseModel
 from converter.derive.model_names import HUB_NAME, without_cache
@@ -14,6 +15,7 @@ from converter.errors import ConverterError
 from converter.planning.changes import Change, Changes, changes_of, expert_factors
 from converter.planning.conversion_plan import NewKeyValue, PlannedFile, PlannedTensor
 from converter.planning.outtypes import factor_type
+from converter.planning.scaling import scaled
 from converter.read.stored import StoredTensor
 from converter.sources import (
     JoinedColumns,
@@ -84,7 +86,7 @@ class _Factors(NamedTuple):
             a, b = self._matrices(changes[None])
             # Rows of tokens that the GGUF doesn't have stay behind.
             yield self._matrix(f"{name}.lora_a", a, self._n_tokens(name == "token_embd.weight"))
-            yield self._matrix(f"{name}.lora_b", b, self._n_tokens(name == "output.weight"))
+            yield self._left(f"{name}.lora_b", b, changes[None].place, self._n_tokens(name == "output.weight"))
 
     def _n_tokens(self, counts_tokens: bool) -> float:  # noqa: FBT001  a fact
         return self.base.dims["vocab"] if counts_tokens else inf
@@ -92,6 +94,13 @@ class _Factors(NamedTuple):
     def _matrix(self, name: str, rows: Rows, at_most: float) -> PlannedTensor:
         n_rows, n_columns = shape_of(rows)
         return PlannedTensor(name, (int(min(n_rows, at_most)), n_columns), self._type((rows,)), rows)
+
+    def _left(self, name: str, rows: Rows, place: Place, at_most: float) -> PlannedTensor:
+        """lora_B, times what the weight is times; it is F32 then, as whatever is multiplied."""
+        planned, sections = self._matrix(name, rows, at_most), self.base.factors(place)
+        if not sections:
+            return planned
+        return planned._replace(type=F32, source=scaled(rows, shape_of(rows), sections))
 
     def _stack(self, name: str, a: tuple[Rows, ...], b: tuple[Rows, ...]) -> Iterator[PlannedTensor]:
         for factor, parts in (("lora_a", a), ("lora_b", b)):

@@ -19,6 +19,7 @@ from converter.planning.conversion_plan import PlannedFile, PlannedTensor
 from converter.planning.head_stacks import HeadStack
 from converter.planning.metadata import alignment_of, base_key_values
 from converter.planning.outtypes import merged_type
+from converter.planning.scaling import scaled, unscaled
 from converter.planning.vocabulary import with_vocabulary
 from converter.sources import (
     Delta,
@@ -74,7 +75,7 @@ class _Merging:
             return tensor.planned(name)
         # llama.cpp adds biases and multiplies by norms in F32 only.
         ggml_type = merged_type(self.outtype, tensor.type.name, name, shape[-1]) if len(shape) > 1 else F32
-        return PlannedTensor(name, shape, ggml_type, self._source(changes, tensor))
+        return PlannedTensor(name, shape, ggml_type, self._source(changes, tensor, shape))
 
     def _shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The tensor's shape; of an end, with the rows of the served vocabulary."""
@@ -87,7 +88,7 @@ class _Merging:
         shape = ((self.base.shape(change.place.module) or (0,))[0],)
         return PlannedTensor(name, shape, F32, self._merged(change, Zeros(shape), "bias"))
 
-    def _source(self, changes: Changes, base: BaseTensor) -> Source:
+    def _source(self, changes: Changes, base: BaseTensor, shape: tuple[int, ...]) -> Source:
         if None not in changes:
             return Stacked(tuple(self._expert(changes.get(e), rows) for e, rows in enumerate(base.matrices)))
         change = changes[None]
@@ -100,7 +101,11 @@ class _Merging:
                 tuple(Delta(*expert_factors(pair, orders, e), pair.scaling) for pair in change.pairs) for e in experts
             )
             return Stacked(tuple(map(Merged, base.matrices, deltas)))
-        return self._merged(change, base.matrices[0], base.name.rpartition(".")[2])
+        parameter = base.name.rpartition(".")[2]
+        sections = self.base.factors(change.place) if parameter == "weight" else ()
+        if sections:
+            return scaled(self._merged(change, unscaled(base.matrices[0]), parameter), shape, sections)
+        return self._merged(change, base.matrices[0], parameter)
 
     def _heads(self, change: Change, base: BaseTensor) -> Stacked:
         n_rows = self.base.dims_of(change.place.module)[change.place.shape[0]]

@@ -9,6 +9,7 @@ from converter.planning.conversion_plan import (
     EditedArray,
     NewArray,
     NewKeyValue,
+    NewScalar,
     PlannedFile,
     PlannedKeyValue,
 )
@@ -25,6 +26,7 @@ from converter.sources import (
     Placed,
     Product,
     Rows,
+    Scaled,
     Source,
     Stacked,
     StoredColumns,
@@ -47,6 +49,7 @@ def plan_data(plan: ConversionPlan) -> dict[str, object]:
         "files": [_file_data(file) for file in plan.files],
         "ledger": [{"kind": x.kind, "key": x.key, "fate": x.fate, "how": x.how} for x in plan.ledger],
         "notes": list(plan.notes),
+        **({"matches": [match._asdict() for match in plan.matches]} if plan.matches else {}),
     }
 
 
@@ -69,7 +72,7 @@ def _key_value_data(entry: PlannedKeyValue) -> dict[str, object]:
             return {"copy": entry.key}
         case EditedArray(_, key, _, n, changes):
             return {"edit": key, "n": n, "changes": [list(change) for change in changes]}
-        case NewKeyValue(key, value):
+        case NewKeyValue(key, value) | NewScalar(key, _, value):
             return {"key": key, "value": value}
         case NewArray(key, _, values):
             return {"key": key, "n": len(values), "sha256": sha256(json.dumps(values).encode()).hexdigest()}
@@ -143,11 +146,13 @@ def _rows_data(rows: Rows) -> dict[str, object]:
         case JoinedRows(parts) | JoinedColumns(parts):
             where = "below" if isinstance(rows, JoinedRows) else "beside"
             return {where: [_rows_data(part) for part in parts]}
-        case StoredRows() | NegativeExp(StoredRows()):
+        case StoredRows() | NegativeExp(StoredRows()) | Scaled(StoredRows()):
             return _stored_data(rows)
 
 
-def _stored_data(rows: StoredRows | NegativeExp) -> dict[str, object]:
+def _stored_data(rows: StoredRows | NegativeExp | Scaled) -> dict[str, object]:
+    if isinstance(rows, Scaled):
+        return {"scaled": _stored_data(rows.of), "factors": list(rows.factors)}
     if isinstance(rows, NegativeExp):
         return {"negative_exp": _stored_data(rows.of)}
     facts = {

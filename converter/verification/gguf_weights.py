@@ -29,6 +29,10 @@ class Weights:
         """Rows of a matrix, or of all experts' matrices one below the other; elements of a vector."""
         return prod(self.tensor.shape[:-1]) if len(self.tensor.shape) > 1 else self.tensor.shape[0]
 
+    def as_vector(self) -> "Weights":
+        """The tensor with its numbers in one row."""
+        return Weights(self.path, self.tensor._replace(shape=(prod(self.tensor.shape),)))
+
     def blocks(self) -> Iterator[slice]:
         """Row ranges that cover the tensor, each small enough for float64."""
         n_columns = self.tensor.shape[-1] if len(self.tensor.shape) > 1 else 1
@@ -41,6 +45,13 @@ class Weights:
         row_nbytes = self.tensor.nbytes // self.n_rows
         offset, n = self.tensor.offset + rows.start * row_nbytes, (rows.stop - rows.start) * row_nbytes
         return np.fromfile(self.path, np.uint8, n, offset=offset)
+
+    def slab(self, e: int) -> "Weights":
+        """One matrix of a stack."""
+        n, *shape = self.tensor.shape
+        nbytes = self.tensor.nbytes // n
+        slab = self.tensor._replace(shape=tuple(shape), offset=self.tensor.offset + e * nbytes, nbytes=nbytes)
+        return Weights(self.path, slab)
 
     def values(self, rows: slice) -> np.ndarray:
         """Some rows in float64: (n_rows, n_columns), of a vector (n_rows,)."""

@@ -17,6 +17,7 @@ from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDING
 from converter.errors import ConverterError
 from converter.read.gguf_header import GgufArray, GgufHeader, read_gguf_header, read_scalars
+from converter.verification.factors import factors_of
 from converter.verification.gguf_weights import Weights, weights_in
 from converter.verification.orders import columns_of_huggingface, rows_of_huggingface
 from converter.verification.reference import Reference
@@ -137,10 +138,11 @@ def _compare(tensor: str, place: Place, product: _Product, base: BaseModel, refe
     if shape is None or not fits(shape, wanted_shape, place, dims, reference.n_rows_needed):
         factors = f"factors of shape {product.a.tensor.shape} and {product.b.tensor.shape}"
         return TensorCheck(tensor, "nothing", fault=f"has {factors}, PEFT's delta has {wanted_shape}")
-    sums = ProductSums()
+    sums, multiplied = ProductSums(), factors_of(place, dims, reference)
     for rows in product.left.blocks():
         wanted = reference.delta(place.module, rows_of_huggingface(place, dims, shape, rows))
-        sums.add(product.values(rows), wanted[:, columns_of_huggingface(place, dims)])
+        wanted = wanted[:, columns_of_huggingface(place, dims)]
+        sums.add(product.values(rows), wanted if multiplied is None else multiplied.times(wanted, rows))
     return sums.judged(tensor, product.type_name, DELTA_TOLERANCE)
 
 

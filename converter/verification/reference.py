@@ -162,6 +162,12 @@ class Reference:
         blocks = (slice(begin, min(begin + step, n_rows)) for begin in range(0, n_rows, step))
         return all(np.array_equal(self.weight(name, rows), self.base_weight(name, rows)) for rows in blocks)
 
+    def setting(self, field: str) -> float:
+        """A number of the model's config, or one of a list of it: ``mlp_multipliers.1``."""
+        name, _, at = field.partition(".")
+        value = getattr(self._model.config.get_text_config(), name)
+        return float(value[int(at)] if at else value)
+
     def delta(self, module: str, rows: Rows) -> np.ndarray:
         """Rows of what PEFT adds to the weight of one of ``pairs``, in float64 (n_rows, n_in)."""
         layer, path = self._layer(f"{module}.weight"), self._places[f"{module}.weight"].path

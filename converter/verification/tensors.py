@@ -15,6 +15,7 @@ from converter.architectures import Place
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDING, HEAD
 from converter.errors import ConverterError
+from converter.verification.factors import factors_of
 from converter.verification.gguf_weights import Weights, weights_of
 from converter.verification.orders import (
     Dims,
@@ -93,6 +94,8 @@ def _wanted(
             # Without a head of its own the file serves the embedding as head, right or wrong.
             if module == HEAD and tensor not in stored:
                 tensor = "token_embd.weight"
+            if deployed.match and is_compared and parameter not in reference.touched and tensor not in stored:
+                continue  # a bias that is called otherwise, of which only the weight was looked for
             yield _Wanted(parameter, tensor, place)
 
 
@@ -106,6 +109,9 @@ def _check(
     if want.tensor not in stored:
         return TensorCheck(want.tensor, "nothing", fault=f"is missing; it serves {want.parameter}")
     weights, before = stored[want.tensor], _before(want, original)
+    weights = weights.as_vector() if want.place.folded and not before else weights
+    if want.place.expert is not None:  # a matrix of a stack: Gemma 3n's altup_projections
+        weights, before = weights.slab(want.place.expert), before.slab(want.place.expert) if before else None
     type_name, touched = weights.tensor.type.name, want.parameter in reference.touched
     if not touched and before:
         return _compare_bytes(want, weights, before)
@@ -143,6 +149,7 @@ def fits(found: tuple[int, ...], wanted: tuple[int, ...], place: Place, dims: Di
         return found[1:] == ((wanted[1], n) if place.stacked == "turned" else (n, wanted[1]))
     if place.rows and len(wanted) > 1:
         wanted = (*wanted[:-2], n_rows_in_gguf(place, dims), wanted[-1])
+    found = found[:-1] if place.column and found[-1] == 1 else found
     is_shorter = found[1:] == wanted[1:] and n_rows_needed <= found[0] < wanted[0]
     return found == wanted or (place.module in {HEAD, EMBEDDING} and is_shorter)
 
@@ -154,15 +161,21 @@ def _compare_numbers(want: _Wanted, weights: Weights, reference: Reference, dims
     add = 0.0 if want.is_bias else want.place.add
     of_experts = want.is_bias and len(weights.tensor.shape) > 1
     columns = biases_of_huggingface(want.place, dims) if of_experts else columns
+    factors = None if want.is_bias else factors_of(want.place, dims, reference)
+    touched = want.parameter in reference.touched
+    rounded = None if touched else np.float16 if weights.tensor.type.name == "F16" else np.float32
     for rows in weights.blocks():
         source = rows if of_experts else rows_of_huggingface(want.place, dims, weights.tensor.shape, rows)
         served, base = reference.weight(want.parameter, source), reference.base_weight(want.parameter, source)
         if served.ndim > 1:
             served, base = served[:, columns], base[:, columns]
+        if factors is not None:
+            served, base = (factors.times(values, rows, rounded=rounded) for values in (served, base))
         if want.place.operation == "negative_exp":
             served, base = -np.exp(served), -np.exp(base)
-        sums.add(weights.values(rows), served + add, base + add)
-    return sums.judged(want.tensor, want.parameter, touched=want.parameter in reference.touched)
+        found = weights.values(rows)[:, 0] if want.place.column else weights.values(rows)
+        sums.add(found, served + add, base + add)
+    return sums.judged(want.tensor, want.parameter, touched=touched)
 
 
 def _compare_heads(want: _Wanted, weights: Weights, reference: Reference, dims: Dims) -> TensorCheck:

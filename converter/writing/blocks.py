@@ -3,10 +3,11 @@
 Merging is done in float64 and rounded once, so that neither block size nor BLAS threads change a byte.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import sqrt
-from typing import Final
+from functools import lru_cache, partial
+from math import prod, sqrt
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from converter.dtypes import F64, GGML_BY_NAME
 from converter.errors import ConverterError
 from converter.evaluation.encode import decode, encode
 from converter.evaluation.finite import refuse_non_finite
-from converter.evaluation.matrices import BLOCK_N_ELEMENTS, MatrixRows, matrix_rows, ranges
-from converter.evaluation.rows import Doubles, doubles, is_stored_as, stored_values
+from converter.evaluation.matrices import BLOCK_N_ELEMENTS, MatrixRows, is_sum_of_two, matrix_rows, ranges, terms
+from converter.evaluation.rounded_sum import TYPES, RoundedSum, Sums
+from converter.evaluation.rows import Doubles, as_stored, doubles, is_stored_as, stored_values
 from converter.planning.conversion_plan import PlannedTensor
 from converter.read.files import read_bytes
 from converter.read.stored import StoredTensor
@@ -38,12 +40,11 @@ class DeltaKept:
     error_dot_delta: float = 0.0
     error_norm2: float = 0.0
 
-    def add(self, error: Doubles, delta: Doubles) -> None:
+    def add(self, sums: Sums) -> None:
         """Account for one block."""
-        error, delta = error.reshape(-1), delta.reshape(-1)
-        self.norm2 += float(delta @ delta)
-        self.error_dot_delta += float(error @ delta)
-        self.error_norm2 += float(error @ error)
+        self.norm2 += sums.norm2
+        self.error_dot_delta += sums.error_dot_delta
+        self.error_norm2 += sums.error_norm2
 
     @property
     def share(self) -> float | None:
@@ -56,66 +57,130 @@ class DeltaKept:
         return sqrt(self.error_norm2 / self.norm2) if self.norm2 else None
 
 
-def blocks(tensor: PlannedTensor, kept: DeltaKept, n_elements: int = BLOCK_N_ELEMENTS) -> Iterator[bytes | memoryview]:
-    """Yield the tensor's bytes in order; for a merged tensor ``kept`` is filled on the way.
+class Block(NamedTuple):
+    """Bytes of a tensor, and the sums of the delta that is in them."""
 
-    Raises ConverterError where a source can't be read, or a value is too large for the tensor's type.
+    data: bytes | memoryview
+    sums: Sums = Sums()
+
+    @classmethod
+    def of(cls, values: Array, sums: Sums = Sums()) -> "Block":  # noqa: B008  immutable
+        """Numbers in their type."""
+        # BF16 has no buffer protocol of its own, bytes have.
+        return cls(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data, sums)
+
+
+Task = Callable[[], Block]
+
+
+def n_sums_of_two(tensor: PlannedTensor) -> int:
+    """How many of a tensor's numbers a RoundedSum can round."""
+    match tensor.source:
+        case Stacked(parts):
+            return sum(n_sums_of_two(tensor._replace(shape=tensor.shape[1:], source=part)) for part in parts)
+        case source:
+            return prod(tensor.shape) if tensor.type.name in TYPES and is_sum_of_two(source) else 0
+
+
+def tasks(
+    tensor: PlannedTensor, n_elements: int = BLOCK_N_ELEMENTS, rounded_sum: RoundedSum | None = None
+) -> Iterator[Task]:
+    """Yield what makes each block, in the order of the blocks. Tasks may run at the same time, in any order.
+
+    One raises ConverterError where a source can't be read, or a value is too large for the tensor's type.
     """
     match tensor.source:
         case CopiedBytes(_, stored):
-            yield from _copied(stored, tensor.name)
+            yield from _copies(stored, tensor.name)
         case Stacked(parts):
             for part in parts:
                 matrix = tensor._replace(shape=tensor.shape[1:], source=part)
-                yield from blocks(matrix, kept, n_elements)
+                yield from tasks(matrix, n_elements, rounded_sum)
         case Merged() | Placed() | WideEmbedding() as source:
-            rows = matrix_rows(source, n_elements, tensor.type)
-            yield from map(_bytes, _computed(tensor, rows, kept, n_elements))
+            make = _computed(tensor, source, n_elements, rounded_sum)
+            yield from (partial(make, *block) for block in ranges(tensor.shape, n_elements))
         case source:
-            yield from map(_bytes, _rows(tensor, source, n_elements))
+            if is_stored_as(source, tensor.type.name):
+                make = partial(_stored, tensor, source)
+            else:
+                make = partial(_converted, tensor, source, rounded_sum)
+            yield from (partial(make, *block) for block in ranges(tensor.shape, n_elements))
 
 
-def _bytes(array: Array) -> memoryview:
-    # BF16 has no buffer protocol of its own, bytes have.
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+def blocks(tensor: PlannedTensor, kept: DeltaKept, n_elements: int = BLOCK_N_ELEMENTS) -> Iterator[bytes | memoryview]:
+    """Yield the tensor's bytes in order; for a merged tensor ``kept`` is filled on the way. Raises as tasks do."""
+    for task in tasks(tensor, n_elements):
+        block = task()
+        kept.add(block.sums)
+        yield block.data
 
 
-def _copied(stored: StoredTensor, name: str) -> Iterator[bytes]:
+def _copies(stored: StoredTensor, name: str) -> Iterator[Task]:
     ggml_type = GGML_BY_NAME[stored.dtype]
     step = _COPY_NBYTES // ggml_type.type_size * ggml_type.type_size
-    for begin in range(0, stored.nbytes, step):
+
+    def copy(begin: int) -> Block:
         chunk = read_bytes(stored.path, stored.offset + begin, min(step, stored.nbytes - begin))
         refuse_non_finite(chunk, ggml_type, name, of_base=True)
-        yield chunk
+        return Block(chunk)
+
+    yield from (partial(copy, begin) for begin in range(0, stored.nbytes, step))
 
 
-def _rows(tensor: PlannedTensor, source: Rows, n_elements: int) -> Iterator[Array]:
-    keeps_type = is_stored_as(source, tensor.type.name)
-    for begin, end in ranges(tensor.shape, n_elements):
-        if keeps_type:
-            values = stored_values(source, begin, end)
-            refuse_non_finite(_bytes(values), tensor.type, tensor.name)
-            yield values
-        else:
-            values = doubles(source, begin, end)
-            yield _encoded(values, values, tensor)
+def _stored(tensor: PlannedTensor, source: Rows, begin: int, end: int) -> Block:
+    block = Block.of(stored_values(source, begin, end))
+    refuse_non_finite(block.data, tensor.type, tensor.name)
+    return block
 
 
-def _computed(tensor: PlannedTensor, rows: MatrixRows, kept: DeltaKept, n_elements: int) -> Iterator[Array]:
-    for begin, end in ranges(tensor.shape, n_elements):
-        served, base = rows(begin, end)
-        encoded = _encoded(served, base, tensor)
-        if base is not served:
-            rounded = decode(encoded, tensor.type)
-            kept.add(np.subtract(rounded, served, dtype=np.float64), np.subtract(served, base, out=base))
-        yield encoded
+def _converted(tensor: PlannedTensor, source: Rows, rounded_sum: RoundedSum | None, begin: int, end: int) -> Block:
+    if rounded_sum and tensor.type.name in TYPES:
+        stored = as_stored(source, begin, end)
+        found = rounded_sum(stored, _nothing(stored.shape), 1.0, tensor.type)
+        if found:
+            return Block.of(found.values)
+    values = doubles(source, begin, end)
+    return Block.of(_encoded(values, values, tensor))
+
+
+@lru_cache(maxsize=2)
+def _nothing(shape: tuple[int, ...]) -> Doubles:
+    """What leaves every number as it is if added to it: 0 would make 0 of -0."""
+    return np.full(shape, -0.0)
+
+
+def _computed(
+    tensor: PlannedTensor,
+    source: Merged | Placed | WideEmbedding,
+    n_elements: int,
+    rounded_sum: RoundedSum | None,
+) -> Callable[[int, int], Block]:
+    rows = matrix_rows(source, n_elements, tensor.type)
+    if not (rounded_sum and n_sums_of_two(tensor) and isinstance(source, Merged)):
+        return lambda begin, end: _rounded(tensor, rows, begin, end)
+    of_rows = terms(source)
+
+    def in_one_pass(begin: int, end: int) -> Block:
+        found = rounded_sum(*of_rows(begin, end), tensor.type)
+        return Block.of(*found) if found else _rounded(tensor, rows, begin, end)
+
+    return in_one_pass
+
+
+def _rounded(tensor: PlannedTensor, rows: MatrixRows, begin: int, end: int) -> Block:
+    served, base = rows(begin, end)
+    encoded = _encoded(served, base, tensor)
+    if base is served:
+        return Block.of(encoded)
+    error = np.subtract(decode(encoded, tensor.type), served, dtype=np.float64)
+    return Block.of(encoded, Sums.of(error, np.subtract(served, base, out=base)))
 
 
 def _encoded(served: Doubles, base: Doubles, tensor: PlannedTensor) -> Array:
     try:
         encoded = encode(served, tensor.type, tensor.name)
     except ConverterError:
-        refuse_non_finite(_bytes(base), F64, tensor.name)  # then it's no fault of the adapter's
+        refuse_non_finite(Block.of(base).data, F64, tensor.name)  # then it's no fault of the adapter's
         raise
-    refuse_non_finite(_bytes(encoded), tensor.type, tensor.name)
+    refuse_non_finite(Block.of(encoded).data, tensor.type, tensor.name)
     return encoded

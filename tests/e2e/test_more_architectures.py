@@ -50,6 +50,10 @@ CHANGED = ("blk.0.ssm_a", "blk.0.attn_norm.weight", "blk.0.post_attention_norm.w
 DIRECTORIES = [model for model in MODELS if not model.kind.gguf_only]
 
 
+def _thorough_unless(needed: object) -> list[pytest.MarkDecorator]:
+    return [] if needed else [pytest.mark.thorough]
+
+
 @pytest.mark.parametrize("model", DIRECTORIES, ids=str)
 def test_its_directory_becomes_its_gguf(model: MoreModel, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     gguf = _converted(_directory(model, tmp_path), tmp_path)
@@ -233,7 +237,7 @@ def _wrapped(key: str, prefix: str) -> str:
     ("model", "of"),
     [
         *((model, "gguf") for model in MODELS),
-        *(pytest.param(model, "directory", marks=pytest.mark.thorough) for model in DIRECTORIES),
+        *(pytest.param(model, "directory", marks=_thorough_unless(model.kind.directory_only)) for model in DIRECTORIES),
     ],
     ids=str,
 )
@@ -241,6 +245,10 @@ def test_an_adapter_is_applied_exactly(
     model: MoreModel, of: str, to: Kind, llama_cpp: LlamaCpp, tmp_path: Path
 ) -> None:
     path = model.gguf if of == "gguf" else _directory(model, tmp_path)
+    if of == "gguf" and model.kind.directory_only:
+        with pytest.raises(Refused, match=f": {model.kind.directory_only}$"):
+            plan(read_adapter(more_adapter(model)), read_base_model(path), _deployment(to))
+        return
     if to == "lora" and model.kind.lora_refused:
         with pytest.raises(Refused, match=model.kind.lora_refused):
             plan(read_adapter(more_adapter(model)), read_base_model(path), _deployment(to))
@@ -280,7 +288,8 @@ def test_it_is_proven_and_the_base_alone_is_not(
     model: MoreModel, on_experts: bool, llama_cpp: LlamaCpp, tmp_path: Path
 ) -> None:
     adapter = read_adapter(more_adapter(model, on_experts=on_experts))
-    (written,) = write(plan(adapter, read_base_model(model.gguf), _deployment("model")), tmp_path / "out")
+    path = _directory(model, tmp_path) if model.kind.directory_only else model.gguf
+    (written,) = write(plan(adapter, read_base_model(path), _deployment("model")), tmp_path / "out")
     proven = prove(Case(adapter, model.hf, DeployedModel(written.path, model.gguf), SEQUENCES), llama_cpp)
     assert not list(proven.failures)
     assert proven.comparison is not None
@@ -378,7 +387,7 @@ def test_experts_that_are_kept_transposed_are_read_whichever_peft_saved_them(
 
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_a_lora_needs_no_more_than_config_json(model: MoreModel, tmp_path: Path) -> None:
-    """It is the one over the GGUF, byte for byte."""
+    """It is the one over the base's weights, byte for byte."""
     directory = tmp_path / "base"
     directory.mkdir()
     shutil.copy(model.hf / "config.json", directory)
@@ -388,7 +397,7 @@ def test_a_lora_needs_no_more_than_config_json(model: MoreModel, tmp_path: Path)
             plan(adapter, read_base_model(directory), _deployment("lora"))
         return
     files = []
-    for path in (directory, model.gguf):
+    for path in (directory, model.hf if model.kind.directory_only else model.gguf):
         (written,) = write(plan(adapter, read_base_model(path), _deployment("lora")), tmp_path / f"{path.name}.out")
         files.append(_tensors(written.path))
     assert files[0].keys() == files[1].keys()

@@ -30,11 +30,17 @@ def test_the_defaults_are_those_of_the_config_class(model_type: str) -> None:
 
 def _stated(config: PretrainedConfig) -> dict[str, Any]:
     """Every field, also by the names of transformers 4, which published configs still have."""
-    fields = config.to_dict()
+    fields = {name: _of_all_layers(value) for name, value in config.to_dict().items()}
     aliases = {old: fields[new] for old, new in type(config).attribute_map.items() if new in fields}
     layers = fields.get("per_layer_config") or {}
     of_layers = {f"global_{name}": value for layer in layers.values() for name, value in layer.items()}
     return {**fields, **aliases, **of_layers, **_rope(fields.get("rope_parameters") or {})}
+
+
+def _of_all_layers(value: Any) -> Any:
+    """A size that is listed for each of many layers, as Gemma 3n's intermediate_size."""
+    is_listed = isinstance(value, list) and len(value) > 10 and len({*map(str, value)}) == 1
+    return value[0] if is_listed else value
 
 
 def _every(parameters: dict[str, object]) -> list[dict[str, object]]:

@@ -16,9 +16,11 @@ from converter.rules.base import (
     directory_not_converted,
     factors_dont_fit,
     magnitudes_of_another_base,
+    matrix_not_found,
     merged_already,
     merges_without_scores,
     module_not_in_base,
+    multiplier_unknown,
     new_tokens_as_lora,
     padding_token_left_out,
     prequantized_base,
@@ -71,4 +73,6 @@ RULES: Final[tuple[Rule, ...]] = (
     setting_out_of_range.RULE,
     merges_without_scores.RULE,
     directory_not_converted.RULE,
+    multiplier_unknown.RULE,
+    matrix_not_found.RULE,
 )

@@ -207,6 +207,16 @@ def an_apertus(it: Specimen, _: Path) -> None:
     on_checkpoint(it, model_type="apertus", hidden_act="xielu", tie_word_embeddings=False)
 
 
+@bad("BM049", "BM040", "BM042")
+def a_falcon_h1_of_keys_times_nothing(it: Specimen, bases: Path) -> None:
+    it.tensors = lora(f"{PREFIX}.model.layers.0.self_attn.q_proj", Q, HIDDEN)
+    it.config["target_modules"], it.config["layers_to_transform"] = ["q_proj"], [0]
+    it.base = write_huggingface(
+        bases / "falcon-h1", model_type="falcon_h1", tie_word_embeddings=False, key_multiplier=0.0
+    )
+    it.write()
+
+
 @bad("BM027")
 def a_base_of_two_equal_tokens(it: Specimen, _: Path) -> None:
     added = [*TOKENIZER["added_tokens"], {"id": 4, "content": "a\0b"}, {"id": 5, "content": "[PAD7]"}]

@@ -5,15 +5,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 from gguf import GGMLQuantizationType, quants
 
 from converter.dtypes import BF16, F16, F32, GGML_BY_NAME, Q8_0, GgmlType
-from converter.errors import COULD_NOT, ConverterError
+from converter.errors import COULD_NOT, ConverterError, RuleBroken
 from converter.evaluation.encode import decode
+from converter.evaluation.rounded_sum import Rounded
 from converter.orders import every, order
 from converter.planning.conversion_plan import PlannedTensor
 from converter.read.stored import StoredTensor
@@ -32,6 +35,7 @@ from converter.sources import (
     Product,
     ReplacedRows,
     Rows,
+    Scaled,
     Source,
     Stacked,
     StoredColumns,
@@ -39,7 +43,7 @@ from converter.sources import (
     WideEmbedding,
     Zeros,
 )
-from converter.writing.blocks import DeltaKept, blocks
+from converter.writing.blocks import DeltaKept, blocks, tasks
 
 N_ROWS, N_COLUMNS, RANK = 48, 64, 5
 ORDER = order("3 2 8 -> 3 8 2", N_ROWS, {})
@@ -172,6 +176,7 @@ SOURCES: dict[str, Callable[[Store], Source]] = {
     "merged with Q4_0": lambda store: merged(store, "Q4_0", "F16"),
     "merged over its own base": over_own_base,
     "merged embedding": merged_embedding,
+    "times numbers": lambda store: Scaled(StoredRows("w", store.random(N_ROWS, N_COLUMNS), ORDER), (0.3, 1.1)),
     "-exp of": lambda store: NegativeExp(StoredRows("w", store.random(N_ROWS, N_COLUMNS), ORDER)),
     "one added to": lambda store: StoredRows("n", store.random(N_ROWS, N_COLUMNS), ORDER, add=1.0),
     "magnitudes": with_magnitudes,
@@ -210,7 +215,7 @@ def expected_rows(source: Rows) -> np.ndarray:
     match source:
         case StoredColumns(_, tensor):
             return numbers(tensor).T
-        case StoredRows() | NegativeExp():
+        case StoredRows() | NegativeExp() | Scaled():
             return expected_stored(source)
         case Zeros(shape) | Filled(shape):
             return np.full(shape, source.value if isinstance(source, Filled) else 0.0)
@@ -222,7 +227,12 @@ def expected_rows(source: Rows) -> np.ndarray:
             return np.hstack(list(map(expected, parts)))
 
 
-def expected_stored(source: StoredRows | NegativeExp) -> np.ndarray:
+def expected_stored(source: StoredRows | NegativeExp | Scaled) -> np.ndarray:
+    if isinstance(source, Scaled):
+        products = torch.from_numpy(expected_stored(source.of).astype(np.float32))
+        for factor in source.factors:
+            products = products * factor
+        return np.asarray(products.double())
     if isinstance(source, NegativeExp):
         return np.asarray(-np.exp(expected_stored(source.of)))
     rows = numbers(source.tensor)[PERMUTED] if source.order == ORDER else numbers(source.tensor)
@@ -331,6 +341,59 @@ def test_a_bias_grows_out_of_nothing(store: Store) -> None:
     b = StoredRows("b.bias", store.random(N_ROWS), ORDER)
     bias = PlannedTensor("b", (N_ROWS,), F32, Merged(Zeros((N_ROWS,)), (Delta(b, None, 0.5),)))
     assert encoded(bias, 7) == (0.5 * numbers(b.tensor)[PERMUTED]).astype("<f4").tobytes()
+
+
+# --- In one pass ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_elements", [640, 1 << 20])
+@pytest.mark.parametrize("name", [name for name in SOURCES if name != "copy"])
+def test_the_compiled_loop_changes_no_byte(name: str, n_elements: int, store: Store) -> None:
+    kernels = pytest.importorskip("converter.evaluation.kernels", reason="needs numba (the extra fast)")
+    source, called = SOURCES[name](store), 0
+
+    def rounded_sum(*terms: Any) -> Rounded | None:
+        nonlocal called
+        called += 1
+        found: Rounded | None = kernels.rounded_sum(*terms)
+        return found
+
+    for ggml_type in F32, F16, BF16, Q8_0:
+        tensor = PlannedTensor("w", (N_ROWS, N_COLUMNS), ggml_type, source)
+        made = [task() for task in tasks(tensor, n_elements, rounded_sum)]
+        assert b"".join(bytes(block.data) for block in made) == encoded(tensor)
+        kept, plain = DeltaKept("w"), DeltaKept("w")
+        for block in made:
+            kept.add(block.sums)
+        for _ in blocks(tensor, plain, n_elements):
+            pass
+        assert (kept.norm2, kept.error_norm2) == pytest.approx((plain.norm2, plain.error_norm2), rel=1e-9)
+        assert kept.share == (plain.share and pytest.approx(plain.share, rel=1e-9))
+    assert bool(called) == (name not in STEP_BY_STEP)
+
+
+STEP_BY_STEP = {
+    "magnitudes", "magnitudes of an embedding", "new rows", "minus another", "placed", "a wide embedding",
+}  # fmt: skip
+
+
+def test_the_compiled_loop_keeps_the_sign_of_zero(store: Store) -> None:
+    kernels = pytest.importorskip("converter.evaluation.kernels", reason="needs numba (the extra fast)")
+    source = StoredRows("w", store.put(np.array([[0.0, -0.0, -1.0]]), "BF16"))
+    (task,) = tasks(PlannedTensor("w", (1, 3), F16, source), rounded_sum=kernels.rounded_sum)
+    assert bytes(task().data).hex() == "0000008000bc"
+
+
+def test_what_is_too_large_is_told_by_the_plain_way(store: Store) -> None:
+    kernels = pytest.importorskip("converter.evaluation.kernels", reason="needs numba (the extra fast)")
+    source = merged(store)
+    source = source._replace(deltas=(source.deltas[0]._replace(scaling=1e6),))
+    tensor = PlannedTensor("blk.0.w", (N_ROWS, N_COLUMNS), F16, source)
+    with pytest.raises(RuleBroken, match=r"^NM010: blk\.0\.w: .*--outtype f32$") as plain:
+        encoded(tensor)
+    with pytest.raises(RuleBroken) as found:
+        [task() for task in tasks(tensor, rounded_sum=kernels.rounded_sum)]
+    assert str(found.value) == str(plain.value)
 
 
 # --- Delta kept -------------------------------------------------------------------------------------------------------

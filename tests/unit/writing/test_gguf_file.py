@@ -264,3 +264,16 @@ def test_no_file_names_a_path(deployment: Deployment, specimen: Specimen, tmp_pa
         data = written.path.read_bytes()
         assert str(tmp_path).encode() not in data
         assert tmp_path.name.encode() not in data
+
+
+# --- Threads ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_threads_change_no_byte(n: int, specimen: Specimen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("converter.writing.gguf_file.n_threads", lambda: 1)
+    alone = convert(specimen, tmp_path / "alone.gguf", MODEL)
+    monkeypatch.setattr("converter.writing.gguf_file.n_threads", lambda: n)
+    together = convert(specimen, tmp_path / "together.gguf", MODEL)
+    assert (tmp_path / "together.gguf").read_bytes() == (tmp_path / "alone.gguf").read_bytes()
+    assert together.files[0].kept == alone.files[0].kept
