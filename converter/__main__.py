@@ -6,7 +6,7 @@ from typing import Final
 
 from converter.errors import COULD_NOT
 
-COMMANDS: Final = {"check": "check", "to-gguf": "to_gguf", "verify": "verify", "train": "train"}
+COMMANDS: Final = {"check": "check", "to-gguf": "to_gguf", "verify": "verify", "train": "train", "fleet": "fleet"}
 
 
 def main() -> None:

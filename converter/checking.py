@@ -65,7 +65,7 @@ def check_adapter(  # noqa: PLR0913  one judgement, all that it may take into ac
     Raises ConverterError where a file can't be read any more.
     """
     values = values and adapter.on_hub is None
-    base = as_trained(base, adapter) if base else None
+    base = as_trained(_matched(adapter, base, deployment, values=values), adapter) if base else None
     findings: list[Finding] = []
     skipped: list[Skipped] = []
     with _remembering(values=values):
@@ -93,6 +93,15 @@ def check_adapter(  # noqa: PLR0913  one judgement, all that it may take into ac
         deployment_asked=deployment_asked or not answers,
         read_with=adapter.read_with,
     )
+
+
+def _matched(adapter: Adapter, base: BaseModel, deployment: Deployment, *, values: bool) -> BaseModel:
+    """The base with the places of what the adapter touches, where it has a checkpoint in place of a table."""
+    if base.checkpoint is None or not values or deployment.to == "lora":
+        return base
+    from converter.matching.matched import matched
+
+    return matched(adapter, base)
 
 
 def _left_out(adapter: Adapter) -> Iterator[Skipped]:

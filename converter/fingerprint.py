@@ -33,12 +33,12 @@ class RecordedBase(NamedTuple):
 def fingerprint(base: BaseModel) -> str | None:
     """The base's fingerprint, or None where it has no norms that llama.cpp would keep as they are.
 
-    That is so without weights, without a known architecture, where a norm is neither F32, F16 nor BF16, or where a
+    That is so without weights, without a table, where a norm is neither F32, F16 nor BF16, or where a
     quantiser of PyTorch's has written the base: it may have rounded the norms to the type that it computes in.
 
     Raises ConverterError where a file can't be read any more.
     """
-    norms = _norms(base.original or base)
+    norms = [] if base.match else _norms(base.original or base)
     if base.quantization or not norms or any(stored.dtype not in _DTYPES for _, stored, _ in norms):
         return None
     from hashlib import sha256

@@ -48,7 +48,8 @@ def input_files(adapter: Adapter, base: BaseModel) -> frozenset[Path]:
     """Every file that is there of those which a conversion reads."""
     adapters = [a for a in (adapter, adapter.initial, adapter.origin and adapter.origin.adapter) if a]
     tensors = {tensor.tensor.path for a in adapters for tensor in a.tensors}
-    weights = {tensor.path for tensor in base.tensors.values()} | {shard.path for shard in base.shards}
+    bases = (base, base.checkpoint) if base.checkpoint else (base,)
+    weights = {tensor.path for b in bases for tensor in b.tensors.values()} | {shard.path for shard in base.shards}
     return frozenset(path for path in {*tensors, *weights, *_texts(adapters, base)} if path.exists())
 
 

@@ -16,6 +16,7 @@ from converter.conversion import Written
 from converter.derive.adapter import Adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import locate_adapter, locate_base, located_base, read_initial_adapter
+from converter.derive.untabled import with_checkpoint
 from converter.diagnostics import Deployment, Report
 from converter.planning.conversion_plan import ConversionPlan
 from converter.read.hub_address import SCHEME, hub_address
@@ -57,12 +58,16 @@ def _on_hub(address: str) -> Adapter:
     return read_adapter_on_hub(hub_address(address))
 
 
-def read_base(source: AnyPath | Adapter) -> BaseModel:
+def read_base(source: AnyPath | Adapter, *, checkpoint: AnyPath | None = None) -> BaseModel:
     """Read a base: a Hugging Face directory, a GGUF file, or a name of the hub's cache; or the one an adapter names.
+
+    ``checkpoint`` is the Hugging Face directory that a GGUF was made from whose architecture has no table here: merging
+    then finds what an adapter changes by comparing the two.
 
     Raises ConverterError, status 2, where it can't be read or isn't there.
     """
-    return locate_base(source) if isinstance(source, Adapter) else read_base_model(located_base(Path(source)))
+    base = locate_base(source) if isinstance(source, Adapter) else read_base_model(located_base(Path(source)))
+    return with_checkpoint(base, located_base(Path(checkpoint))) if checkpoint else base
 
 
 def check(
@@ -104,13 +109,20 @@ def plan(
     return conversion.plan(adapter, base, deployment, scratch=Path(scratch) if scratch else None)
 
 
-def write(planned: ConversionPlan, output: AnyPath, progress: Progress = lambda _: None) -> tuple[Written, ...]:
+def write(
+    planned: ConversionPlan,
+    output: AnyPath,
+    progress: Progress = lambda _: None,
+    *,
+    split_max_size: int | None = None,
+) -> tuple[Written, ...]:
     """Write a plan to ``output``, whole or not at all: a file, or a directory for an untied base and its LoRA.
 
-    ``progress`` is called with each count of bytes written. Raises Refused where the numbers break a rule on the way
-    (NM010, NM011), ConverterError where it can't be done.
+    ``progress`` is called with each count of bytes written. ``split_max_size`` (bytes of tensors) makes several files
+    of a merged model that is larger, NAME-00001-of-00003.gguf and so on. Raises Refused where the numbers break a rule
+    on the way (NM010, NM011), ConverterError where it can't be done.
     """
-    return conversion.write(planned, Path(output), progress)
+    return conversion.write(planned, Path(output), progress, split_max_size=split_max_size)
 
 
 def convert(

@@ -68,6 +68,12 @@ class Measured:
         return {normal_module(name): values for name, values in codes.items() if tower_of(name) is None}
 
 
+def _jobs(model: CodedModel) -> tuple[Job, Job]:
+    as_stated = None in model.subject.saved.values()
+    halved = Job(model.directory, model.halved, "MOSTLY_F16", as_stated)
+    return Job(model.directory, model.gguf, as_stated=as_stated), halved
+
+
 def measured(subjects: Iterable[Subject], directory: Path) -> Mapping[str, tuple[Measured, ...]]:
     """Each subject, measured twice."""
     models = [
@@ -75,7 +81,7 @@ def measured(subjects: Iterable[Subject], directory: Path) -> Mapping[str, tuple
         for subject in subjects
         for other in (False, True)
     ]
-    jobs = (job for m in models for job in (Job(m.directory, m.gguf), Job(m.directory, m.halved, "MOSTLY_F16")))
+    jobs = (job for model in models for job in _jobs(model))
     failed = convert(jobs)
     found: dict[str, tuple[Measured, ...]] = {}
     for model in models:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
@@ -82,6 +83,19 @@ def _save(model: PreTrainedModel, it: SurveyModel, directory: Path) -> None:
     kept = {name: value for name, value in config.items() if value is not None or name not in it.saved}
     path.write_text(json.dumps(kept), encoding="utf-8")
     write_byte_level("llama-bpe", directory, N_VOCAB)
+    if it.model_type.startswith("gemma3n"):
+        _complete_shared(directory / "model.safetensors")
+
+
+def _complete_shared(path: Path) -> None:
+    """Gemma 3n's last layers reuse keys and values: published checkpoints have theirs, transformers 5 drops them."""
+    tensors = load_file(path)
+    layers = sorted({key.partition(".self_attn.")[0] for key in tensors if ".self_attn." in key})
+    own = next(layer for layer in layers if f"{layer}.self_attn.k_proj.weight" in tensors)
+    for layer in layers:
+        for part in ("k_proj", "v_proj", "k_norm"):
+            tensors.setdefault(f"{layer}.self_attn.{part}.weight", tensors[f"{own}.self_attn.{part}.weight"].clone())
+    save_file(tensors, path, {"format": "pt"})
 
 
 def _recipes(model: PreTrainedModel, it: SurveyModel) -> Mapping[str, Mapping[str, Any]]:

@@ -141,6 +141,7 @@ class Place(NamedTuple):
     which it never does on a vector. ``f32`` says that llama.cpp's converter never makes the matrix smaller than F32.
     ``bare`` is a parameter without a module, ``parameter`` what it is of the GGUF tensor: its ``weight``, its ``bias``,
     or nothing behind the tensor's name. ``operation`` makes other numbers of it: "negative_exp" is -exp(x).
+    ``folded``: GGUF has the vector as a matrix of so many rows, a dimension.
     ``stacked``: GGUF has a matrix of each head's rows in their order, "plain" or "turned" round.
     ``factors`` are sections of rows, each a dimension and the config's fields that its numbers are multiplied by in
     GGUF, one after the other. ``column``: GGUF has a vector as a matrix of one column.
@@ -162,6 +163,7 @@ class Place(NamedTuple):
     bare: bool = False
     parameter: str = "weight"
     operation: str = ""
+    folded: str = ""
     stacked: Literal["", "plain", "turned"] = ""
     factors: tuple[tuple[str, ...], ...] = ()
     column: bool = False
@@ -199,13 +201,14 @@ class Config(NamedTuple):
     ``tied_by_default``: head and embedding are one where it says nothing. ``dims`` names the fields behind a dimension,
     the first one present counts, where they aren't the usual. ``defaults`` are those of the config's class. ``fixed``
     has the values of fields that llama.cpp's graph takes for granted. ``renamed`` are fields by their names in older
-    configs. ``adjusts_ffn``: the width of feed-forward parts
-    follows from what the config says by LFM2's rule.
+    configs, ``alike`` fields that may be listed layer by layer, with one value for all. ``adjusts_ffn``: the width of
+    feed-forward parts follows from what the config says by LFM2's rule.
     """
 
     tied_by_default: bool
     defaults: Mapping[str, Any]
     adjusts_ffn: bool = False
+    alike: Sequence[str] = ()
     dims: Mapping[str, Sequence[str]] = {}
     fixed: Mapping[str, Sequence[Any]] = {}
     renamed: Mapping[str, str] = {}

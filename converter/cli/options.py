@@ -1,6 +1,7 @@
 """What options of several commands mean."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,9 +41,22 @@ class _Base(_Here):
         return located_base(Path(os.fsdecode(super().convert(value, param, ctx))))
 
 
+class _SplitSize(click.ParamType[int]):
+    """N(M|G) bytes, in decimal units, as convert_hf_to_gguf.py reads it, which knows K and plain numbers too."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = re.fullmatch(r"([1-9][0-9]{0,11})([KMG]?)", str(value))
+        if not found:
+            self.fail(f"{value} is no size; give one such as 500M or 4G", param, ctx)
+        return int(found[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[found[2]]
+
+
 # click's own check of what can be read would end in a usage text.
 PATH: Final = _Here(path_type=Path, readable=False)
 ADAPTER_TO_JUDGE: Final = _AdapterToJudge(path_type=Path, readable=False)
+SPLIT_SIZE: Final = _SplitSize()
 BASE: Final = _Base(path_type=Path, readable=False)
 
 INITIAL_ADAPTER: Final = (

@@ -11,7 +11,7 @@ import click
 
 from converter.cli.command import Command
 from converter.cli.modelfile import check_modelfile, ollama_command, write_modelfile
-from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
+from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, SPLIT_SIZE, TEXT_ONLY
 from converter.cli.refusals import refusals_shown
 from converter.derive.adapter import Adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
@@ -40,6 +40,12 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 @click.argument("path", type=PATH)
 @click.option("--base", type=BASE, help="Base model: a GGUF file or a Hugging Face directory.")
 @click.option(
+    "--checkpoint",
+    type=BASE,
+    help="With --to model, of a GGUF whose architecture has no table here: the Hugging Face directory that it was made "
+    "from. What the adapter changes is found by comparing the two.",
+)
+@click.option(
     "--to",
     type=click.Choice(["lora", "model"]),
     help="lora: a LoRA GGUF for llama.cpp's --lora (default). model: one merged GGUF (default with --untie).",
@@ -61,6 +67,13 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
     help="With --untie, of Gemma 1 and 2, whose own graph in llama.cpp reads no head: the graph that runs them. "
     "auto: gemma3; wide or grok for Gemma 2. native: none, for a patched llama.cpp.",
 )
+@click.option(
+    "--split-max-size",
+    type=SPLIT_SIZE,
+    metavar="N(M|G)",
+    help="Write a larger model as several files, NAME-00001-of-00003.gguf and so on, each of at most so many bytes "
+    "of tensors (M is 1000 * 1000, as llama.cpp counts).",
+)
 @click.option("--modelfile", is_flag=True, help="Write an Ollama Modelfile beside the merged model.")
 @click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
 @click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
@@ -71,11 +84,13 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 def main(
     path: Path,
     base: Path | None,
+    checkpoint: Path | None,
     to: Literal["lora", "model"] | None,
     untie: bool,
     output: Path | None,
     outtype: str,
     host: str | None,
+    split_max_size: int | None,
     modelfile: bool,
     initial_adapter: Path | None,
     rename_keys: bool,
@@ -86,29 +101,52 @@ def main(
     deployment = Deployment(to or ("model" if untie else "lora"), untie, outtype, host)
     if host and not untie:
         raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
-    from converter.conversion import plan
-
     if modelfile and deployment.to == "lora":
         raise ConverterError("--modelfile needs --to model: from 0.34.1 on `ollama create` takes no LoRA GGUF")
+    if split_max_size and (deployment.to == "lora" or modelfile):
+        raise ConverterError("--split-max-size needs --to model, and no --modelfile: that names one file")
     adapter = locate_adapter(path)
     adapter = with_renamed_keys(adapter) if rename_keys else adapter
     adapter = text_part(adapter) if text_only else adapter
-    adapter, model = _beside(adapter, base, initial_adapter)
+    adapter, model = _beside(adapter, base, checkpoint, initial_adapter)
     output = output or _default_output(adapter, deployment)
-    if modelfile:
-        check_modelfile(output)
-    with refusals_shown(style), plan(adapter, model, deployment, scratch=output.parent) as planned:
+    with refusals_shown(style), _planned(adapter, model, deployment, output.parent) as planned:
+        if modelfile:
+            check_modelfile(planned, output)
         if dry_run:
             _print_plan(planned, style)
         else:
-            _write(planned, output, style, modelfile=modelfile)
+            _write(planned, output, style, modelfile=modelfile, split_max_size=split_max_size)
 
 
-def _beside(adapter: Adapter, base: Path | None, initial: Path | None) -> tuple[Adapter, BaseModel]:
+def _beside(
+    adapter: Adapter, base: Path | None, checkpoint: Path | None, initial: Path | None
+) -> tuple[Adapter, BaseModel]:
     """The adapter with the one that its training began with, if that is given, and its base."""
     if initial:
         adapter = replace(adapter, initial=read_initial_adapter(initial))
-    return adapter, read_base_model(base) if base else locate_base(adapter)
+    if checkpoint and not base:
+        raise ConverterError("--checkpoint needs --base: the GGUF that was made from it")
+    found = read_base_model(base) if base else locate_base(adapter)
+    if checkpoint:
+        from converter.derive.untabled import with_checkpoint
+
+        found = with_checkpoint(found, checkpoint)
+    return adapter, found
+
+
+def _planned(adapter: Adapter, base: BaseModel, deployment: Deployment, scratch: Path) -> "ConversionPlan":
+    from converter.conversion import plan
+
+    if base.checkpoint is None or not sys.stderr.isatty():
+        return plan(adapter, base, deployment, scratch=scratch)
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("comparing")
+        tell = lambda done, of: bar.update(task, completed=done, total=of)  # noqa: E731
+        return plan(adapter, base, deployment, scratch=scratch, progress=tell)
 
 
 def _print_plan(planned: "ConversionPlan", style: str) -> None:
@@ -124,14 +162,15 @@ def _default_output(adapter: Adapter, deployment: Deployment) -> Path:
     return Path(f"{name}-{'lora' if deployment.to == 'lora' else 'model'}.gguf")
 
 
-def _write(planned: "ConversionPlan", output: Path, style: str, *, modelfile: bool) -> None:
+def _write(planned: "ConversionPlan", output: Path, style: str, *, modelfile: bool, split_max_size: int | None) -> None:
     from converter.conversion import write
     from converter.report.conversion import conversion_data, written_text
 
     with _progress(planned.nbytes) as progress:
-        written = write(planned, output, progress)
+        written = write(planned, output, progress, split_max_size=split_max_size)
+    output = written[0].path if written[0].shards else output
     if modelfile:
-        write_modelfile(output)
+        write_modelfile(planned, output)
     if style == "json":
         click.echo(json_line(conversion_data(planned, written)))
     else:

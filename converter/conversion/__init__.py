@@ -2,6 +2,6 @@
 
 from converter.conversion.planned import judge, plan
 from converter.conversion.refused import Refused
-from converter.conversion.written import KEPT_CODE, Written, write
+from converter.conversion.written import KEPT_CODE, Written, write, written_already
 
-__all__ = ["KEPT_CODE", "Refused", "Written", "judge", "plan", "write"]
+__all__ = ["KEPT_CODE", "Refused", "Written", "judge", "plan", "write", "written_already"]

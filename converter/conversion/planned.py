@@ -1,5 +1,6 @@
 """From an adapter and its base to a plan: judged with its numbers, and made convertible by PEFT where it has to be."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,19 +19,28 @@ from converter.inputs import stamps
 from converter.planning.conversion import plan_conversion
 from converter.planning.conversion_plan import ConversionPlan
 
+Progress = Callable[[int, int], None]
+
 
 def plan(
-    adapter: Adapter, base: BaseModel, deployment: Deployment | None = None, *, scratch: Path | None = None
+    adapter: Adapter,
+    base: BaseModel,
+    deployment: Deployment | None = None,
+    *,
+    scratch: Path | None = None,
+    progress: Progress = lambda *_: None,
 ) -> ConversionPlan:
     """Judge the adapter, numbers included, and plan its conversion; ``deployment`` is a LoRA GGUF by default.
 
     What has to be computed by PEFT itself (other methods than LoRA, what PiSSA and OLoRA began with: extra ``train``)
-    lies in a new directory below ``scratch`` until the plan is closed.
+    lies in a new directory below ``scratch`` until the plan is closed. ``progress`` is told how many modules were
+    compared with a checkpoint, and of how many.
 
     Raises Refused where a rule forbids it, ConverterError where a file can't be read, a type doesn't fit, or PEFT is
     missing or can't do it.
     """
     deployment = deployment or Deployment()
+    base = _matched(adapter, base, deployment, progress)
     if adapter.initial:
         judge(adapter.initial, base, deployment)
     inputs = stamps(adapter, base)
@@ -39,6 +49,15 @@ def plan(
         if _needs_peft(adapter):
             return replace(_through_peft(adapter, base, deployment, scratch), inputs=inputs)
         return replace(_planned(adapter, base, deployment), report=report, inputs=inputs)
+
+
+def _matched(adapter: Adapter, base: BaseModel, deployment: Deployment, progress: Progress) -> BaseModel:
+    """The base with the places of what the adapter touches, where it has no table; a LoRA file needs one anyway."""
+    if base.checkpoint is None or deployment.to == "lora":
+        return base
+    from converter.matching.matched import matched
+
+    return matched(adapter, base, progress)
 
 
 def _planned(adapter: Adapter, base: BaseModel, deployment: Deployment) -> ConversionPlan:

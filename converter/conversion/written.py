@@ -15,13 +15,14 @@ from converter.fingerprint import fingerprint
 from converter.inputs import input_files, refuse_changed
 from converter.planning.conversion_plan import ConversionPlan, NewKeyValue, PlannedFile
 from converter.planning.plan_data import plan_digest
+from converter.planning.shards import shard_paths, shards
 from converter.read.gguf_header import read_gguf_header
 from converter.version import __version__
 from converter.writing.blocks import DeltaKept
-from converter.writing.gguf_file import Progress, gguf_nbytes, write_gguf
+from converter.writing.gguf_file import Progress, gguf_nbytes, is_written, write_gguf, write_ggufs
 from converter.writing.one_blas_thread import one_blas_thread
 from converter.writing.outputs import refuse_different, refuse_special, refuse_to_lose
-from converter.writing.whole_file import whole_file
+from converter.writing.whole_file import whole_files
 
 # Real SmolLM2 tensors keep 0.96 of their delta in BF16, 0.92 in Q4_0 and all of it in F16 (medians). Half a delta is
 # another adapter: whoever accepts that must choose the type with open eyes, and no such type is offered.
@@ -30,9 +31,11 @@ KEPT_CODE: Final = "NM011"
 
 
 class Written(NamedTuple):
-    """One output file. ``kept`` has a line for every merged tensor; ``reused`` says that it was there already.
+    """One output. ``kept`` has a line for every merged tensor; ``reused`` says that it was there already.
 
-    ``replaced`` says that another one was there, whose place it took.
+    ``replaced`` says that another one was there, whose place it took; ``adapter_sha256`` is what the file says of its
+    adapter. Where it was split, ``shards`` are its files, ``path`` is the first of them, which llama.cpp is given, and
+    ``nbytes`` the size of all.
     """
 
     path: Path
@@ -40,34 +43,79 @@ class Written(NamedTuple):
     kept: tuple[DeltaKept, ...] = ()
     reused: bool = False
     replaced: bool = False
+    adapter_sha256: str = ""
+    shards: tuple[Path, ...] = ()
 
 
-def write(plan: ConversionPlan, output: Path, progress: Progress = lambda _: None) -> tuple[Written, ...]:
+def write(
+    plan: ConversionPlan, output: Path, progress: Progress = lambda _: None, *, split_max_size: int | None = None
+) -> tuple[Written, ...]:
     """Write a plan to ``output``, a file, or a directory where the plan has named files.
 
-    ``progress`` is called with each count of bytes written. Raises Refused where the numbers break a rule on the way,
-    ConverterError where a file can't be read or written; no partial file is left.
+    ``progress`` is called with each count of bytes written. ``split_max_size`` (bytes of tensors) makes of a model that
+    is larger several files: NAME-00001-of-00003.gguf for NAME.gguf. Raises Refused where the numbers break a rule on
+    the way, ConverterError where a file can't be read or written; no partial file is left, and of several all or none.
     """
-    targets = _targets(plan, output)
+    if split_max_size and plan.deployment.to != "model":
+        raise ConverterError("only a merged model is split: --split-max-size needs --to model")
+    targets = _targets(plan, output, split_max_size)
+    _make_directory(plan, output)
     _protect_sources(targets, plan)
     provenance = _provenance(plan)
     with one_blas_thread(), refusals(plan.report or unjudged(plan.adapter, plan.base, plan.deployment)):
-        return tuple(_write(plan, _with(file, provenance, plan.base), path, progress) for file, path in targets)
+        written = [_write(plan, _with(target, provenance, plan.base), progress) for target in targets]
+    return tuple(one._replace(adapter_sha256=_adapter_of(provenance)) for one in written)
 
 
-def _targets(plan: ConversionPlan, output: Path) -> list[tuple[PlannedFile, Path]]:
+def written_already(plan: ConversionPlan, output: Path) -> tuple[Written, ...] | None:
+    """What ``write`` would give, where every file is there with the size and, byte for byte, the header of the plan.
+
+    Else None. A header names the adapter and the plan by their digests, and files appear whole: who knows that the file
+    was made from this base needn't write it again. Raises ConverterError where an input can't be read.
+    """
+    provenance = _provenance(plan)
+    targets = [_with(target, provenance, plan.base) for target in _targets(plan, output, None)]
+    if not all(is_written(*found) for target in targets for found in zip(target.files, target.paths, strict=True)):
+        return None
+    sha256 = _adapter_of(provenance)
+    return tuple(Written(it.paths[0], it.nbytes, reused=True, adapter_sha256=sha256) for it in targets)
+
+
+def _adapter_of(provenance: tuple[NewKeyValue, ...]) -> str:
+    return next(str(entry.value) for entry in provenance if entry.key == ADAPTER_KEY)
+
+
+class _Target(NamedTuple):
+    """One output: the files that it is in, and where they go."""
+
+    files: tuple[PlannedFile, ...]
+    paths: tuple[Path, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(map(gguf_nbytes, self.files))
+
+
+def _targets(plan: ConversionPlan, output: Path, split_max_size: int | None) -> list[_Target]:
     if not plan.files[0].name:
-        return [(plan.files[0], output)]
+        (file,) = plan.files
+        files = shards(file, split_max_size) if split_max_size else (file,)
+        return [_Target(files, tuple(shard_paths(output, len(files))))]
+    return [_Target((file,), (output / file.name,)) for file in plan.files]
+
+
+def _make_directory(plan: ConversionPlan, output: Path) -> None:
+    if not plan.files[0].name:
+        return
     try:
         output.mkdir(exist_ok=True)
     except OSError as error:
         raise ConverterError(f"{output}: wanted a directory for two files: {error.strerror or error}") from error
-    return [(file, output / file.name) for file in plan.files]
 
 
-def _protect_sources(targets: list[tuple[PlannedFile, Path]], plan: ConversionPlan) -> None:
+def _protect_sources(targets: list[_Target], plan: ConversionPlan) -> None:
     sources = input_files(plan.adapter, plan.base)
-    for _, path in targets:
+    for path in (path for target in targets for path in target.paths):
         refuse_special(path)
         if path.exists() and any(path.samefile(source) for source in sources):
             raise ConverterError(f"{path}: is an input of this conversion; give another name with -o")
@@ -88,28 +136,30 @@ def _provenance(plan: ConversionPlan) -> tuple[NewKeyValue, ...]:
 _SOURCE_KEY: Final = "adapter_to_gguf.source.sha256"
 
 
-def _with(file: PlannedFile, provenance: tuple[NewKeyValue, ...], base: BaseModel) -> PlannedFile:
-    """The file with its provenance. An untied base serves any adapter, so it names its source alone."""
+def _with(target: _Target, provenance: tuple[NewKeyValue, ...], base: BaseModel) -> _Target:
+    """With its provenance in the first file. An untied base serves any adapter, so it names its source alone."""
+    file, *others = target.files
     if file.role == "untied-base":
         provenance = (provenance[0], NewKeyValue(_SOURCE_KEY, base_digest(base)))
     ours = {entry.key for entry in provenance}
     theirs = tuple(entry for entry in file.key_values if entry.key not in ours)
-    return file._replace(key_values=(*theirs, *provenance))
+    return target._replace(files=(file._replace(key_values=(*theirs, *provenance)), *others))
 
 
-def _write(plan: ConversionPlan, file: PlannedFile, path: Path, progress: Progress) -> Written:
-    nbytes = gguf_nbytes(file)
-    if file.role == "untied-base" and path.exists():
+def _write(plan: ConversionPlan, target: _Target, progress: Progress) -> Written:
+    path, nbytes = target.paths[0], target.nbytes
+    if target.files[0].role == "untied-base" and path.exists():
+        (file,) = target.files
         _check_same_source(file, path, nbytes)
         refuse_different(path, lambda out: write_gguf(file, out, progress))
         return Written(path, nbytes, reused=True)
     _check_space(path, nbytes)
-    replaced = path.exists()
-    with whole_file(path) as out:
-        kept = write_gguf(file, out, progress)
+    replaced = any(path.exists() for path in target.paths)
+    with whole_files(target.paths) as outs:
+        kept = write_ggufs(list(zip(target.files, outs, strict=True)), progress)
         _check_kept(plan, kept)
         refuse_changed(plan.inputs)
-    return Written(path, nbytes, kept, replaced=replaced)
+    return Written(path, nbytes, kept, replaced=replaced, shards=target.paths if len(outs) > 1 else ())
 
 
 def _check_same_source(file: PlannedFile, path: Path, nbytes: int) -> None:

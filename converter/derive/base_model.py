@@ -27,6 +27,7 @@ from converter.read.stored import StoredTensor
 from converter.read.tokenizer import Tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
+    from converter.derive.match import Match
     from converter.read.gguf_header import GgufHeader, GgufTensor
 
 
@@ -45,7 +46,8 @@ class BaseModel:
     GGUF's order. Empty for a directory with only config.json; where ``quantization`` names a quantiser of PyTorch's,
     only what it left alone is there. ``dims`` are the sizes of shapes and orders, ``layer_dims`` those of each layer
     where layers differ. ``config`` is that of a Hugging Face directory, with the fields of its text model, and
-    ``layer_traits`` are what it says of each layer. ``stems`` are a GGUF's weights.
+    ``layer_traits`` are what it says of each layer. ``stems`` are a GGUF's weights. ``checkpoint`` is what a GGUF
+    without a table was made from, and ``match`` what comparing the two found of an adapter's modules.
     """
 
     path: Path
@@ -64,6 +66,8 @@ class BaseModel:
     stems: frozenset[str] = frozenset()
     named_by_adapter: bool = False  # and not by the user
     original: "BaseModel | None" = None  # the base as it lies there, where an adapter replicated its layers
+    checkpoint: "BaseModel | None" = None
+    match: "Match | None" = None
     # What is found once for all rules, and for every adapter on this base.
     _matrices: dict[bool, tuple[str, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -119,8 +123,8 @@ class BaseModel:
         return found
 
     def _places(self, module: str) -> tuple[Place, ...]:
-        if self.architecture is None:
-            return ()
+        if self.match or self.architecture is None:
+            return self.match.places.get(module, ()) if self.match else ()
         counts = (self.dims["n_layer"], self.dims.get("n_expert", 0))
         numbers = numbers_in(module)
         if not all(number < count for number, count in zip(numbers, counts, strict=False)):
@@ -152,6 +156,8 @@ class BaseModel:
         return found
 
     def _all_matrices(self, *, with_experts: bool) -> Iterator[str]:
+        if self.match:
+            yield from self.match.alike
         for pattern in self.architecture.modules if self.architecture else ():
             if "{e}" in pattern and not with_experts:
                 continue
@@ -279,7 +285,13 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
 def _renamed(text: Mapping[str, object], architecture: Architecture) -> dict[str, object]:
     """The fields, also by the names that the config's class has for them now."""
     renamed = architecture.config.renamed
-    return {**{name: text[old] for old, name in renamed.items() if old in text}, **text}
+    alike = {field: _one(text[field]) for field in architecture.config.alike if field in text}
+    return {**{name: text[old] for old, name in renamed.items() if old in text}, **text, **alike}
+
+
+def _one(value: object) -> object:
+    """What a list says of every layer, where that is one thing."""
+    return value[0] if isinstance(value, list) and value and value.count(value[0]) == len(value) else value
 
 
 # What llama.cpp calls the graph of a model type where each token attends to all: EmbeddingGemma (conversion/gemma.py).
@@ -350,7 +362,7 @@ def _of_gguf(files: GgufFiles) -> BaseModel:
     by_name = {tensor.name: (tensor, shard.path) for shard in shards for tensor in shard.tensors}
     from converter.derive.gguf_dimensions import gguf_dims
 
-    dims, layer_dims = gguf_dims(files, architecture, _n_vocab(path, by_name)) if architecture else ({}, ())
+    dims, layer_dims = gguf_dims(files, architecture) if architecture else ({}, ())
     return BaseModel(
         path=path,
         format="gguf",
@@ -372,13 +384,6 @@ def _refuse_other_kinds(path: Path, kv: Mapping[str, object]) -> None:
         raise ConverterError(f"{path}: is a GGUF of general.type {kind!r}, wanted a model")
     if kv.get("general.architecture") == "clip":
         raise ConverterError(f"{path}: is a vision projector (mmproj), wanted the text model's GGUF")
-
-
-def _n_vocab(path: Path, by_name: "Mapping[str, tuple[GgufTensor, Path]]") -> int:
-    embedding = by_name.get("token_embd.weight")
-    if embedding is None or len(embedding[0].shape) != 2:
-        raise ConverterError(f"{path}: has no matrix token_embd.weight; it is not a text model's GGUF")
-    return embedding[0].shape[0]
 
 
 def _gguf_tensors(

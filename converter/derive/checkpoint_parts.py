@@ -94,8 +94,8 @@ def _names(base: BaseModel, place: Place) -> Iterator[str]:
             yield name
         return
     for i in range(base.dims["n_layer"]):
-        module = place.module.replace("{i}", str(i)).replace("{e}", "0")
-        if base.place(module) and not base.may_lack(module):
+        module, tensor = (text.replace("{i}", str(i)) for text in (place.module.replace("{e}", "0"), place.tensor))
+        if any(found.tensor == tensor for found in base.places(module)) and not base.may_lack(module):
             yield name.replace("{i}", str(i))
 
 

@@ -259,6 +259,8 @@ def _mamba_1(dims: Mapping[str, int]) -> Mapping[str, int]:
 
 def _mamba(dims: Mapping[str, int]) -> Mapping[str, int]:
     """Sizes of a Mamba 2 layer: what its convolution is over, and all that its one projection makes."""
+    if dims["ssm_inner"] % dims["ssm_groups"]:
+        raise ConverterError(f"the base has {dims['ssm_groups']} groups in {dims['ssm_inner']}, wanted a divisor")
     conv = dims["ssm_inner"] + 2 * dims["ssm_groups"] * dims["ssm_state"]
     in_group = dims["ssm_groups"] * dims["ssm_state"]
     return {"ssm_conv": conv, "ssm_in": dims["ssm_inner"] + conv + dims["ssm_heads"], "ssm_bc": in_group}

@@ -47,21 +47,27 @@ GGUF_KEYS: Final = {
 }
 
 
-def gguf_dims(
-    files: GgufFiles, architecture: Architecture, n_vocab: int
-) -> tuple[Mapping[str, int], tuple[Mapping[str, int], ...]]:
+def gguf_dims(files: GgufFiles, architecture: Architecture) -> tuple[Mapping[str, int], tuple[Mapping[str, int], ...]]:
     """The dimensions of the whole model, and of each layer where the metadata has them layer by layer."""
     path, kv = files.shards[0].path, files.shards[0].kv
     arrays = {key: value for key in _dim_keys(architecture) if isinstance(value := kv.get(key), GgufArray)}
     values = {key: _whole_numbers(path, key, array) for key, array in arrays.items()}
     largest = {key: max(numbers, default=0) for key, numbers in values.items()}
-    dims = dims_by(architecture, _number(path, architecture, {**kv, **largest}), n_vocab)
+    dims = dims_by(architecture, _number(path, architecture, {**kv, **largest}), _n_vocab(files))
     n_layer = dims["n_layer"] - _n_predicting(architecture, kv)
     if n_layer < 1 or any(len(numbers) < n_layer for numbers in values.values()):
         raise ConverterError(f"{path}: has metadata of fewer layers than its {dims['n_layer']}")
     dims = {**dims, "n_layer": n_layer}
     by_layer = ({key: numbers[i] for key, numbers in values.items()} for i in range(n_layer if values else 0))
     return dims, tuple({**dims, **_of_layer(architecture, own, dims)} for own in by_layer)
+
+
+def _n_vocab(files: GgufFiles) -> int:
+    tensors = (tensor for shard in files.shards for tensor in shard.tensors)
+    embedding = next((tensor for tensor in tensors if tensor.name == "token_embd.weight"), None)
+    if embedding is None or len(embedding.shape) != 2:
+        raise ConverterError(f"{files.path}: has no matrix token_embd.weight; it is not a text model's GGUF")
+    return embedding.shape[0]
 
 
 def _n_predicting(architecture: Architecture, kv: Mapping[str, object]) -> int:

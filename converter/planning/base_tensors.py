@@ -84,15 +84,24 @@ _TYPES = {"F64": F32, "F8_E4M3": F16, "F8_E5M2": F16}
 
 
 def _huggingface_tensor(base: BaseModel, name: str, parts: tuple[Part, ...]) -> BaseTensor:
+    is_vector = len(parts[0].tensor.shape) == 1
+    parts = tuple(part._replace(tensor=_folded(base, part)) for part in parts)
     matrices = tuple(_matrices(base, parts))
     place, tensor = parts[0].place, parts[0].tensor
     shape = shape_of(matrices[0])
-    is_vector = len(shape) == 1
     shape = (len(matrices), *shape) if len(matrices) > 1 or ".experts" in place.module else shape
     shape = (*shape, 1) if place.column else shape
     ggml_type = F32 if is_vector or place.f32 else _TYPES.get(tensor.dtype) or GGML_BY_NAME[tensor.dtype]
     moves = matrices != (StoredRows(parts[0].key, tensor),) or ggml_type.name != tensor.dtype
     return BaseTensor(name, shape, ggml_type, matrices, None if moves else CopiedBytes(parts[0].key, tensor))
+
+
+def _folded(base: BaseModel, part: Part) -> StoredTensor:
+    """A vector as the matrix that GGUF has of it: the same bytes."""
+    if not part.place.folded or part.parameter == "bias":
+        return part.tensor
+    n_rows = base.dims_of(part.place.module)[part.place.folded]
+    return part.tensor._replace(shape=(n_rows, part.tensor.shape[0] // n_rows))
 
 
 def _matrices(base: BaseModel, parts: tuple[Part, ...]) -> Iterator[Rows]:
@@ -111,9 +120,10 @@ def huggingface_rows(key: str, tensor: StoredTensor, place: Place, orders: Order
     """A ``parameter`` (weight or bias) as transformers stores it, as GGUF has it."""
     if parameter == "bias":
         return StoredRows(key, tensor, orders.rows)
+    if place.operation == "negative_exp":
+        return NegativeExp(StoredRows(key, tensor, orders.rows))
     if len(tensor.shape) == 1:
-        rows = StoredRows(key, tensor, orders.rows, add=place.add)
-        return NegativeExp(rows) if place.operation == "negative_exp" else rows
+        return StoredRows(key, tensor, orders.rows, add=place.add)
     if place.transposed:
         return StoredColumns(key, tensor)
     rows = StoredRows(key, tensor, orders.rows, add=place.add, columns=orders.columns)

@@ -25,7 +25,8 @@ def plan_conversion(adapter: Adapter, base: BaseModel, deployment: Deployment) -
     files, host_notes = _hosted(_files(adapter, trained, deployment), trained, deployment)
     ledger = plan_ledger(adapter, files)
     notes = (*_notes(adapter, base, deployment), *host_notes)
-    return ConversionPlan(deployment, base.architecture.name, files, ledger, notes, adapter=adapter, base=base)
+    matches = base.match.tensors if base.match else ()
+    return ConversionPlan(deployment, base.architecture.name, files, ledger, notes, matches, adapter=adapter, base=base)
 
 
 def _notes(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Iterator[str]:

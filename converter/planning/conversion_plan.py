@@ -5,7 +5,7 @@ A plan is plain data. ``--dry-run`` prints it (plan_data.py), tests compare it, 
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
@@ -14,6 +14,9 @@ from converter.dtypes import GgmlType
 from converter.inputs import Stamp
 from converter.read.gguf_header import DEFAULT_ALIGNMENT, GgufArray, KeyValue
 from converter.sources import Source
+
+if TYPE_CHECKING:
+    from converter.derive.match import MatchedTensor
 
 # --- The plan ---------------------------------------------------------------------------------------------------------
 
@@ -72,7 +75,15 @@ class NewArray(NamedTuple):
     values: tuple[str | int | float, ...]
 
 
-PlannedKeyValue = CopiedKeyValue | EditedArray | NewKeyValue | NewArray
+class NewScalar(NamedTuple):
+    """A number of a type of GGUF's that llama.cpp insists on (UINT16, INT32)."""
+
+    key: str
+    value_type: int
+    value: int
+
+
+PlannedKeyValue = CopiedKeyValue | EditedArray | NewKeyValue | NewArray | NewScalar
 
 
 Role = Literal["lora", "model", "untied-base"]
@@ -119,7 +130,8 @@ class Closable(Protocol):
 class ConversionPlan:
     """Everything a conversion will write, what it is made from, and the ledger's line for every part of the adapter.
 
-    ``inputs`` are the files read, as they were; ``report`` is the judgement that let it pass. A plan whose numbers PEFT
+    ``matches`` are the tensors that comparing a GGUF with its checkpoint found. ``inputs`` are the files read, as they
+    were; ``report`` is the judgement that let it pass. A plan whose numbers PEFT
     computed holds a directory of them (``scratch``): use it as a context manager, or close it when all is written.
     """
 
@@ -128,6 +140,7 @@ class ConversionPlan:
     files: tuple[PlannedFile, ...]
     ledger: tuple[LedgerLine, ...]
     notes: tuple[str, ...] = ()
+    matches: "tuple[MatchedTensor, ...]" = ()
     adapter: Adapter = field(kw_only=True, compare=False, repr=False)
     base: BaseModel = field(kw_only=True, compare=False, repr=False)
     inputs: tuple[Stamp, ...] = field(default=(), kw_only=True, compare=False, repr=False)

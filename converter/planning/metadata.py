@@ -32,13 +32,12 @@ def base_key_values(base: BaseModel, tensors: tuple[PlannedTensor, ...]) -> tupl
     """The metadata of an output that has these tensors."""
     if base.format == "gguf":
         return tuple(_copied(base))
-    return (
-        *_general(base, tensors),
-        *_settings(base),
-        *rope_key_values(base),
-        *rope_arrays(base),
-        *tokenizer_key_values(base),
-    )
+    return (*_general(base, tensors), *graph_key_values(base), *tokenizer_key_values(base))
+
+
+def graph_key_values(base: BaseModel) -> tuple[NewKeyValue | NewArray, ...]:
+    """What llama.cpp's graph is told of a Hugging Face base."""
+    return (*_settings(base), *rope_key_values(base), *rope_arrays(base))
 
 
 def _copied(base: BaseModel) -> Iterator[PlannedKeyValue]:

@@ -9,6 +9,7 @@ from converter.planning.conversion_plan import (
     EditedArray,
     NewArray,
     NewKeyValue,
+    NewScalar,
     PlannedFile,
     PlannedKeyValue,
 )
@@ -48,6 +49,7 @@ def plan_data(plan: ConversionPlan) -> dict[str, object]:
         "files": [_file_data(file) for file in plan.files],
         "ledger": [{"kind": x.kind, "key": x.key, "fate": x.fate, "how": x.how} for x in plan.ledger],
         "notes": list(plan.notes),
+        **({"matches": [match._asdict() for match in plan.matches]} if plan.matches else {}),
     }
 
 
@@ -70,7 +72,7 @@ def _key_value_data(entry: PlannedKeyValue) -> dict[str, object]:
             return {"copy": entry.key}
         case EditedArray(_, key, _, n, changes):
             return {"edit": key, "n": n, "changes": [list(change) for change in changes]}
-        case NewKeyValue(key, value):
+        case NewKeyValue(key, value) | NewScalar(key, _, value):
             return {"key": key, "value": value}
         case NewArray(key, _, values):
             return {"key": key, "n": len(values), "sha256": sha256(json.dumps(values).encode()).hexdigest()}

@@ -52,6 +52,9 @@ def proof_command(plan: "ConversionPlan", output: Path) -> str:
     if plan.adapter.initial and not plan.scratch:  # not what PEFT computed, and computes again for the proof
         start += ["--initial-adapter", str(plan.adapter.initial.path)]
     model, lora = _served(plan, output)
+    if plan.base.checkpoint:
+        start[3] = str(plan.base.checkpoint.path)
+        return shlex.join((*start, "--model", model, "--base-gguf", str(plan.base.path)))
     return shlex.join((*start, "--lora", lora, "--base-gguf", model) if lora else (*start, "--model", model))
 
 

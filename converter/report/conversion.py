@@ -44,7 +44,19 @@ def plan_text(plan: ConversionPlan) -> str:
         lines += [
             f"  {t.name:<44} {t.type.name:<6} {_shape(t.shape):<14} {_source_text(t.source)}" for t in _changed(file)
         ]
+    lines += _match_lines(plan)
     return "\n".join(map(printable, [*lines, "", *_ledger_lines(plan), *judged_lines(plan.report)]))
+
+
+def _match_lines(plan: ConversionPlan) -> list[str]:
+    rows = [f"  {match.tensor:<44} {match.parameter}: {match.how}" for match in plan.matches]
+    return ["", "found by comparing the base with its checkpoint, each row once:", *rows] if rows else []
+
+
+def _matched_text(plan: ConversionPlan) -> Iterator[str]:
+    if plan.matches:
+        ways = ", ".join(f"{count} {how}" for how, count in Counter(match.how for match in plan.matches).most_common())
+        yield f"found by comparing the base with its checkpoint: {ways}"
 
 
 def _ledger_lines(plan: ConversionPlan) -> list[str]:
@@ -124,7 +136,7 @@ def _tensors_text(file: PlannedFile) -> str:
 def written_text(plan: ConversionPlan, written: "tuple[Written, ...]", following: Iterable[str]) -> str:
     """What was written, how the adapter went into it, and the lines of ``following``: what to run next."""
     lines = [
-        f"{file.path}  {size_text(file.nbytes)}  {_written_how(planned, file)}"
+        f"{file.path}{_others(file)}  {size_text(file.nbytes)}  {_written_how(planned, file)}"
         for planned, file in zip(plan.files, written, strict=True)
     ]
     fates = Counter(line.fate for line in plan.ledger if line.kind == "tensor")
@@ -135,7 +147,13 @@ def written_text(plan: ConversionPlan, written: "tuple[Written, ...]", following
         lines.append(f"delta kept after rounding: {middle:.3f} median, {least:.3f} least ({tensor})")
     if n_without := sum(delta.share is None for file in written for delta in file.kept):
         lines.append(f"tensors whose delta is zero: {n_without}")
-    return "\n".join(map(printable, [*lines, *plan.notes, *judged_lines(plan.report), *following]))
+    return "\n".join(
+        map(printable, [*lines, *_matched_text(plan), *plan.notes, *judged_lines(plan.report), *following])
+    )
+
+
+def _others(file: "Written") -> str:
+    return f" and {len(file.shards) - 1} more" if file.shards else ""
 
 
 def _written_how(planned: PlannedFile, file: "Written") -> str:
@@ -165,6 +183,7 @@ def conversion_data(plan: ConversionPlan, written: "tuple[Written, ...] | None")
             {
                 "path": str(file.path),
                 "nbytes": file.nbytes,
+                **({"shards": [str(path) for path in file.shards]} if file.shards else {}),
                 "reused": file.reused,
                 "replaced": file.replaced,
                 "delta_kept": [{"tensor": d.tensor, "share": d.share, "noise": d.noise} for d in file.kept],

@@ -29,6 +29,10 @@ class Weights:
         """Rows of a matrix, or of all experts' matrices one below the other; elements of a vector."""
         return prod(self.tensor.shape[:-1]) if len(self.tensor.shape) > 1 else self.tensor.shape[0]
 
+    def as_vector(self) -> "Weights":
+        """The tensor with its numbers in one row."""
+        return Weights(self.path, self.tensor._replace(shape=(prod(self.tensor.shape),)))
+
     def blocks(self) -> Iterator[slice]:
         """Row ranges that cover the tensor, each small enough for float64."""
         n_columns = self.tensor.shape[-1] if len(self.tensor.shape) > 1 else 1

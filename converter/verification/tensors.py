@@ -94,6 +94,8 @@ def _wanted(
             # Without a head of its own the file serves the embedding as head, right or wrong.
             if module == HEAD and tensor not in stored:
                 tensor = "token_embd.weight"
+            if deployed.match and is_compared and parameter not in reference.touched and tensor not in stored:
+                continue  # a bias that is called otherwise, of which only the weight was looked for
             yield _Wanted(parameter, tensor, place)
 
 
@@ -107,6 +109,7 @@ def _check(
     if want.tensor not in stored:
         return TensorCheck(want.tensor, "nothing", fault=f"is missing; it serves {want.parameter}")
     weights, before = stored[want.tensor], _before(want, original)
+    weights = weights.as_vector() if want.place.folded and not before else weights
     if want.place.expert is not None:  # a matrix of a stack: Gemma 3n's altup_projections
         weights, before = weights.slab(want.place.expert), before.slab(want.place.expert) if before else None
     type_name, touched = weights.tensor.type.name, want.parameter in reference.touched

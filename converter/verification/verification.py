@@ -19,6 +19,7 @@ from converter.verification.samples import Served, samples
 from converter.verification.tensor_proof import TensorProof
 from converter.verification.tensors import prove_model
 from converter.verification.thresholds import COARSE, Threshold, lora_threshold, model_threshold
+from converter.verification.untabled import with_places
 
 # Step, how many are done, how many there are.
 Progress = Callable[[str, int, int], None]
@@ -197,7 +198,7 @@ def prove(case: Case, llama: LlamaCpp, progress: Progress = lambda *_: None) -> 
     progress("loading PEFT", 0, 1)
     reference = Reference(case.base, case.adapter)
     _refuse_unknown(case, reference)
-    proof, threshold = _prove_tensors(case.deployed, reference, lambda done, of: progress("tensors", done, of))
+    proof, threshold = _prove_tensors(case, reference, lambda done, of: progress("tensors", done, of))
     reference.let_go()
     served = Served(case.deployed.model, case.deployed.lora_file, case.deployed.base)
     try:
@@ -209,9 +210,10 @@ def prove(case: Case, llama: LlamaCpp, progress: Progress = lambda *_: None) -> 
 
 
 def _prove_tensors(
-    deployed: Deployed, reference: Reference, progress: Callable[[int, int], None]
+    case: Case, reference: Reference, progress: Callable[[int, int], None]
 ) -> tuple[TensorProof, Threshold]:
-    model = read_base_model(deployed.model)
+    deployed = case.deployed
+    model = with_places(read_base_model(deployed.model), deployed.base, case.base, case.adapter)
     if isinstance(deployed, DeployedLora):
         types = {tensor.type.name for shard in model.shards for tensor in shard.tensors}
         prove_pairs = prove_hosted_lora if is_hosted(model) else prove_lora

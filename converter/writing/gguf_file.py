@@ -4,9 +4,11 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Metadata of t
 writer library does; so the few lines of header are ours.
 """
 
+import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Final
 
 from converter.evaluation.compiled import compiled
@@ -15,11 +17,12 @@ from converter.planning.conversion_plan import (
     EditedArray,
     NewArray,
     NewKeyValue,
+    NewScalar,
     PlannedFile,
     PlannedKeyValue,
     PlannedTensor,
 )
-from converter.read.files import read_bytes
+from converter.read.files import Unreadable, open_regular, read_bytes
 from converter.read.gguf_header import (
     ARRAY,
     BOOL,
@@ -47,17 +50,28 @@ def write_gguf(file: PlannedFile, out: Sink, progress: Progress) -> tuple[DeltaK
     Returns what each merged tensor kept of its delta. Raises ConverterError where a source can't be read or a value
     doesn't fit, OSError where ``out`` can't be written.
     """
+    return write_ggufs([(file, out)], progress)
+
+
+def write_ggufs(files: Sequence[tuple[PlannedFile, Sink]], progress: Progress) -> tuple[DeltaKept, ...]:
+    """Write files one after the other, as ``write_gguf`` writes one."""
+    tensors = [tensor for file, _ in files for tensor in file.tensors]
+    with closing(in_order(_tasks(tensors), n_threads())) as made:
+        kept = [delta for file, out in files for delta in _write(file, out, made, progress)]
+    return tuple(delta for delta, tensor in zip(kept, tensors, strict=True) if has_delta(tensor.source))
+
+
+def _tasks(tensors: Sequence[PlannedTensor]) -> Iterator[Task]:
+    rounded_sum = compiled(sum(map(n_sums_of_two, tensors)))
+    for tensor in tensors:
+        yield from tasks(tensor, rounded_sum=rounded_sum)
+
+
+def _write(file: PlannedFile, out: Sink, made: Iterator[Block], progress: Progress) -> Iterator[DeltaKept]:
     written = out.write(_header(file))
     written += out.write(bytes(align(written, file.alignment) - written))
-    with closing(in_order(_tasks(file), n_threads())) as made:
-        kept = [_written(tensor, made, out, progress, file.alignment) for tensor in file.tensors]
-    return tuple(it for it, tensor in zip(kept, file.tensors, strict=True) if has_delta(tensor.source))
-
-
-def _tasks(file: PlannedFile) -> Iterator[Task]:
-    rounded_sum = compiled(sum(map(n_sums_of_two, file.tensors)))
     for tensor in file.tensors:
-        yield from tasks(tensor, rounded_sum=rounded_sum)
+        yield _written(tensor, made, out, progress, file.alignment)
 
 
 def _written(tensor: PlannedTensor, made: Iterator[Block], out: Sink, progress: Progress, alignment: int) -> DeltaKept:
@@ -76,6 +90,17 @@ def gguf_nbytes(file: PlannedFile) -> int:
     return align(len(_header(file)), file.alignment) + file.nbytes
 
 
+def is_written(file: PlannedFile, path: Path) -> bool:
+    """Whether a file of its size and with its header lies at ``path``; the tensors' bytes are not compared."""
+    header = _header(file)
+    try:
+        with open_regular(path) as found:
+            nbytes = os.fstat(found.fileno()).st_size
+            return nbytes == gguf_nbytes(file) and found.read(len(header)) == header
+    except (OSError, Unreadable):
+        return False
+
+
 def _header(file: PlannedFile) -> bytes:
     counts = struct.pack("<IQQ", VERSION, len(file.tensors), len(file.key_values))
     return MAGIC + counts + b"".join(map(_key_value, file.key_values)) + _tensor_table(file)
@@ -91,6 +116,8 @@ def _key_value(entry: PlannedKeyValue) -> bytes:
             return _array(entry)
         case NewKeyValue(key, value):
             return _string(key) + _new_value(value)
+        case NewScalar(key, value_type, value):
+            return _string(key) + struct.pack("<I", value_type) + scalar_bytes(value_type, value)
 
 
 def _new_value(value: str | float | tuple[int, ...]) -> bytes:

@@ -7,8 +7,8 @@ temporary file in the same directory is renamed at the end, and removed where th
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,9 +26,39 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     where it is no plain file.
     """
     refuse_special(path)
+    with _refused(path), _nameless(path) or _temporary(path) as file:
+        yield file
+
+
+@contextmanager
+def whole_files(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
+    """Open several files of one whole, which is nothing without the first: they get their names all at the end.
+
+    The first is named last, and what was in its place goes first: so no moment has a part of this whole beside one of
+    another. Raises as ``whole_file`` does; then none of them is there.
+    """
+    first, *others = paths
+    named = False
     try:
-        with _nameless(path) or _temporary(path) as file:
-            yield file
+        with ExitStack() as stack:
+            files = [stack.enter_context(whole_file(path)) for path in paths]
+            yield files
+            with _refused(first):
+                for file in files:
+                    _sync(file)  # here, so that between the names lies no time
+                named = True
+                if others:
+                    first.unlink(missing_ok=True)
+    except ConverterError:
+        for path in others if named else ():
+            path.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ConverterError(f"{path}: can't be written: {error.strerror or error}; nothing was left behind") from error
 
@@ -48,6 +78,7 @@ def _nameless(path: Path) -> "_Nameless | None":
 class _Nameless:
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
+        self._mode = _mode(path)
         self._file = os.fdopen(descriptor, "wb")
 
     def __enter__(self) -> BinaryIO:
@@ -62,7 +93,7 @@ class _Nameless:
             self._file.close()
 
     def _name(self) -> None:
-        os.fchmod(self._file.fileno(), _mode(self._path))
+        os.fchmod(self._file.fileno(), self._mode)
         try:
             self._link(self._path)
         except FileExistsError:
@@ -84,12 +115,12 @@ class _Nameless:
 @contextmanager
 def _temporary(path: Path) -> Iterator[BinaryIO]:
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    partial = Path(name)
+    partial, mode = Path(name), _mode(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             _sync(file)
-        partial.chmod(_mode(path))
+        partial.chmod(mode)
         partial.replace(path)
         _sync_directory(path.parent)
     finally:

@@ -26,15 +26,15 @@ COMMAND = "from converter.cli.to_gguf import main; main(prog_name='adapter-to-gg
 HELD = f"""
 import sys
 from converter.writing import gguf_file
-blocks = gguf_file.blocks
+in_order = gguf_file.in_order
 def held(*arguments):
-    for n, block in enumerate(blocks(*arguments)):
+    for n, block in enumerate(in_order(*arguments)):
         yield block
         if n == 0:
-            gguf_file.blocks = blocks
+            gguf_file.in_order = in_order
             print("writing", flush=True)
             sys.stdin.readline()
-gguf_file.blocks = held
+gguf_file.in_order = held
 {COMMAND}
 """
 # File systems without nameless files get a temporary one.
@@ -110,7 +110,11 @@ def start() -> Iterator[Start]:
         process.communicate()
 
 
-DEPLOYMENTS = {"a model": ["--untie"], "two files": ["--untie", "--to", "lora"]}
+DEPLOYMENTS = {
+    "a model": ["--untie"],
+    "two files": ["--untie", "--to", "lora"],
+    "shards": ["--untie", "--split-max-size", "20K"],
+}
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda it: it.name)
@@ -123,7 +127,7 @@ def test_stopped_in_the_middle(deployment: str, signal_number: signal.Signals, h
     assert process.returncode == (-signal_number if killed else 128 + signal_number)
     # What is killed can't clean up: there only a file without a name leaves nothing.
     leaves_a_file = signal_number == signal.SIGKILL and not has_nameless_files(here.output)
-    assert [Path(name).suffix for name in here.files()] == ([".partial"] if leaves_a_file else [])
+    assert {Path(name).suffix for name in here.files()} == ({".partial"} if leaves_a_file else set())
 
 
 def has_nameless_files(directory: Path) -> bool:
@@ -155,6 +159,41 @@ def test_what_was_there_stays_until_the_end(here: Workplace, start: Start) -> No
     assert here.files() == ["model.gguf"]
 
 
+# The command, killed when it has given that many files their names. Each call of os.link is one.
+KILLED = f"""
+import os, signal, sys
+names, link = int(sys.argv.pop(1)), os.link
+def counted(*arguments, **options):
+    global names
+    if not names:
+        os.kill(os.getpid(), signal.SIGKILL)
+    names -= 1
+    link(*arguments, **options)
+os.link = counted
+{COMMAND}
+"""
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["nothing there", "an older one there"])
+@pytest.mark.parametrize("names", [0, 1, 2])
+def test_killed_while_shards_get_their_names(names: int, there: bool, here: Workplace) -> None:
+    """No name is given before all bytes are on the disk, and without the first file a model is none."""
+    if not has_nameless_files(here.output):
+        pytest.skip("this file system wants names")
+    arguments = here.arguments("-o", here.output / "model.gguf", "--untie", "--split-max-size", "20K")
+    if there:
+        assert run(*arguments).returncode == 0
+    older = here.files()
+    assert run(str(names), *arguments, code=KILLED).returncode == -signal.SIGKILL
+    assert "model-00001-of-00005.gguf" not in here.files()
+    again = run(*arguments)
+    assert again.returncode == 0
+    assert [name for name in here.files() if not name.endswith(".partial")] == (older or FIVE)
+
+
+FIVE = [f"model-{no:05}-of-00005.gguf" for no in range(1, 6)]
+
+
 # --- No room ----------------------------------------------------------------------------------------------------------
 
 
@@ -177,21 +216,24 @@ directory=$1; shift 2
 find "$directory" -type f >&2
 exit $status
 """
-# After the first tensor, something else takes what is left of the disk.
+# After the first block, something else takes what is left of the disk.
 FILLED = f"""
 import sys
 from converter.writing import gguf_file
-blocks = gguf_file.blocks
-def filling(*arguments):
-    yield from blocks(*arguments)
-    gguf_file.blocks = blocks
+in_order = gguf_file.in_order
+def fill():
     try:
         with open(sys.argv[-1] + ".filler", "wb", buffering=0) as filler:
             while filler.write(bytes(4096)):
                 pass
     except OSError:
         pass
-gguf_file.blocks = filling
+def filling(*arguments):
+    for n, block in enumerate(in_order(*arguments)):
+        yield block
+        if n == 0:
+            fill()
+gguf_file.in_order = filling
 {COMMAND}
 """
 FULL = "can't be written: No space left on device; nothing was left behind"

@@ -4,6 +4,7 @@ The converter's sources come with `make test`, or from where LLAMA_CPP_SOURCES s
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +15,7 @@ from converter.architectures import _table as table_as_written
 from tools.coded_models import SUBJECTS, TIED
 from tools.draft_table import closest, left_to_say, modules
 from tools.llama_cpp_sources import sources
+from tools.measured_metadata import metadata_differences
 from tools.measured_tables import Measured, differences, entries, measured
 from tools.spoilt_tables import ExpertsExchanged, spoilt
 
@@ -44,6 +46,21 @@ def test_a_table_is_what_llama_cpps_converter_does(table: str, measurements: Mea
     looked_at = {entry for found in measurements[table] for entry in entries(found)}
     architecture = _architecture(measurements[table])
     assert {(module, place.tensor) for module, place in _places(architecture, table)} == looked_at
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_graph_is_told_what_llama_cpps_converter_tells_it(table: str, measurements: Measurements) -> None:
+    """Of a directory; the control is a table that says something else."""
+    found = measurements[table][0]
+    architecture = _architecture(measurements[table])
+    if architecture.metadata.only_copied:
+        return
+    assert not [difference for found in measurements[table] for difference in metadata_differences(found)]
+    key, value = next(iter(architecture.metadata.required.items()))
+    other = architecture._replace(metadata=architecture.metadata._replace(required={f"not_{key}": value}))
+    spoilt = Measured(found.model)
+    spoilt.__dict__["base"] = replace(found.base, architecture=other)
+    assert list(metadata_differences(spoilt))
 
 
 @pytest.mark.parametrize("table", TABLES)

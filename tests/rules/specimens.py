@@ -5,17 +5,18 @@ Sizes are such that no two dimensions agree by accident.
 
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGMLQuantizationType, GGUFWriter, quants
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, quants
 
 from converter.checking import check_adapter
 from converter.derive.adapter import read_adapter
 from converter.derive.base_model import read_base_model
+from converter.derive.untabled import with_checkpoint
 from converter.diagnostics import EVERY, Deployment, Kind, Limits, Report
 from converter.targets.tables import wanted
 from fixtures.generated import Tensor, adapter_config, write_safetensors
@@ -94,6 +95,8 @@ class Specimen:
     limits: Limits | None = None  # a policy's
     base_is_named: bool = False  # by the adapter
     targets: tuple[str, ...] = ()  # what --target would give
+    checkpoint: Path | None = None  # what --checkpoint would give
+    deployment: Deployment = field(default_factory=Deployment)
 
     @property
     def weights(self) -> Path:
@@ -141,11 +144,12 @@ class Specimen:
 
     def report(self, deployment: Deployment | None = None, *, values: bool = True) -> Report:
         base = replace(read_base_model(self.base), named_by_adapter=self.base_is_named) if self.base else None
+        base = with_checkpoint(base, self.checkpoint) if base and self.checkpoint else base
         adapter = read_adapter(self.directory)
         if self.initial:
             adapter = replace(adapter, initial=read_adapter(self.initial))
         targets = tuple(map(wanted, self.targets))
-        asked = deployment or Deployment()
+        asked = deployment or self.deployment
         return check_adapter(adapter, base, asked, values=values, limits=self.limits, targets=targets)
 
 
@@ -168,8 +172,12 @@ def write_gguf(
     name: str | None = None,
     seed: int | None = None,
     head: float = 0.5,
+    keys: Mapping[str, int] | None = None,
+    more: tuple[tuple[str, tuple[int, int]], ...] = (),
 ) -> Path:
     """Write a base with every matrix that `all_linear()` touches, of ones unless a seed makes them random.
+
+    ``keys`` are more of its metadata, ``more`` other matrices of each layer.
 
     The embedding is always the same; an untied head is `head` away from it.
     """
@@ -188,6 +196,8 @@ def write_gguf(
     writer.add_head_count(N_HEAD)
     writer.add_head_count_kv(N_HEAD_KV)
     writer.add_key_length(HEAD_DIM)
+    for key, number in (keys or {}).items():
+        writer.add_uint32(f"{architecture}.{key}", number)
     quantized = GGMLQuantizationType[outtype]
     embedding = np.frombuffer(base_embedding()[2], "<f4").reshape(VOCAB, HIDDEN)
     writer.add_tensor("token_embd.weight", quants.quantize(embedding, quantized), raw_dtype=quantized)
@@ -195,7 +205,7 @@ def write_gguf(
         writer.add_tensor("output.weight", embedding + np.float32(head))
     writer.add_tensor("output_norm.weight", weight(HIDDEN))
     for i in range(N_LAYER):
-        for tensor_name, shape in (("attn_q", (64, 32)), ("attn_v", (32, 32)), ("ffn_down", (32, 96))):
+        for tensor_name, shape in (("attn_q", (64, 32)), ("attn_v", (32, 32)), ("ffn_down", (32, 96)), *more):
             writer.add_tensor(f"blk.{i}.{tensor_name}.weight", weight(*shape))
         writer.add_tensor(f"blk.{i}.attn_norm.weight", weight(HIDDEN))
     writer.write_header_to_file()
@@ -203,6 +213,22 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def write_checkpoint(directory: Path, gguf: Path, **tensors: str) -> Path:
+    """Write the directory that a GGUF of `write_gguf` could have been made from; ``tensors`` has others in a place."""
+    names = {"attn_q": "self_attn.q_proj", "attn_v": "self_attn.v_proj", "ffn_down": "mlp.down_proj"}
+    found = {t.name: np.array(t.data) for t in GGUFReader(gguf).tensors}
+    weights: dict[str, Tensor] = {}
+    for i in range(N_LAYER):
+        for own, module in names.items():
+            values = found[f"blk.{i}.{tensors.get(own, own)}.weight"]
+            weights[f"model.layers.{i}.{module}.weight"] = ("F32", values.shape, values.tobytes())
+    values = found["token_embd.weight"]
+    weights["model.embed_tokens.weight"] = ("F32", values.shape, values.tobytes())
+    write_huggingface(directory, model_type="nobodys")
+    write_safetensors(directory / "model.safetensors", weights)
+    return directory
 
 
 def write_huggingface(directory: Path, **changes: object) -> Path:

@@ -48,6 +48,7 @@ def test_what_is_declared_is_hashed() -> None:
         ("hub", extras["hub"]),
         ("verify", extras["verify"]),
         ("train", extras["train"]),
+        ("fleet", extras["fleet"]),
     ):
         declared = {canonicalize_name(re.split(r"[<>=;\s]", line)[0]) for line in (*project["dependencies"], *wanted)}
         assert declared - {"torch"} <= pins(HASHES / f"{name}.txt").keys()

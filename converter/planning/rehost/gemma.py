@@ -11,6 +11,7 @@ from converter.planning.conversion_plan import (
     EditedArray,
     NewArray,
     NewKeyValue,
+    NewScalar,
     PlannedFile,
     PlannedKeyValue,
 )
@@ -75,6 +76,8 @@ def value_of(entry: PlannedKeyValue) -> Value | None:
             return None if isinstance(copied.value, GgufArray) else copied.value
         case NewKeyValue(_, value):
             return None if isinstance(value, tuple) else value
+        case NewScalar(_, _, value):
+            return value
         case EditedArray() | NewArray():
             return None
 

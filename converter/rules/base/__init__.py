@@ -16,6 +16,7 @@ from converter.rules.base import (
     directory_not_converted,
     factors_dont_fit,
     magnitudes_of_another_base,
+    matrix_not_found,
     merged_already,
     merges_without_scores,
     module_not_in_base,
@@ -73,4 +74,5 @@ RULES: Final[tuple[Rule, ...]] = (
     merges_without_scores.RULE,
     directory_not_converted.RULE,
     multiplier_unknown.RULE,
+    matrix_not_found.RULE,
 )

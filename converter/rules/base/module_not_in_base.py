@@ -26,7 +26,10 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     if base.architecture is None:
         return
     changed = (tensor.module for tensor in adapter.tensors if tensor.role not in ("unknown", "shared"))
+    not_found = base.match.missing if base.match else ()  # which is matrix-not-found
     for module in dict.fromkeys(changed):
+        if module in not_found:
+            continue
         if tower_of(module) is None and (base.place(module) is None or base.shape(module) is None):
             yield Problem(module, _why(adapter, base, module))
 

@@ -62,6 +62,7 @@ _TESTS: Final[Mapping[str, tuple[Test, str]]] = {
     "sliding_window": _COUNT,
     "shared_kv_layers": _COUNT,
     "leading_dense_block_count": _COUNT,
+    "expert_used_count": _COUNT,  # where there are none; else judged beside how many there are
     "expert_weights_norm": _FLAG,
     "use_parallel_residual": _FLAG,
 }

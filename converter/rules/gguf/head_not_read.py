@@ -29,8 +29,15 @@ def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     if architecture.name in _HOSTED:
         blocks = frozenset() if base.tied else TIED
     if blocks:
-        message = f"llama.cpp's {architecture.name} has no output.weight: the head can't be a tensor of its own"
+        message = (
+            _NOT_KNOWN
+            if base.match
+            else f"llama.cpp's {architecture.name} has no output.weight: the head can't be a tensor of its own"
+        )
         yield Problem(base.label, message, blocks)
+
+
+_NOT_KNOWN: Final = "nothing tells whether llama.cpp reads an output.weight of it: an architecture without a table"
 
 
 RULE = Rule("GG001", "head-not-read", Severity.ERROR, BaseCheck(check), gguf=True)

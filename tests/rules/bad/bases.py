@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from converter.diagnostics import Deployment
 from tests.rules.bad.registry import bad
 from tests.rules.specimens import (
     FFN,
@@ -14,6 +15,7 @@ from tests.rules.specimens import (
     head_lora,
     lora,
     tensor,
+    write_checkpoint,
     write_gguf,
     write_huggingface,
 )
@@ -34,6 +36,17 @@ def a_wider_model(it: Specimen, _: Path) -> None:
 @bad("BM003")
 def a_base_of_no_known_architecture(it: Specimen, _: Path) -> None:
     it.base = write_huggingface(it.directory.with_name("base"), model_type="rwkv")
+    it.write()
+
+
+@bad("BM050", "BM003")
+def a_checkpoint_of_another_model(it: Specimen, bases: Path) -> None:
+    """It has the very shapes, and other numbers."""
+    it.base = write_gguf(bases / "nobodys.gguf", "nobodys", tied=False, seed=1)
+    it.checkpoint = write_checkpoint(
+        it.directory.with_name("checkpoint"), write_gguf(bases / "another-nobodys.gguf", "nobodys", seed=2)
+    )
+    it.deployment = Deployment("model")
     it.write()
 
 

@@ -42,6 +42,8 @@ def files() -> set[str]:
         (["--untie", "--to", "lora", "-o", "x"], {"x/untied-base.gguf", "x/lora.gguf"}),
         (["--untie", "--modelfile"], {"adapter-model.gguf", "adapter-model.Modelfile"}),
         (["--untie", "--modelfile", "-o", "x.gguf"], {"x.gguf", "x.Modelfile"}),
+        (["--untie", "--split-max-size", "30K"], {f"adapter-model-0000{no}-of-00003.gguf" for no in (1, 2, 3)}),
+        (["--untie", "--split-max-size", "1G"], {"adapter-model.gguf"}),
         (["--untie", "--dry-run"], set()),
         (["--untie", "--to", "lora", "--dry-run"], set()),
         (["--untie", "--dry-run", "--format", "json", "--modelfile"], set()),
@@ -51,6 +53,35 @@ def test_what_is_written(options: list[str], expected: set[str]) -> None:
     result = run(*options)
     assert (result.exit_code, result.stderr) == (0, "")
     assert files() == expected
+
+
+@pytest.mark.usefixtures("specimen")
+def test_what_is_told_of_shards() -> None:
+    first = "x-00001-of-00003.gguf"
+    told = run("--untie", "-o", "x.gguf", "--split-max-size", "30K").stdout
+    assert told.startswith(f"{first} and 2 more  ")
+    assert f"--model {first}\n" in told
+    assert f"llama-server -m {first}\n" in told
+    (file,) = json.loads(run("--untie", "-o", "x.gguf", "--split-max-size", "30K", "--format", "json").stdout)["files"]
+    assert (file["path"], file["replaced"]) == (first, True)
+    assert file["shards"] == [first, "x-00002-of-00003.gguf", "x-00003-of-00003.gguf"]
+
+
+@pytest.mark.usefixtures("specimen")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--untie", "--split-max-size", "4GB"], "4GB is no size; give one such as 500M or 4G"),
+        (["--untie", "--split-max-size", "0"], "0 is no size; give one such as 500M or 4G"),
+        (["--split-max-size", "4G"], "--split-max-size needs --to model"),
+        (["--untie", "--split-max-size", "4G", "--modelfile"], "--split-max-size needs --to model, and no --modelfile"),
+    ],
+)
+def test_what_can_not_be_split(options: list[str], message: str) -> None:
+    result = run(*options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert files() == set()
 
 
 @pytest.mark.usefixtures("specimen")
@@ -148,7 +179,7 @@ def test_a_modelfile_names_the_model_beside_it() -> None:
     lines = Path("deep/my model.Modelfile").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if not line.startswith("#")] == ["FROM ./my model.gguf"]
     assert lines[0] == "# ollama create NAME -f my model.Modelfile"
-    assert "{{ .Prompt }}" in lines[1]
+    assert "OLLAMA_GO_TEMPLATE=0" in lines[2]
     assert result.stdout.splitlines()[-2:] == [
         "serve: llama-server -m 'deep/my model.gguf'",
         "serve: ollama create NAME -f 'deep/my model.Modelfile'",

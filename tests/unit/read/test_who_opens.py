@@ -10,6 +10,7 @@ PACKAGE = Path(converter.__file__).parent
 LAYERS = (
     "read",
     "derive",
+    "fleet",
     "hub",
     "rules",
     "values",

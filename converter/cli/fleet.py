@@ -1,0 +1,157 @@
+"""``adapter-fleet``: many adapters to GGUF, on Ray."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from converter.cli.command import Command
+from converter.cli.extras import need_extra
+from converter.cli.options import BASE, PATH
+from converter.diagnostics import HOSTS, Deployment
+from converter.errors import COULD_NOT, NOTHING_LOOKED_AT, ConverterError, worst
+from converter.fleet.on_ray import Cluster
+from converter.planning.outtypes import OUTTYPES
+from converter.report.printable import printable
+from converter.version import __version__
+
+if TYPE_CHECKING:
+    from converter.fleet.rows import Row, Steps
+    from converter.fleet.run import Result
+    from converter.fleet.table import Table
+
+COMMAND = "adapter-fleet"
+_EXTRA = ("filelock", "pyarrow", "ray")
+_VERIFY_EXTRA = ("peft", "safetensors", "torch", "transformers", "xllamacpp")
+
+_HELP = """Convert every adapter of a manifest, or below a directory, as adapter-to-gguf would; a second run goes on.
+
+MANIFEST is a .csv, .jsonl or .parquet file with the columns adapter, base, deployment, output, outtype, host,
+initial_adapter, rename_keys and text_only, of which adapter is needed; its paths are relative to it. What came of each
+adapter stands in a table (SQLite), by which the same command, run again, does only what isn't done, failed, or has
+changed. Exit status: 0 all are fine, 1 some are refused, 2 some could not be done, 3 there was none; the worst of
+them, 2 before 3 before 1.
+"""
+
+
+@click.command(COMMAND, cls=Command, help=_HELP)
+@click.argument("manifest", type=PATH)
+@click.option("--base", type=BASE, help="Base of the rows that name none. Default: the one that the adapter names.")
+@click.option("--to", type=click.Choice(["lora", "model"]), help="As for adapter-to-gguf, of rows without deployment.")
+@click.option("--untie", is_flag=True, help="As for adapter-to-gguf, of rows without deployment.")
+@click.option("--outtype", type=click.Choice(OUTTYPES), help="As for adapter-to-gguf, of rows without outtype.")
+@click.option("--host", type=click.Choice(HOSTS), help="As for adapter-to-gguf, of rows without host.")
+@click.option("-o", "--output", type=PATH, help="Directory of the outputs that the manifest doesn't name.")
+@click.option("--table", type=PATH, help="Default: MANIFEST with .sqlite for its ending; in --output for a directory.")
+@click.option("--verify", is_flag=True, help="Prove each one, as adapter-verify does (extra verify).")
+@click.option("--prompts", type=PATH, help="Texts for --verify, one a line. Default: a built-in set.")
+@click.option("--push", type=PATH, help="Directory into which each output that is fine is copied.")
+@click.option("--address", metavar="HOST:PORT", help="Of a Ray cluster (or auto). Default: Ray is started here.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Adapters at a time. Default: one for each CPU.")
+@click.option(
+    "--retries", type=click.IntRange(0), default=3, show_default=True, help="When a process or a node has died."
+)
+@click.option("--html", type=PATH, help="Write a summary for people.")
+@click.option("--export", type=PATH, help="Write the table of this manifest's rows as .csv or .parquet.")
+@click.version_option(__version__)
+def main(
+    manifest: Path,
+    base: Path | None,
+    to: Literal["lora", "model"] | None,
+    untie: bool,
+    outtype: str | None,
+    host: str | None,
+    output: Path | None,
+    table: Path | None,
+    verify: bool,
+    prompts: Path | None,
+    push: Path | None,
+    address: str | None,
+    workers: int | None,
+    retries: int,
+    html: Path | None,
+    export: Path | None,
+) -> None:
+    if host and not untie:
+        raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
+    if prompts and not verify:
+        raise ConverterError("--prompts needs --verify")
+    need_extra("fleet", *_EXTRA, *(_VERIFY_EXTRA if verify else ()))
+    from converter.fleet.export import check_export, write_export
+
+    if export:
+        check_export(export)
+    path = table or (output / "fleet.sqlite" if output and manifest.is_dir() else manifest.with_suffix(".sqlite"))
+    for written in filter(None, (path, html, export)):
+        if os.path.realpath(written) == os.path.realpath(manifest):
+            raise ConverterError(f"{written}: is the manifest; give another name")
+    deployment = Deployment(to or ("model" if untie else "lora"), untie, outtype or "auto", host)
+    rows, closed = _rows(manifest, base, deployment, output)
+    steps = _steps(manifest, output, verify=verify, prompts=prompts, push=push)
+    with _opened(path, rows, steps) as opened:
+        result = _run(rows, steps, opened, Cluster(address, workers, retries))
+        click.echo(printable(f"table  {path}"))
+        if export:
+            write_export(export, opened, rows)
+            click.echo(printable(f"export {export}"))
+        if html:
+            from converter.fleet.html import write_html
+
+            write_html(html, opened, rows, manifest)
+            click.echo(printable(f"report {html}"))
+    sys.exit(worst([result.status, COULD_NOT]) if closed else result.status)
+
+
+def _rows(
+    manifest: Path, base: Path | None, deployment: Deployment, output: Path | None
+) -> "tuple[Sequence[Row], Sequence[tuple[Path, str]]]":
+    """The rows of a manifest or a directory, and what of that may not be looked into, of which a line is printed."""
+    from converter.fleet.manifest import Defaults, discovered, read_manifest
+
+    defaults = Defaults(base and base.absolute(), deployment, output)
+    rows, closed = (
+        discovered(manifest, defaults) if manifest.is_dir() else (tuple(read_manifest(manifest, defaults)), ())
+    )
+    for directory, why in closed:
+        click.echo(printable(f"{COMMAND}: {directory}: can't be read: {why}"), err=True)
+    if not rows and not closed:
+        raise ConverterError(f"{manifest}: holds no adapter", status=NOTHING_LOOKED_AT)
+    return rows, closed
+
+
+def _steps(manifest: Path, output: Path | None, *, verify: bool, prompts: Path | None, push: Path | None) -> "Steps":
+    from converter.fleet.rows import Steps
+
+    outputs = output or manifest.parent
+    return Steps(verify, prompts and prompts.absolute(), push and push.absolute(), outputs.absolute())
+
+
+@contextmanager
+def _opened(path: Path, rows: "Sequence[Row]", steps: "Steps") -> "Iterator[Table]":
+    """The table, once the rows can be done together."""
+    from converter.fleet.run import check_rows
+    from converter.fleet.table import opened
+
+    check_rows(rows, steps)
+    with opened(path) as table:
+        yield table
+
+
+def _run(rows: "Sequence[Row]", steps: "Steps", table: "Table", cluster: "Cluster") -> "Result":
+    from converter.cli.fleet_progress import watching
+    from converter.fleet.on_ray import ray_workers
+    from converter.fleet.run import run
+
+    with watching(len(rows)) as watch:
+        result = run(rows, steps, table, partial(ray_workers, cluster), watch)
+    click.echo(result.words)
+    return result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Which rows another run needn't do: those that ended, of which nothing has changed since."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from converter.derive.adapter import read_adapter
+from converter.derive.locate import named_base
+from converter.errors import ConverterError
+from converter.fleet.push import destination
+from converter.fleet.rows import Row, Steps
+from converter.fleet.stamps import Stamps, adapter_stamps, base_stamps, output_stamps
+from converter.fleet.table import Known, Table
+from converter.fleet.task import FINAL, Outcome, State, Task
+from converter.version import __version__
+
+
+class Finished(NamedTuple):
+    """A row that ended before, as the table says."""
+
+    row: Row
+    state: State
+
+
+class Unreadable(NamedTuple):
+    """A row that no worker needs to look at: the adapter or the base can't be had."""
+
+    task: Task
+    outcome: Outcome
+
+
+class Plan:
+    """What becomes of each row, by what the table knows."""
+
+    def __init__(self, table: Table, steps: Steps) -> None:
+        self._table, self._steps = table, steps
+        self._base_stamps = cache(base_stamps)  # once for all adapters of a base
+
+    def of(self, row: Row) -> Task | Finished | Unreadable:
+        """A task, or what needs none."""
+        task = Task(row, row.base or Path(), self._steps, request_of(row, self._steps), __version__, ())
+        try:
+            task = task._replace(base=row.base or _named_base(row))
+            task = task._replace(base_stamps=self._base_stamps(task.base))
+            known = self._table.known(row.output)
+            return self._resumed(task, known) if known and known.state in FINAL else _begun(task)
+        except ConverterError as error:
+            missing = not row.adapter.is_dir()
+            return Unreadable(task, Outcome(row.output, "missing" if missing else "failed", str(error)))
+
+    def _resumed(self, task: Task, known: Known) -> Task | Finished:
+        now = (str(task.base), task.request, task.base_stamps)
+        if now != (known.base, known.request, known.base_stamps) or not _is_whole(task.row, known):
+            return _begun(task)
+        if known.adapter_stamps == adapter_stamps(task.row.adapter, task.row.initial_adapter):
+            return Finished(task.row, known.state)
+        return _begun(task)._replace(content=known.content)  # who reads it will see whether it changed
+
+
+def _begun(task: Task) -> Task:
+    return task._replace(output_before=output_stamps(task.row.output))
+
+
+def _is_whole(row: Row, known: Known) -> bool:
+    """Whether the output is the file that was written; one that was refused has none."""
+    return known.state == "refused" or known.output_stamps == output_stamps(row.output) != ()
+
+
+def _named_base(row: Row) -> Path:
+    """The base that the adapter's config names. Raises ConverterError where it isn't on this machine."""
+    adapter = read_adapter(row.adapter)
+    base = named_base(adapter)
+    if base is None:
+        named = adapter.config.base_model_name_or_path if adapter.config else None
+        raise ConverterError(
+            f"{row.adapter}: its base {named!r} is not on this machine; give it in the column base, or with --base"
+        )
+    return base.absolute()
+
+
+def request_of(row: Row, steps: Steps) -> str:
+    """All that is asked of a row beside its adapter and its base, as canonical JSON."""
+    asked = {
+        "kind": row.deployment.kind,
+        "outtype": row.deployment.outtype or "auto",
+        "host": row.deployment.host or "auto",
+        "initial_adapter": row.initial_adapter and str(row.initial_adapter),
+        "rename_keys": row.rename_keys,
+        "text_only": row.text_only,
+        "verify": steps.verify,
+        "prompts": _stamps_of(steps.prompts),
+        "push": str(destination(row, steps) or ""),
+        "version": __version__,
+    }
+    return json.dumps(asked, sort_keys=True)
+
+
+def _stamps_of(path: Path | None) -> Stamps | None:
+    return base_stamps(path) if path else None

@@ -1,0 +1,85 @@
+"""Whether files are still what they were: a glance at sizes and times first, and a digest where that doesn't tell."""
+
+import re
+import stat
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from converter.digests import file_digest_of
+from converter.errors import ConverterError
+from converter.read.files import could_not_read, is_file
+from converter.read.limits import FILES
+
+_SPLIT: Final = re.compile(r"(.+-)\d{5}(-of-\d{5}\.gguf)")
+_OUTPUTS: Final = (".gguf", ".md", ".modelfile")  # what a conversion reads of no directory, and may be written into one
+
+
+class Stamp(NamedTuple):
+    """A file's name, size and time of its last change. ``changed_ns`` is that of its inode, which nobody can set."""
+
+    name: str
+    nbytes: int
+    modified_ns: int
+    changed_ns: int = 0
+
+
+Stamps = tuple[Stamp, ...]
+
+
+def adapter_stamps(directory: Path, initial: Path | None = None) -> Stamps:
+    """Of every file in an adapter's directory that a conversion may read. Raises ConverterError."""
+    own = tuple(_stamp(path, exact=True) for path in _inputs_in(directory))
+    return (*own, *adapter_stamps(initial)) if initial else own
+
+
+def adapter_content(directory: Path, initial: Path | None = None) -> str:
+    """SHA-256 over what ``adapter_stamps`` looks at: the digest and the name of each file. Raises ConverterError."""
+    files = (path for place in (directory, initial) if place for path in _inputs_in(place))
+    lines = "".join(f"{file_digest_of(path)}  {path.name}\n" for path in files)
+    return sha256(lines.encode(errors="surrogateescape")).hexdigest()
+
+
+def base_stamps(base: Path) -> Stamps:
+    """Of a base's files. Without the inode's time: to link or to share a base changes none of its bytes."""
+    with could_not_read(base):
+        is_directory = stat.S_ISDIR(base.stat().st_mode)
+    return tuple(map(_stamp, _inputs_in(base) if is_directory else _parts(base)))
+
+
+def output_stamps(output: Path) -> Stamps:
+    """Of an output file, or of the files in an output directory; () where there is nothing."""
+    try:
+        if output.is_dir():
+            return tuple(map(_stamp, _files_in(output, lambda name: name.endswith(".gguf"))))
+        return (_stamp(output),)
+    except (ConverterError, OSError):
+        return ()
+
+
+def _inputs_in(directory: Path) -> Iterator[Path]:
+    return _files_in(directory, lambda name: not name.lower().endswith(_OUTPUTS))
+
+
+def _files_in(directory: Path, counts: Callable[[str], bool]) -> Iterator[Path]:
+    with could_not_read(directory):
+        paths = [path for path in directory.iterdir() if counts(path.name)]
+        if len(paths) > FILES:
+            raise ConverterError(f"{directory}: holds more than {FILES} files")
+        yield from (path for path in sorted(paths) if is_file(path))
+
+
+def _parts(base: Path) -> list[Path]:
+    """All files of a GGUF that was split, of which one is named."""
+    split = _SPLIT.fullmatch(base.name)
+    if not split:
+        return [base]
+    own = re.compile(rf"{re.escape(split[1])}\d{{5}}{re.escape(split[2])}")
+    return [*_files_in(base.parent, lambda name: own.fullmatch(name) is not None)]
+
+
+def _stamp(path: Path, *, exact: bool = False) -> Stamp:
+    with could_not_read(path):
+        found = path.stat()
+    return Stamp(path.name, found.st_size, found.st_mtime_ns, found.st_ctime_ns if exact else 0)

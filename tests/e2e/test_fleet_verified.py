@@ -1,0 +1,63 @@
+"""adapter-fleet --verify: real llama.cpp against PEFT for each output; what isn't proven is neither fine nor pushed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from converter import convert
+from converter.conversion import Written
+from converter.errors import FINE, JUDGED_BAD
+from converter.fleet import work
+from converter.fleet.task import Outcome, Task
+from converter.planning.conversion_plan import ConversionPlan
+from fixtures.adapters import tiny_adapter
+from fixtures.tiny import TinyModel
+from tests.unit.fleet.small_fleet import Serial, run_fleet, write_manifest
+
+pytestmark = pytest.mark.llama
+KINDS = ("lora", "model", "untie-lora")
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    base = TinyModel("llama")
+    shutil.copytree(tiny_adapter("plain", base), tmp_path / "a")
+    shutil.copyfile(base.gguf, tmp_path / "base.gguf")
+    rows: list[dict[str, object]] = [
+        {"adapter": "a", "base": "base.gguf", "deployment": kind, "output": f"out/{kind}.gguf"} for kind in KINDS
+    ]
+    return write_manifest(tmp_path / "fleet.jsonl", rows)
+
+
+def test_each_output_is_proven(manifest: Path) -> None:
+    outcomes: list[Outcome] = []
+
+    def keep(_: Task) -> None:
+        outcomes.append(workers.outcomes["a"])
+
+    workers = Serial(after=keep)
+    result = run_fleet(manifest, workers, verify=True, push=manifest.parent / "store")
+    assert (result.status, result.states) == (FINE, {"fine": len(KINDS)}), outcomes
+    assert all(outcome.effect_ratio is not None and outcome.effect_ratio < 0.01 for outcome in outcomes)
+    assert {path.stem for path in (manifest.parent / "store" / "out").iterdir()} == set(KINDS)
+
+
+def test_what_is_not_proven_is_judged_bad(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: files of an adapter with another scale take the places of the outputs."""
+    other = shutil.copytree(manifest.parent / "a", manifest.parent / "other")
+    config = json.loads((other / "adapter_config.json").read_bytes())
+    (other / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 1}), encoding="utf-8")
+
+    def write_another(planned: ConversionPlan, output: Path) -> tuple[Written, ...]:
+        return convert(other, output, base=planned.base, deployment=planned.deployment)
+
+    monkeypatch.setattr(work, "write", write_another)
+    workers = Serial()
+    result = run_fleet(manifest, workers, verify=True, push=manifest.parent / "store")
+    assert (result.status, result.states) == (JUDGED_BAD, {"unproven": len(KINDS)})
+    assert "not proven: effect ratio" in workers.outcomes["a"].message
+    assert not (manifest.parent / "store").exists()
+    again = Serial()
+    assert run_fleet(manifest, again, verify=True, push=manifest.parent / "store").n_finished_before == len(KINDS)

@@ -1,0 +1,242 @@
+"""A second run does what isn't done, failed or has changed, and nothing else; a killed one loses nothing."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from converter import Deployment, convert
+from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
+from converter.fleet import resume, work
+from converter.fleet.task import Task
+from tests.unit.conversion import write_base
+from tests.unit.fleet.small_fleet import Serial, run_fleet, write_adapter, write_fleet, write_manifest
+
+ALL = ["a0", "a2", "a1", "a3"]  # those of one base behind each other
+
+
+class Killed(Exception):
+    """What ends a run between two moments of an adapter."""
+
+
+def outputs(manifest: Path) -> dict[str, tuple[int, int]]:
+    """Which file each output is: one that was written again has another inode."""
+    found = (manifest.parent / "out").glob("*.gguf")
+    return {path.stem: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
+
+
+def second_run(manifest: Path) -> list[str]:
+    workers = Serial()
+    run_fleet(manifest, workers)
+    return workers.did
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """Of four adapters over two bases, all done."""
+    path = write_fleet(tmp_path)
+    workers = Serial()
+    result = run_fleet(path, workers)
+    assert (result.status, result.states, workers.did) == (FINE, {"fine": 4}, ALL)
+    return path
+
+
+def test_an_output_is_what_the_library_writes(manifest: Path) -> None:
+    top = manifest.parent
+    convert(top / "a1", top / "own.gguf", base=top / "base1.gguf")
+    assert (top / "out" / "a1.gguf").read_bytes() == (top / "own.gguf").read_bytes()
+
+
+def test_a_second_run_has_nothing_to_do(manifest: Path) -> None:
+    before = outputs(manifest)
+    workers = Serial()
+    result = run_fleet(manifest, workers)
+    assert (workers.did, result.states, result.n_finished_before) == ([], {"fine": 4}, 4)
+    assert outputs(manifest) == before
+
+
+def test_an_adapter_that_changed_is_done_again(manifest: Path) -> None:
+    weights = manifest.parent / "a2" / "adapter_model.safetensors"
+    before, times = outputs(manifest), weights.stat()
+    write_adapter(manifest.parent / "a2", seed=99)
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a copy that keeps times leaves it
+    assert second_run(manifest) == ["a2"]
+    after = outputs(manifest)
+    assert {name for name in before if before[name] != after[name]} == {"a2"}
+    assert second_run(manifest) == []
+
+
+def test_an_adapter_that_was_only_touched_is_read_and_not_converted(manifest: Path) -> None:
+    before = outputs(manifest)
+    (manifest.parent / "a2" / "adapter_config.json").touch()
+    workers = Serial()
+    result = run_fleet(manifest, workers)
+    assert (workers.did, workers.outcomes["a2"].unchanged, result.states) == (["a2"], True, {"fine": 4})
+    assert outputs(manifest) == before
+    assert second_run(manifest) == []
+
+
+def test_a_base_that_changed_changes_all_adapters_on_it(manifest: Path) -> None:
+    (manifest.parent / "base1.gguf").touch()
+    assert second_run(manifest) == ["a1", "a3"]
+    assert second_run(manifest) == []
+
+
+def test_another_version_of_the_tool_does_all_again(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "__version__", "99.0")
+    monkeypatch.setattr(work, "__version__", "99.0")
+    assert second_run(manifest) == ALL
+
+
+def test_another_deployment_is_done(manifest: Path) -> None:
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(text.replace('"a3"', '"a3", "deployment": "model"'), encoding="utf-8")
+    assert second_run(manifest) == ["a3"]
+
+
+@pytest.mark.parametrize("how", ["gone", "other"])
+def test_an_output_that_isnt_there_is_made_again(how: str, manifest: Path) -> None:
+    path = manifest.parent / "out" / "a0.gguf"
+    whole = path.read_bytes()
+    path.unlink()
+    if how == "other":
+        path.write_bytes(whole[:-1] + b"x")
+    assert second_run(manifest) == ["a0"]
+    assert path.read_bytes() == whole
+
+
+def test_a_refusal_stands_until_the_adapter_changes(tmp_path: Path) -> None:
+    manifest = write_fleet(tmp_path, 1)
+    write_adapter(tmp_path / "a0", with_head=True)
+    result = run_fleet(manifest, workers := Serial())
+    assert (result.status, result.states) == (JUDGED_BAD, {"refused": 1})
+    assert workers.outcomes["a0"].codes == ("HD001",)
+    assert second_run(manifest) == []
+    write_adapter(tmp_path / "a0")
+    assert run_fleet(manifest, Serial()).states == {"fine": 1}
+
+
+def test_what_could_not_be_done_is_tried_again(tmp_path: Path) -> None:
+    manifest = write_fleet(tmp_path, 3)
+    (tmp_path / "out").write_text("no directory", encoding="utf-8")
+    shutil.rmtree(tmp_path / "a2")
+    result = run_fleet(manifest, Serial())
+    assert (result.status, result.states) == (COULD_NOT, {"failed": 2, "missing": 1})
+    (tmp_path / "out").unlink()
+    result = run_fleet(manifest, Serial())
+    assert (result.status, result.states) == (NOTHING_LOOKED_AT, {"fine": 2, "missing": 1})
+
+
+def test_a_base_that_isnt_there_fails_its_adapters_alone(tmp_path: Path) -> None:
+    manifest = write_fleet(tmp_path, 2)
+    (tmp_path / "base1.gguf").unlink()
+    result = run_fleet(manifest, Serial())
+    assert (result.status, result.states) == (COULD_NOT, {"fine": 1, "failed": 1})
+
+
+def test_a_base_that_changes_under_way_is_told(tmp_path: Path) -> None:
+    """Two adapters would else stand in the table as made from one base."""
+    manifest = write_fleet(tmp_path, 2, n_bases=1)
+
+    def write_another(_: Task) -> None:
+        write_base(tmp_path / "base0.gguf", outtype="Q8_0")
+
+    workers = Serial(after=write_another)
+    result = run_fleet(manifest, workers)
+    assert result.states == {"fine": 1, "failed": 1}
+    assert "base0.gguf: was changed while the fleet was under way" in workers.outcomes["a1"].message
+
+
+def kill_at(name: str) -> "Serial":
+    def kill(task: Task) -> None:
+        if task.row.adapter.name == name:
+            raise Killed
+
+    return Serial(after=kill)
+
+
+@pytest.mark.parametrize("deployment", ["lora", "model", "untie-lora", "untie-model"])
+def test_what_was_written_and_not_noted_down_isnt_written_again(deployment: str, tmp_path: Path) -> None:
+    """The driver dies between an output and its row in the table."""
+    manifest = write_fleet(tmp_path, 2, 1, deployment=deployment)
+    with pytest.raises(Killed):
+        run_fleet(manifest, kill_at("a0"))
+    files = sorted((tmp_path / "out").rglob("*.gguf"))
+    before = [path.stat().st_ino for path in files if path.stem != "a1"]
+    workers = Serial()
+    assert run_fleet(manifest, workers).states == {"fine": 2}
+    assert [path.stat().st_ino for path in files if path.stem != "a1"] == before != []
+    assert (workers.outcomes["a0"].adopted, workers.outcomes["a1"].adopted) == (True, False)
+    assert second_run(manifest) == []
+
+
+def test_what_was_written_from_another_base_is_no_output_of_this_run(tmp_path: Path) -> None:
+    """Its header would be the same: a base's norms, and so its fingerprint, don't change with its matrices."""
+    manifest = write_fleet(tmp_path, 1, 1, deployment="model")
+    with pytest.raises(Killed):
+        run_fleet(manifest, kill_at("a0"))
+    data = bytearray((tmp_path / "base0.gguf").read_bytes())
+    data[-1000] ^= 1
+    (tmp_path / "base0.gguf").write_bytes(data)
+    workers = Serial()
+    run_fleet(manifest, workers)
+    assert not workers.outcomes["a0"].adopted
+    convert(tmp_path / "a0", tmp_path / "own.gguf", base=tmp_path / "base0.gguf", deployment=Deployment("model"))
+    assert (tmp_path / "out" / "a0.gguf").read_bytes() == (tmp_path / "own.gguf").read_bytes()
+
+
+def test_what_was_there_before_the_run_isnt_taken_for_its_output(tmp_path: Path) -> None:
+    manifest = write_fleet(tmp_path, 1)
+    (tmp_path / "out").mkdir()
+    convert(tmp_path / "a0", tmp_path / "out" / "a0.gguf", base=tmp_path / "base0.gguf")
+    workers = Serial()
+    run_fleet(manifest, workers)
+    assert not workers.outcomes["a0"].adopted
+
+
+def test_two_drivers_never_share_a_table(manifest: Path) -> None:
+    def run_another(_: Task) -> None:
+        run_fleet(manifest, Serial())
+
+    (manifest.parent / "base0.gguf").touch()
+    with pytest.raises(ConverterError, match="another adapter-fleet writes this table"):
+        run_fleet(manifest, Serial(before=run_another))
+
+
+def test_a_table_of_something_else_stays_as_it_is(tmp_path: Path) -> None:
+    import sqlite3
+
+    manifest = write_fleet(tmp_path, 1)
+    with sqlite3.connect(tmp_path / "fleet.sqlite") as connection:
+        connection.execute("CREATE TABLE notes (text)")
+    connection.close()
+    before = (tmp_path / "fleet.sqlite").read_bytes()
+    with pytest.raises(ConverterError, match=r"fleet.sqlite: is a database of something else; give another --table"):
+        run_fleet(manifest, Serial())
+    assert (tmp_path / "fleet.sqlite").read_bytes() == before
+    (tmp_path / "fleet.sqlite").write_text("no database, and long enough not to be empty" * 30, encoding="utf-8")
+    with pytest.raises(ConverterError, match="can't be used as a table: file is not a database"):
+        run_fleet(manifest, Serial())
+
+
+def test_each_output_that_is_fine_is_pushed(tmp_path: Path) -> None:
+    manifest = write_fleet(tmp_path / "fleet", 3)
+    write_adapter(tmp_path / "fleet" / "a1", with_head=True)
+    run_fleet(manifest, Serial(), push=tmp_path / "store")
+    pushed = {path.name: path.read_bytes() for path in (tmp_path / "store" / "out").iterdir()}
+    assert pushed == {name: (manifest.parent / "out" / name).read_bytes() for name in ("a0.gguf", "a2.gguf")}
+    assert second_run_with_push(manifest, tmp_path / "other") == ["a0", "a2", "a1"]
+
+
+def second_run_with_push(manifest: Path, push: Path) -> list[str]:
+    workers = Serial()
+    run_fleet(manifest, workers, push=push)
+    return workers.did
+
+
+def test_a_push_has_a_place_for_each_output(tmp_path: Path) -> None:
+    write_fleet(tmp_path / "fleet", 1)
+    manifest = write_manifest(tmp_path / "fleet" / "fleet.jsonl", [{"adapter": "a0", "output": "../x.gguf"}])
+    with pytest.raises(ConverterError, match="so --push has no place for it"):
+        run_fleet(manifest, Serial(), push=tmp_path / "store")
