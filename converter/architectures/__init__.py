@@ -94,7 +94,6 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "qwen3_next": "qwen3next",
     "qwen3_vl": "qwen3vl",
     "qwen3_vl_moe": "qwen3vlmoe",
-    "qwen3_vl_moe_text": "qwen3vlmoe",
     "qwen3_vl_text": "qwen3vl",
     "seed_oss": "seed_oss",
     "smollm3": "smollm3",
