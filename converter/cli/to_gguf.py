@@ -12,6 +12,7 @@ import click
 from converter.cli.command import Command
 from converter.cli.modelfile import check_modelfile, ollama_command, write_modelfile
 from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, SPLIT_SIZE, TEXT_ONLY
+from converter.cli.quantize import quantize_of, quantize_options
 from converter.cli.refusals import refusals_shown
 from converter.derive.adapter import Adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
@@ -67,6 +68,7 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
     help="With --untie, of Gemma 1 and 2, whose own graph in llama.cpp reads no head: the graph that runs them. "
     "auto: gemma3; wide or grok for Gemma 2. native: none, for a patched llama.cpp.",
 )
+@quantize_options
 @click.option(
     "--split-max-size",
     type=SPLIT_SIZE,
@@ -90,6 +92,13 @@ def main(
     output: Path | None,
     outtype: str,
     host: str | None,
+    file_type: str | None,
+    imatrix: Path | None,
+    tensor_types: tuple[tuple[str, str], ...],
+    output_tensor_type: str | None,
+    token_embedding_type: str | None,
+    allow_requantize: bool,
+    least_kept: float | None,
     split_max_size: int | None,
     modelfile: bool,
     initial_adapter: Path | None,
@@ -98,7 +107,10 @@ def main(
     dry_run: bool,
     style: str,
 ) -> None:
-    deployment = Deployment(to or ("model" if untie else "lora"), untie, outtype, host)
+    quantize = quantize_of(
+        file_type, imatrix, tensor_types, output_tensor_type, token_embedding_type, allow_requantize, least_kept
+    )
+    deployment = Deployment(to or ("model" if untie or quantize else "lora"), untie, outtype, host, quantize)
     if host and not untie:
         raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
     if modelfile and deployment.to == "lora":
@@ -159,6 +171,8 @@ def _default_output(adapter: Adapter, deployment: Deployment) -> Path:
     name = last_part(public_name(adapter.path.resolve()))
     if deployment.kind == "untie-lora":
         return Path(f"{name}-gguf")
+    if deployment.quantize:
+        return Path(f"{name}-{deployment.quantize.file_type}.gguf")
     return Path(f"{name}-{'lora' if deployment.to == 'lora' else 'model'}.gguf")
 
 

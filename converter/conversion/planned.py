@@ -43,7 +43,8 @@ def plan(
     base = _matched(adapter, base, deployment, progress)
     if adapter.initial:
         judge(adapter.initial, base, deployment)
-    inputs = stamps(adapter, base)
+    imatrix = deployment.quantize.imatrix if deployment.quantize else None
+    inputs = stamps(adapter, base, *([imatrix] if imatrix else []))
     report = judge(adapter, base, deployment)
     with refusals(report):
         if _needs_peft(adapter):
