@@ -13,7 +13,7 @@ import click
 from converter.checking import check_adapter
 from converter.cli.command import Command, unforeseen
 from converter.cli.gate import Asked, Gate, OptionsGate, PolicyGate, may_have_policy
-from converter.cli.options import ADAPTER_TO_JUDGE, BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
+from converter.cli.options import ADAPTER, BASE_BY_NAME, DOWNLOAD_BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
 from converter.cli.width import report_width
 from converter.derive.adapter import Adapter, read_adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
@@ -117,12 +117,13 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 
 
 @click.command(COMMAND, cls=Command, help=_HELP)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=ADAPTER_TO_JUDGE)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=ADAPTER)
 @click.option(
     "--base",
-    type=BASE,
-    help="Base model: a Hugging Face directory (config.json is enough) or a GGUF file.",
+    type=BASE_BY_NAME,
+    help="Base model: a Hugging Face directory (config.json is enough), ORG/NAME[@REVISION], or a GGUF file.",
 )
+@click.option("--download", is_flag=True, help=DOWNLOAD_BASE)
 @click.option("--to", type=click.Choice(["lora", "model"]), help="What it is to become, as for adapter-to-gguf.")
 @click.option("--untie", is_flag=True, help="The head is to become a tensor of its own, as for adapter-to-gguf.")
 @click.option("--target", "targets", multiple=True, callback=_targets, metavar="NAME[@VERSION]", help=_TARGET)
@@ -155,7 +156,8 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 @click.version_option(__version__)
 def main(
     paths: "tuple[Path | HubAddress, ...]",
-    base: Path | None,
+    base: "Path | HubAddress | None",
+    download: bool,
     to: Literal["lora", "model"] | None,
     untie: bool,
     targets: "tuple[Wanted, ...]",
@@ -186,13 +188,13 @@ def main(
         if verify_attestation:
             from converter.cli.attest import verify_attestation as verified
 
-            sys.exit(verified(verify_attestation, here, policy, asked, base))
+            sys.exit(verified(verify_attestation, here, policy, asked, _base(base, download=download)))
     if attest and (select or ignore or not values):
         raise click.UsageError("--attest attests the policy whole: no --select, --ignore or --headers-only beside it")
     gate = PolicyGate(policy, select, ignore) if policy else OptionsGate(select, ignore)
     strict = strict or bool(policy and policy.fail_on is Severity.WARNING)
     try:
-        model = read_base_model(base) if base else None
+        model = _base(base, download=download)
         initial = read_initial_adapter(initial_adapter) if initial_adapter else None
     except ConverterError as error:
         outcomes: Iterable[Outcome] = [Unread(path, error.status, str(error)) for path in paths]
@@ -207,7 +209,7 @@ def main(
     if attest:
         from converter.cli.attest import write_attestation
 
-        write_attestation(attest, run, policy, base)
+        write_attestation(attest, run, policy, model)
     if baseline_until:
         from converter.cli.baseline import write_baseline
 
@@ -223,6 +225,14 @@ def _policy(config: Path | None) -> "Policy | None":
     from converter.policy import find_policy, read_policy
 
     return read_policy(config) if config else find_policy(Path.cwd())
+
+
+def _base(given: "Path | HubAddress | None", *, download: bool) -> BaseModel | None:
+    if given is None or isinstance(given, Path):
+        return read_base_model(given) if given else None
+    from converter.cli.on_hub import base_named
+
+    return base_named(given, download=download, weights=False)
 
 
 def _escape_what_a_console_lacks() -> None:
