@@ -24,17 +24,36 @@ WHOLE_BASE: Final = MODEL | frozenset[Kind]({"untie-lora"})  # what is written f
 HOSTS: Final = ("auto", "gemma3", "spark2_5", "wide", "grok", "native")
 
 
+class Quantize(NamedTuple):
+    """How a merged model is quantised: what llama-quantize's options of these names say. Types have GGML's names.
+
+    ``file_type`` is llama-quantize's name of a mixture (Q4_K_M). ``tensor_types`` are patterns and types: the first
+    pattern that is found in a tensor's name gives its type. ``allow_requantize`` takes a base that is quantised.
+    ``least_kept`` is ours: the share of its delta that rounding has to keep of every tensor.
+    """
+
+    file_type: str
+    imatrix: Path | None = None
+    tensor_types: tuple[tuple[str, str], ...] = ()
+    output_tensor_type: str | None = None
+    token_embedding_type: str | None = None
+    allow_requantize: bool = False
+    least_kept: float = 0.5
+
+
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """What the adapter is to become: the intent that decides which findings matter.
 
     ``host`` runs an untied head that llama.cpp's own graph wouldn't read; None and auto leave the choice to the plan.
+    A model is written as ``outtype`` or as ``quantize`` says.
     """
 
     to: Literal["lora", "model"] = "lora"
     untie: bool = False
     outtype: str | None = None
     host: str | None = None
+    quantize: Quantize | None = None
 
     @classmethod
     def of(cls, kind: Kind) -> "Deployment":
@@ -52,7 +71,8 @@ class Deployment:
     def options(self) -> str:
         """The deployment as the command line spells it."""
         host = "" if self.host in (None, "auto") else f" --host {self.host}"
-        return OPTIONS[self.kind] + host
+        quantize = f" --quantize {self.quantize.file_type}" if self.quantize else ""
+        return OPTIONS[self.kind] + host + quantize
 
 
 OPTIONS: Final[dict[Kind, str]] = {

@@ -20,10 +20,10 @@ class Stamp(NamedTuple):
     inode: int
 
 
-def stamps(adapter: Adapter, base: BaseModel) -> tuple[Stamp, ...]:
+def stamps(adapter: Adapter, base: BaseModel, *others: Path) -> tuple[Stamp, ...]:
     """The state of every file that is read. Raises ConverterError where one can't be looked at."""
     try:
-        return tuple(_stamp(path) for path in sorted(input_files(adapter, base)))
+        return tuple(_stamp(path) for path in sorted({*input_files(adapter, base), *others}))
     except OSError as error:
         raise ConverterError(f"{error.filename}: can't be read: {error.strerror or error}") from error
 

@@ -13,6 +13,7 @@ from converter.fleet.task import STATUS, Outcome, State
 from converter.report.printable import printable
 
 _SECONDS_BETWEEN: Final = 10.0
+_SECONDS_WITHOUT: Final = 60.0  # where nothing came
 _N_TOLD: Final = 20  # of the adapters that aren't fine; the table has all of them
 
 
@@ -20,7 +21,7 @@ _N_TOLD: Final = 20  # of the adapters that aren't fine; the table has all of th
 def watching(n_rows: int) -> "Iterator[_Watch]":
     """A watch that shows how far the run is, on stderr."""
     if not sys.stderr.isatty():
-        yield _Watch(n_rows, _log())
+        yield _Watch(_log(n_rows))
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -29,29 +30,26 @@ def watching(n_rows: int) -> "Iterator[_Watch]":
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=n_rows)
         yield _Watch(
-            n_rows,
             lambda done, words: bar.update(task, completed=done, description=words),
             lambda line: bar.console.print(line, markup=False, highlight=False),
         )
 
 
-def _log() -> Callable[[int, str], None]:
-    told_at = monotonic()
+def _log(n_rows: int) -> Callable[[int, str], None]:
+    told_at, told = monotonic(), 0
 
-    def shows(_done: int, words: str) -> None:
-        nonlocal told_at
-        if monotonic() - told_at >= _SECONDS_BETWEEN:
-            told_at = monotonic()
-            click.echo(f"adapter-fleet: {words}", err=True)
+    def shows(done: int, words: str) -> None:
+        nonlocal told_at, told
+        if monotonic() - told_at >= (_SECONDS_BETWEEN if done > told else _SECONDS_WITHOUT):
+            told_at, told = monotonic(), done
+            click.echo(f"adapter-fleet: {done} of {n_rows}: {words}", err=True)
 
     return shows
 
 
 class _Watch:
-    def __init__(
-        self, n_rows: int, shows: Callable[[int, str], None], says: Callable[[str], None] | None = None
-    ) -> None:
-        self._n_rows, self._shows = n_rows, shows
+    def __init__(self, shows: Callable[[int, str], None], says: Callable[[str], None] | None = None) -> None:
+        self._shows = shows
         self._says = says or (lambda line: click.echo(line, err=True))
         self._states: Counter[State] = Counter()
         self._n_now = self._n_told = 0
@@ -68,12 +66,17 @@ class _Watch:
         self._n_now += 1
         if outcome.message:
             self._tell(outcome.message)
+        self.waits()
+
+    def waits(self) -> None:
+        """Show how far it is."""
         self._shows(self._states.total(), self._words())
 
     def _words(self) -> str:
         ended = ", ".join(f"{self._states[state]} {state}" for state in STATUS if self._states[state])
-        seconds = max(monotonic() - self._begin, 0.001)
-        return f"{self._states.total()} of {self._n_rows}: {ended}; {self._n_now / seconds:.1f} a second"
+        seconds = monotonic() - self._begin if self._n_now > 1 else 0
+        rate = f"; {(self._n_now - 1) / seconds:.1f} a second" if seconds else ""
+        return f"{ended or 'none ended yet'}{rate}"
 
     def _tell(self, message: str) -> None:
         self._n_told += 1

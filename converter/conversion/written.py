@@ -114,7 +114,7 @@ def _make_directory(plan: ConversionPlan, output: Path) -> None:
 
 
 def _protect_sources(targets: list[_Target], plan: ConversionPlan) -> None:
-    sources = input_files(plan.adapter, plan.base)
+    sources = {*input_files(plan.adapter, plan.base), *(stamp.path for stamp in plan.inputs)}
     for path in (path for target in targets for path in target.paths):
         refuse_special(path)
         if path.exists() and any(path.samefile(source) for source in sources):
@@ -180,10 +180,12 @@ def _check_space(path: Path, nbytes: int) -> None:
 
 
 def _check_kept(plan: ConversionPlan, kept: tuple[DeltaKept, ...]) -> None:
-    lost = [(delta.share, delta.tensor) for delta in kept if delta.share is not None and delta.share < LEAST_KEPT]
-    if lost:
+    quantize = plan.deployment.quantize
+    least = quantize.least_kept if quantize else LEAST_KEPT
+    lost = [(delta.share, delta.tensor) for delta in kept if delta.share is not None and delta.share < least]
+    if lost and least:  # the rounding may turn a delta round: 0 accepts that too
         share, tensor = min(lost)
-        found = f"rounding keeps {max(share, 0.0):.2f} of the adapter's delta (at least {LEAST_KEPT})"
+        found = f"rounding keeps {max(share, 0.0):.2f} of the adapter's delta (at least {least:g})"
         ways = " or ".join(_ways(plan, {name for _, name in lost}))
         advice = f"{f'use {ways}; ' if ways else ''}nothing was written"
         raise RuleBroken(KEPT_CODE, tensor, f"{found}, in {len(lost)} tensors; {advice}")
@@ -191,6 +193,10 @@ def _check_kept(plan: ConversionPlan, kept: tuple[DeltaKept, ...]) -> None:
 
 def _ways(plan: ConversionPlan, lost: set[str]) -> Iterator[str]:
     """The options that keep more: types of more bits than those that lost it, and factors of their own if allowed."""
+    if plan.deployment.quantize:
+        yield "another type (--compare-types shows what each keeps)"
+        yield "--least-kept 0, which accepts that"
+        return
     types = {tensor.type.name for file in plan.files for tensor in file.tensors if tensor.name in lost}
     if not types & {"F16", "F32"}:
         yield "--outtype f16"

@@ -4,13 +4,13 @@ F16 and BF16: IEEE round to nearest, ties to even, straight from float64. Block 
 where it is installed, else by gguf.quants (Q8_0 and the simple types only); both give ggml's bytes.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from converter.dtypes import GgmlType
+from converter.dtypes import Q8_0, GgmlType
 from converter.errors import ConverterError, RuleBroken, how_to_install
 from converter.evaluation.finite import is_finite
 from converter.values.rows import FLOAT_DTYPES, Array, dequantize
@@ -22,18 +22,21 @@ _LARGEST: Final = {"F16": 65504.0, "Q8_0": 65504.0 * 127, "F32": _LARGEST_FLOAT3
 
 OVERFLOW_CODE: Final = "NM010"
 
+Numbers = npt.NDArray[np.float64] | npt.NDArray[np.float32]
+Weights = npt.NDArray[np.float32]
 
-def encode(values: npt.NDArray[np.float64], ggml_type: GgmlType, name: str) -> Array:
-    """Round float64 ``values`` (rows, columns) to ``ggml_type``; the array's bytes are the tensor's bytes.
 
-    Raises RuleBroken (NM010) where a value is too large for the type.
+def encode(values: Numbers, ggml_type: GgmlType, name: str, weights: Weights | None = None) -> Array:
+    """Round ``values`` (rows, columns) to ``ggml_type``; the array's bytes are the tensor's bytes.
+
+    ``weights`` (columns,) are an imatrix's. Raises RuleBroken (NM010) where a value is too large for the type.
     """
     _refuse_overflow(values, ggml_type, name)
     if ggml_type.name == "BF16":
         return _to_bfloat16(values)
     if ggml_type.is_float:
         return values.astype(FLOAT_DTYPES[ggml_type.name])
-    blocks = _quantize(values.astype(np.float32), ggml_type)
+    blocks = _quantize(values.astype(np.float32, copy=False), ggml_type, weights)
     if not is_finite(np.ascontiguousarray(blocks).data, ggml_type):
         raise _too_large(_largest_in(values), ggml_type, name)
     return blocks
@@ -44,13 +47,13 @@ def decode(encoded: Array, ggml_type: GgmlType) -> Array:
     return encoded if ggml_type.is_float else dequantize(encoded, ggml_type.name)
 
 
-def _refuse_overflow(values: npt.NDArray[np.float64], ggml_type: GgmlType, name: str) -> None:
+def _refuse_overflow(values: Numbers, ggml_type: GgmlType, name: str) -> None:
     found = _largest_in(values)
     if not found <= _LARGEST.get(ggml_type.name, _LARGEST_FLOAT32):  # NaN is refused too
         raise _too_large(found, ggml_type, name)
 
 
-def _largest_in(values: npt.NDArray[np.float64]) -> float:
+def _largest_in(values: Numbers) -> float:
     return float(max(values.max(), -values.min())) if values.size else 0.0
 
 
@@ -59,13 +62,13 @@ def _too_large(found: float, ggml_type: GgmlType, name: str) -> RuleBroken:
     return RuleBroken(OVERFLOW_CODE, name, f"a merged value of {found:.6g} is beyond {limit}; use --outtype f32")
 
 
-def _to_bfloat16(values: npt.NDArray[np.float64]) -> Array:
+def _to_bfloat16(values: Numbers) -> Array:
     """Round float64 to BF16 once.
 
     ml_dtypes goes through float32, which can round twice. It errs only where the float32 is a tie for BF16 and is not
     the value itself, so those few are first moved one step towards the value.
     """
-    single = values.astype(np.float32)
+    single = values.astype(np.float32)  # a copy, which is changed
     ties = np.flatnonzero((single.view(np.uint32) & 0xFFFF) == 0x8000)
     if len(ties):
         exact, rounded = values.reshape(-1)[ties], single.reshape(-1)[ties]
@@ -74,17 +77,28 @@ def _to_bfloat16(values: npt.NDArray[np.float64]) -> Array:
     return single.astype(ml_dtypes.bfloat16)
 
 
-def _quantize(values: npt.NDArray[np.float32], ggml_type: GgmlType) -> Array:
+def _quantize(values: npt.NDArray[np.float32], ggml_type: GgmlType, weights: Weights | None) -> Array:
     from gguf import GGMLQuantizationType
 
+    to = GGMLQuantizationType[ggml_type.name]
     try:
-        from libgguf import quantize_rows as to_blocks
-    except ImportError:
-        from gguf.quants import quantize as to_blocks
+        from libgguf import quantize_rows
+    except ImportError as error:
+        return _without_libgguf(values, to, ggml_type, weights, error)
+    blocks: Array = quantize_rows(values, to, weights)
+    return blocks
+
+
+def _without_libgguf(
+    values: npt.NDArray[np.float32], to: Any, ggml_type: GgmlType, weights: Weights | None, missing: ImportError
+) -> Array:
+    from gguf.quants import quantize
+
     try:
-        blocks: Array = to_blocks(values, GGMLQuantizationType[ggml_type.name])
-    except NotImplementedError as error:
-        raise ConverterError(
-            f"writing {ggml_type.name} needs libgguf; {how_to_install('quants')}, or use --outtype q8_0"
-        ) from error
+        blocks: Array | None = quantize(values, to) if weights is None or ggml_type is Q8_0 else None
+    except NotImplementedError:
+        blocks = None
+    if blocks is None:
+        what = f"writing {ggml_type.name}{'' if weights is None else ' by an imatrix'}"
+        raise ConverterError(f"{what} needs libgguf; {how_to_install('quants')}, or use q8_0") from missing
     return blocks

@@ -37,7 +37,7 @@ class Cluster(NamedTuple):
     retries: int = 3
 
 
-def ray_workers(cluster: Cluster, tasks: Iterator[Task]) -> Generator[tuple[Task, Outcome] | Reading]:
+def ray_workers(cluster: Cluster, tasks: Iterator[Task]) -> Generator[tuple[Task, Outcome] | Reading | None]:
     """What comes of each task, and each reading of a base. Ray is started with the first task, and ended at the end.
 
     Raises ConverterError where Ray can't be had.
@@ -82,7 +82,7 @@ class _Workers:
         self._readings: set[str] = set()
         self._room, self._asked_at = 0, float("-inf")
 
-    def results(self, tasks: Iterator[Task]) -> Iterator[tuple[Task, Outcome] | Reading]:
+    def results(self, tasks: Iterator[Task]) -> Iterator[tuple[Task, Outcome] | Reading | None]:
         """Tasks are taken as there is room for them."""
         base, path = None, None
         running: dict[Any, Task] = {}
@@ -110,8 +110,10 @@ class _Workers:
         limit = self._cluster.workers if self._cluster.address else None
         return min(self._room, limit or self._room)
 
-    def _ended(self, running: dict[Any, Task]) -> Iterator[tuple[Task, Outcome] | Reading]:
+    def _ended(self, running: dict[Any, Task]) -> Iterator[tuple[Task, Outcome] | Reading | None]:
         ended, _ = self._ray.wait([*running], timeout=_POLL_SECONDS)
+        if not ended:
+            yield None
         for reference in ended:
             task = running.pop(reference)
             outcome, reading = self._result(task, reference)

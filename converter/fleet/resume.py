@@ -44,7 +44,7 @@ class Plan:
             task = task._replace(base=row.base or _named_base(row))
             task = task._replace(base_stamps=self._base_stamps(task.base))
             known = self._table.known(row.output)
-            return self._resumed(task, known) if known and known.state in FINAL else _begun(task)
+            return self._resumed(task, known) if known else _begun(task)
         except ConverterError as error:
             missing = not row.adapter.is_dir()
             return Unreadable(task, Outcome(row.output, "missing" if missing else "failed", str(error)))
@@ -53,6 +53,8 @@ class Plan:
         now = (str(task.base), task.request, task.base_stamps)
         if now != (known.base, known.request, known.base_stamps) or not _is_whole(task.row, known):
             return _begun(task)
+        if known.state not in FINAL:
+            return task  # the file was written, and what failed came after it: whatever is there now counts as written
         if known.adapter_stamps == adapter_stamps(task.row.adapter, task.row.initial_adapter):
             return Finished(task.row, known.state)
         return _begun(task)._replace(content=known.content)  # who reads it will see whether it changed

@@ -12,8 +12,9 @@ from converter.fleet.rows import Row, Steps, refuse_clashes
 from converter.fleet.table import Table
 from converter.fleet.task import STATUS, Outcome, Reading, State, Task
 
-# Takes a task when it has room, and yields what comes of each, in any order, and every reading of a base.
-Workers = Callable[[Iterator[Task]], Generator[tuple[Task, Outcome] | Reading]]
+# Takes a task when it has room, and yields what comes of each, in any order, every reading of a base, and None where
+# nothing came for a while.
+Workers = Callable[[Iterator[Task]], Generator[tuple[Task, Outcome] | Reading | None]]
 
 
 class Watch(Protocol):
@@ -24,6 +25,9 @@ class Watch(Protocol):
 
     def ended(self, outcome: Outcome, state: State) -> None:
         """A row ended in this one."""
+
+    def waits(self) -> None:
+        """Nothing came for a while."""
 
 
 class Result(NamedTuple):
@@ -64,7 +68,9 @@ def run(rows: Sequence[Row], steps: Steps, table: Table, workers: Workers, watch
     plan = Plan(table, steps)
     with closing(workers(fleet.tasks(plan.of(row) for row in ordered(rows)))) as results:
         for ended in results:
-            if isinstance(ended, Reading):
+            if ended is None:
+                watch.waits()
+            elif isinstance(ended, Reading):
                 table.base_read(ended)
             else:
                 fleet.end(*ended)

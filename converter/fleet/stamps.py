@@ -13,7 +13,8 @@ from converter.read.files import could_not_read, is_file
 from converter.read.limits import FILES
 
 _SPLIT: Final = re.compile(r"(.+-)\d{5}(-of-\d{5}\.gguf)")
-_OUTPUTS: Final = (".gguf", ".md", ".modelfile")  # what a conversion reads of no directory, and may be written into one
+# What is written into directories of adapters and bases, and no conversion reads.
+_OUTPUTS: Final = (".gguf", ".md", ".modelfile", ".sqlite", ".sqlite-wal", ".sqlite-shm", ".lock", ".html")
 
 
 class Stamp(NamedTuple):

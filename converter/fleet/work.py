@@ -45,8 +45,12 @@ def done(task: Task, reading: Reading) -> Outcome:
     except MemoryError:
         outcome = Outcome(task.row.output, "failed", "there is not enough memory for this")
     except OSError as error:
-        outcome = Outcome(task.row.output, "failed", f"{error.filename}: {error.strerror or error}")
+        outcome = Outcome(task.row.output, "failed", _words(error))
     return outcome._replace(reading=reading.id, seconds=monotonic() - begin)
+
+
+def _words(error: ConverterError | OSError) -> str:
+    return f"{error.filename}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
 
 
 def _judged(task: Task, outcome: Outcome) -> Outcome:
@@ -79,7 +83,10 @@ def _done(task: Task, reading: Reading) -> Outcome:
         nbytes=sum(one.nbytes for one in written), adapter_sha256=written[0].adapter_sha256, adopted=adopted,
         output_stamps=output_stamps(row.output),
     )  # fmt: skip
-    return _after(task, adapter, written, outcome)
+    try:
+        return _after(task, adapter, written, outcome)
+    except (ConverterError, OSError) as error:  # the output stays, and another run needn't write it again
+        return outcome._replace(state="failed", message=_words(error))
 
 
 def _base(task: Task, reading: Reading) -> BaseModel:

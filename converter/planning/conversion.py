@@ -21,8 +21,15 @@ def plan_conversion(adapter: Adapter, base: BaseModel, deployment: Deployment) -
     """
     if base.architecture is None:
         raise ConverterError(f"{base.path}: architecture {base.model_type!r} is not supported")
+    if deployment.quantize:
+        from converter.planning.quantised import imatrix_notes, quantised, refuse_unfit
+
+        refuse_unfit(deployment)
     trained = as_trained(base, adapter)
     files, host_notes = _hosted(_files(adapter, trained, deployment), trained, deployment)
+    if deployment.quantize:
+        files = (quantised(files[0], deployment.quantize),)
+        host_notes = (*host_notes, *(imatrix_notes(files[0]) if deployment.quantize.imatrix else ()))
     ledger = plan_ledger(adapter, files)
     notes = (*_notes(adapter, base, deployment), *host_notes)
     matches = base.match.tensors if base.match else ()
@@ -38,17 +45,26 @@ def _notes(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Iterato
 
 
 def _files(adapter: Adapter, base: BaseModel, deployment: Deployment) -> tuple[PlannedFile, ...]:
+    outtype = _outtype(base, deployment)
     match deployment.kind:
         case "lora":
-            return (plan_lora(adapter, base, deployment.outtype),)
+            return (plan_lora(adapter, base, outtype),)
         case "untie-lora":
             from converter.planning.untied import LORA_NAME, plan_untied_base
 
-            return (plan_untied_base(base), plan_lora(adapter, base, deployment.outtype, LORA_NAME))
+            return (plan_untied_base(base), plan_lora(adapter, base, outtype, LORA_NAME))
         case "model" | "untie-model":
             from converter.planning.merged import plan_merged
 
-            return (plan_merged(adapter, base, deployment.outtype, untie=_unties(adapter, base, deployment)),)
+            return (plan_merged(adapter, base, outtype, untie=_unties(adapter, base, deployment)),)
+
+
+def _outtype(base: BaseModel, deployment: Deployment) -> str | None:
+    """What touched tensors are planned as. Before they are quantised F32, but of a host what its Q8_0 is made for."""
+    if not deployment.quantize:
+        return deployment.outtype
+    hosts = deployment.untie and base.architecture is not None and not base.architecture.graph.reads_output
+    return "f16" if hosts else "f32"
 
 
 def _unties(adapter: Adapter, base: BaseModel, deployment: Deployment) -> bool:
@@ -70,5 +86,5 @@ def _hosted(
 
     host = deployment.host or "auto"
     if len(files) == 1:
-        return hosted_model(files[0], base, host, deployment.outtype)
+        return hosted_model(files[0], base, host, _outtype(base, deployment))
     return hosted_lora(files[0], files[1], base, host, deployment.outtype)

@@ -13,6 +13,7 @@ from converter.diagnostics import Deployment, Report
 from converter.dtypes import GgmlType
 from converter.inputs import Stamp
 from converter.read.gguf_header import DEFAULT_ALIGNMENT, GgufArray, KeyValue
+from converter.read.imatrix import Importance
 from converter.sources import Source
 
 if TYPE_CHECKING:
@@ -21,13 +22,24 @@ if TYPE_CHECKING:
 # --- The plan ---------------------------------------------------------------------------------------------------------
 
 
+class Quantised(NamedTuple):
+    """A tensor is rounded to F32 first, as llama-quantize finds it in a file of F32, and what an imatrix says of it."""
+
+    importance: Importance | None = None
+
+    def of_matrix(self, i: int, n_matrices: int) -> "Quantised":
+        """That of one of a tensor's matrices."""
+        return Quantised(self.importance and self.importance.of_matrix(i, n_matrices))
+
+
 class PlannedTensor(NamedTuple):
-    """One output tensor; ``shape`` is row-major."""
+    """One output tensor; ``shape`` is row-major. ``quantised`` as llama-quantize does it, else rounded once."""
 
     name: str
     shape: tuple[int, ...]
     type: GgmlType
     source: Source
+    quantised: Quantised | None = None
 
     @property
     def nbytes(self) -> int:

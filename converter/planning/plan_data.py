@@ -12,6 +12,7 @@ from converter.planning.conversion_plan import (
     NewScalar,
     PlannedFile,
     PlannedKeyValue,
+    PlannedTensor,
 )
 from converter.sources import (
     CopiedBytes,
@@ -59,11 +60,15 @@ def _file_data(file: PlannedFile) -> dict[str, object]:
         "nbytes": file.nbytes,
         "alignment": file.alignment,
         "key_values": [_key_value_data(entry) for entry in file.key_values],
-        "tensors": [
-            {"name": t.name, "shape": list(t.shape), "type": t.type.name, "source": _source_data(t.source)}
-            for t in file.tensors
-        ],
+        "tensors": [_tensor_data(tensor) for tensor in file.tensors],
     }
+
+
+def _tensor_data(tensor: PlannedTensor) -> dict[str, object]:
+    data: dict[str, object] = {"name": tensor.name, "shape": list(tensor.shape), "type": tensor.type.name}
+    if tensor.quantised:
+        data["quantised"] = "by the imatrix" if tensor.quantised.importance else "without an imatrix"
+    return {**data, "source": _source_data(tensor.source)}
 
 
 def _key_value_data(entry: PlannedKeyValue) -> dict[str, object]:

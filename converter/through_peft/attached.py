@@ -60,21 +60,12 @@ def _not_loaded(adapter: Adapter, why: str) -> RuleBroken:
 def _attached(adapter: Adapter, base: BaseModel) -> PeftModel:
     changed = {tensor.module for tensor in adapter.tensors if tensor.role == "tuner"}
     modules = (module for module in matrices_of(base) if not changed or module in changed)
-    _refuse_parts(adapter, base, changed)
     own = {_parameter(tensor): tensor.tensor for tensor in adapter.base_layers}
     model = PeftModel(shell_of(base, modules, own), _config(adapter, changed), adapter_name=_NAME)
     state = {_key(tensor): read_tensor(tensor) for tensor in adapter.tensors if tensor.role in ("tuner", "shared")}
     _check_keys(adapter, state, get_peft_model_state_dict(model, save_embedding_layers=False))
     set_peft_model_state_dict(model, state, adapter_name=_NAME)
     return model.eval()
-
-
-def _refuse_parts(adapter: Adapter, base: BaseModel, changed: Iterable[str]) -> None:
-    for module in sorted(changed):
-        place = base.place(module)
-        if base.format == "gguf" and place and not place.is_whole_tensor and base.weight(module) is None:
-            what = f"{module} lies in parts in {base.label}, and PEFT merges whole matrices: train a LoRA instead"
-            raise ConverterError(f"{adapter.path}: {what}")
 
 
 def _parameter(tensor: AdapterTensor) -> str:

@@ -11,11 +11,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from converter.dtypes import F64, GGML_BY_NAME
+from converter.dtypes import F32, F64, GGML_BY_NAME
 from converter.errors import ConverterError
-from converter.evaluation.encode import decode, encode
+from converter.evaluation.encode import Weights, decode, encode
 from converter.evaluation.finite import refuse_non_finite
-from converter.evaluation.matrices import BLOCK_N_ELEMENTS, MatrixRows, is_sum_of_two, matrix_rows, ranges, terms
+from converter.evaluation.importance import importance_of
+from converter.evaluation.matrices import BLOCK_N_ELEMENTS, Pair, is_sum_of_two, matrix_rows, ranges, terms
 from converter.evaluation.rounded_sum import TYPES, RoundedSum, Sums
 from converter.evaluation.rows import Doubles, as_stored, doubles, is_stored_as, stored_values
 from converter.planning.conversion_plan import PlannedTensor
@@ -79,7 +80,8 @@ def n_sums_of_two(tensor: PlannedTensor) -> int:
         case Stacked(parts):
             return sum(n_sums_of_two(tensor._replace(shape=tensor.shape[1:], source=part)) for part in parts)
         case source:
-            return prod(tensor.shape) if tensor.type.name in TYPES and is_sum_of_two(source) else 0
+            takes = tensor.type.name in TYPES and not tensor.quantised
+            return prod(tensor.shape) if takes and is_sum_of_two(source) else 0
 
 
 def tasks(
@@ -93,14 +95,17 @@ def tasks(
         case CopiedBytes(_, stored):
             yield from _copies(stored, tensor.name)
         case Stacked(parts):
-            for part in parts:
-                matrix = tensor._replace(shape=tensor.shape[1:], source=part)
+            for i, part in enumerate(parts):
+                quantised = tensor.quantised and tensor.quantised.of_matrix(i, len(parts))
+                matrix = tensor._replace(shape=tensor.shape[1:], source=part, quantised=quantised)
                 yield from tasks(matrix, n_elements, rounded_sum)
         case Merged() | Placed() | WideEmbedding() as source:
             make = _computed(tensor, source, n_elements, rounded_sum)
             yield from (partial(make, *block) for block in ranges(tensor.shape, n_elements))
         case source:
-            if is_stored_as(source, tensor.type.name):
+            if tensor.quantised:
+                make = _computed(tensor, source, n_elements, None)
+            elif is_stored_as(source, tensor.type.name):
                 make = partial(_stored, tensor, source)
             else:
                 make = partial(_converted, tensor, source, rounded_sum)
@@ -140,7 +145,7 @@ def _converted(tensor: PlannedTensor, source: Rows, rounded_sum: RoundedSum | No
         if found:
             return Block.of(found.values)
     values = doubles(source, begin, end)
-    return Block.of(_encoded(values, values, tensor))
+    return Block.of(_encoded(values, values, tensor, None))
 
 
 @lru_cache(maxsize=2)
@@ -151,34 +156,40 @@ def _nothing(shape: tuple[int, ...]) -> Doubles:
 
 def _computed(
     tensor: PlannedTensor,
-    source: Merged | Placed | WideEmbedding,
+    source: Merged | Placed | WideEmbedding | Rows,
     n_elements: int,
     rounded_sum: RoundedSum | None,
 ) -> Callable[[int, int], Block]:
-    rows = matrix_rows(source, n_elements, tensor.type)
+    rows, weights = matrix_rows(source, n_elements, F32 if tensor.quantised else tensor.type), _weights(tensor)
     if not (rounded_sum and n_sums_of_two(tensor) and isinstance(source, Merged)):
-        return lambda begin, end: _rounded(tensor, rows, begin, end)
+        return lambda begin, end: _rounded(tensor, rows(begin, end), weights)
     of_rows = terms(source)
 
     def in_one_pass(begin: int, end: int) -> Block:
         found = rounded_sum(*of_rows(begin, end), tensor.type)
-        return Block.of(*found) if found else _rounded(tensor, rows, begin, end)
+        return Block.of(*found) if found else _rounded(tensor, rows(begin, end), weights)
 
     return in_one_pass
 
 
-def _rounded(tensor: PlannedTensor, rows: MatrixRows, begin: int, end: int) -> Block:
-    served, base = rows(begin, end)
-    encoded = _encoded(served, base, tensor)
+def _weights(tensor: PlannedTensor) -> Weights | None:
+    importance = tensor.quantised and tensor.quantised.importance
+    return importance_of(importance) if importance else None
+
+
+def _rounded(tensor: PlannedTensor, rows: Pair, weights: Weights | None) -> Block:
+    served, base = rows
+    encoded = _encoded(served, base, tensor, weights)
     if base is served:
         return Block.of(encoded)
     error = np.subtract(decode(encoded, tensor.type), served, dtype=np.float64)
     return Block.of(encoded, Sums.of(error, np.subtract(served, base, out=base)))
 
 
-def _encoded(served: Doubles, base: Doubles, tensor: PlannedTensor) -> Array:
+def _encoded(served: Doubles, base: Doubles, tensor: PlannedTensor, weights: Weights | None) -> Array:
+    values = served.astype(np.float32) if tensor.quantised else served
     try:
-        encoded = encode(served, tensor.type, tensor.name)
+        encoded = encode(values, tensor.type, tensor.name, weights)
     except ConverterError:
         refuse_non_finite(Block.of(base).data, F64, tensor.name)  # then it's no fault of the adapter's
         raise

@@ -18,9 +18,10 @@ import pytest
 from converter.conversion import plan, write
 from converter.derive.adapter import read_adapter
 from converter.derive.base_model import read_base_model
-from converter.diagnostics import Deployment
+from converter.diagnostics import Deployment, Quantize
 from converter.errors import ConverterError
 from converter.planning.conversion_plan import ConversionPlan, PlannedFile
+from converter.planning.quantised import quantised
 from converter.planning.rehost.hosting import hosted_model
 from converter.read.gguf_header import read_gguf_header
 from converter.sources import Merged
@@ -30,8 +31,6 @@ from converter.writing.gguf_file import write_gguf
 from fixtures.adapters import saved_logits, tiny_adapter
 from fixtures.tiny import HOSTED, N_VOCAB, WINDOW, TinyModel, token_sequences
 from fixtures.trained_tokenizers import write_byte_level
-from tests.e2e.llama_quantize import INSTALLED, llama_quantize
-from tests.e2e.requantised import requantised
 
 pytestmark = pytest.mark.llama
 
@@ -180,34 +179,28 @@ def test_every_base_type_is_hosted(
     assert _ratio(llama_cpp, adapter, file, host) <= largest
 
 
-# Effect ratios after quantising the F16 file; measured: docs/hosts.md.
+# Effect ratios after quantising; measured: docs/hosts.md.
 QUANTISED = [("Q8_0", 0.01), ("Q6_K", 0.02), ("Q4_K_M", 0.25)]
 LONG = [("gemma-long", "gemma3"), ("gemma-long", "spark2_5"), ("gemma-long", "wide")]
 LONG += [("gemma2-long", "wide"), ("gemma2-long", "grok")]
-# The one test that may be skipped: only a compiler makes this oracle.
-COMPILED = pytest.mark.skipif(not INSTALLED, reason="needs llama-cpp-python: make .venv/llama-cpp-python compiles it")
-QUANTISERS = [pytest.param(requantised, id="libgguf"), pytest.param(llama_quantize, id="llama.cpp", marks=COMPILED)]
 
 
-@pytest.mark.parametrize("quantise", QUANTISERS)
-@pytest.mark.parametrize(("case", "quantised"), list(product(LONG, QUANTISED)))
+@pytest.mark.parametrize(("case", "limit"), list(product(LONG, QUANTISED)))
 def test_a_hosted_head_survives_quantising(
     case: tuple[str, str],
-    quantised: tuple[str, float],
-    quantise: Callable[[Path, Path, str], Path],
+    limit: tuple[str, float],
     llama_cpp: LlamaCpp,
     tmp_path: Path,
     *,
     record_property: Callable[[str, object], None],
 ) -> None:
-    (name, host), (file_type, largest) = case, quantised
+    """That the bytes are llama-quantize's own is seen to in test_quantised.py."""
+    (name, host), (file_type, largest) = case, limit
     base, adapter = TinyModel(name), tiny_adapter("lm_head", TinyModel(name))
     assert name in HOSTED
-    deployment = Deployment("model", True, "f16", host)
-    ratios = []
-    for make in (_written, _without_head):
-        file = quantise(make(base, adapter, deployment, tmp_path), tmp_path / "quantised.gguf", file_type)
-        ratios.append(_ratio(llama_cpp, adapter, file, host))
+    deployment = Deployment("model", True, None, host, Quantize(file_type, least_kept=0))
+    made = (make(base, adapter, deployment, tmp_path) for make in (_written, _without_head))
+    ratios = [_ratio(llama_cpp, adapter, file, host) for file in made]
     record_property("ratio", f"{ratios[0]:.3g}, without the head's delta {ratios[1]:.3g}")
     assert ratios[0] <= largest < ratios[1]
 
@@ -227,7 +220,8 @@ def _written(base: TinyModel, adapter: Path, deployment: Deployment, directory: 
 
 def _without_head(base: TinyModel, adapter: Path, deployment: Deployment, directory: Path) -> Path:
     """The same hosted model, its head's delta multiplied by (almost) nothing before it is hosted."""
-    file = _plan(base, adapter, replace(deployment, host="native")).files[0]
+    outtype = "f16" if deployment.quantize else deployment.outtype
+    file = _plan(base, adapter, replace(deployment, host="native", outtype=outtype, quantize=None)).files[0]
     tensors = tuple(
         t._replace(source=_faded(t.source)) if t.name == "output.weight" and isinstance(t.source, Merged) else t
         for t in file.tensors
@@ -235,10 +229,11 @@ def _without_head(base: TinyModel, adapter: Path, deployment: Deployment, direct
     assert tensors != file.tensors
     spoilt: PlannedFile = file._replace(tensors=tensors)
     model = read_base_model(base.gguf)
-    hosted = hosted_model(spoilt, model, deployment.host or "auto", deployment.outtype)
+    (hosted,) = hosted_model(spoilt, model, deployment.host or "auto", outtype).files
+    hosted = quantised(hosted, deployment.quantize) if deployment.quantize else hosted
     # Not by convert.write, which refuses a file that keeps nothing of a delta.
     with (directory / "spoilt.gguf").open("wb") as out:
-        write_gguf(hosted.files[0], out, lambda _: None)
+        write_gguf(hosted, out, lambda _: None)
     return directory / "spoilt.gguf"
 
 

@@ -5,7 +5,7 @@ Sizes are such that no two dimensions agree by accident.
 
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -172,8 +172,12 @@ def write_gguf(
     name: str | None = None,
     seed: int | None = None,
     head: float = 0.5,
+    keys: Mapping[str, int] | None = None,
+    more: tuple[tuple[str, tuple[int, int]], ...] = (),
 ) -> Path:
     """Write a base with every matrix that `all_linear()` touches, of ones unless a seed makes them random.
+
+    ``keys`` are more of its metadata, ``more`` other matrices of each layer.
 
     The embedding is always the same; an untied head is `head` away from it.
     """
@@ -192,6 +196,8 @@ def write_gguf(
     writer.add_head_count(N_HEAD)
     writer.add_head_count_kv(N_HEAD_KV)
     writer.add_key_length(HEAD_DIM)
+    for key, number in (keys or {}).items():
+        writer.add_uint32(f"{architecture}.{key}", number)
     quantized = GGMLQuantizationType[outtype]
     embedding = np.frombuffer(base_embedding()[2], "<f4").reshape(VOCAB, HIDDEN)
     writer.add_tensor("token_embd.weight", quants.quantize(embedding, quantized), raw_dtype=quantized)
@@ -199,7 +205,7 @@ def write_gguf(
         writer.add_tensor("output.weight", embedding + np.float32(head))
     writer.add_tensor("output_norm.weight", weight(HIDDEN))
     for i in range(N_LAYER):
-        for tensor_name, shape in (("attn_q", (64, 32)), ("attn_v", (32, 32)), ("ffn_down", (32, 96))):
+        for tensor_name, shape in (("attn_q", (64, 32)), ("attn_v", (32, 32)), ("ffn_down", (32, 96)), *more):
             writer.add_tensor(f"blk.{i}.{tensor_name}.weight", weight(*shape))
         writer.add_tensor(f"blk.{i}.attn_norm.weight", weight(HIDDEN))
     writer.write_header_to_file()

@@ -172,3 +172,14 @@ def test_bytes_that_are_no_pickle(data: bytes, tmp_path: Path) -> None:
     specimen.write()
     (specimen.directory / "notes.bin").write_bytes(data)
     assert not {"SC004", "SC005"} & {*codes(specimen.report())}
+
+
+@pytest.mark.parametrize(("name", "is_told"), [("GraniteMoeHybridForCausalLM", False), ("Gemma2ForCausalLM", True)])
+def test_a_class_of_transformers_may_have_several_architectures(
+    name: str, is_told: bool, specimen: Specimen, bases: Path
+) -> None:
+    """Granite 4's: llama.cpp has its dense models as granite."""
+    specimen.base = write_gguf(bases / "granite-4.gguf", "granite", keys={"ssm.conv_kernel": 4})
+    specimen.config |= {"task_type": None, "auto_mapping": {"base_model_class": name}}
+    specimen.write()
+    assert ("BM009" in codes(specimen.report())) == is_told

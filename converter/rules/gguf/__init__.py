@@ -10,6 +10,7 @@ from converter.rules.gguf import (
     head_not_read,
     lora_not_read,
     lora_on_vector,
+    matrix_in_parts,
     replication_beyond_base,
     replication_breaks_windows,
 )
@@ -23,4 +24,5 @@ RULES: Final[tuple[Rule, ...]] = (
     replication_breaks_windows.RULE,
     replication_beyond_base.RULE,
     embedding_behind_a_norm.RULE,
+    matrix_in_parts.RULE,
 )

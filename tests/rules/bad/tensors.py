@@ -368,6 +368,17 @@ def an_embedding_behind_a_norm(it: Specimen, bases: Path) -> None:
     it.write()
 
 
+@bad("GG010", "CF005")
+def a_loha_on_what_a_gguf_has_in_parts(it: Specimen, bases: Path) -> None:
+    parts = (("ffn_gate", (FFN, HIDDEN)), ("ffn_up", (FFN, HIDDEN)))
+    it.base = write_gguf(bases / "granite4.gguf", "granite", keys={"ssm.conv_kernel": 4}, more=parts)
+    module = f"{PREFIX}.model.layers.0.shared_mlp.input_linear"
+    it.config = {"peft_type": "LOHA", "target_modules": ["input_linear"]}
+    it.tensors = {f"{module}.hada_w{i}_a": tensor(2 * FFN, RANK) for i in (1, 2)}
+    it.tensors |= {f"{module}.hada_w{i}_b": tensor(RANK, HIDDEN) for i in (1, 2)}
+    it.write()
+
+
 @bad("GG006", "BM040", "BM042")
 def experts_of_two_ranks(it: Specimen, bases: Path) -> None:
     it.base = write_huggingface(bases / "qwen3moe", model_type="qwen3_moe", **MOE)

@@ -76,6 +76,9 @@ class Unwatched:
     def ended(self, outcome: Outcome, state: State) -> None:
         """Nobody looks on."""
 
+    def waits(self) -> None:
+        """Nobody looks on."""
+
 
 def run_fleet(manifest: Path, workers: Serial, **steps: object) -> Result:
     """What adapter-fleet does, with these workers."""

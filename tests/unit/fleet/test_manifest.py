@@ -136,6 +136,24 @@ def test_a_parquet_of_few_bytes_may_say_that_it_holds_many(tmp_path: Path) -> No
         rows_of(path)
 
 
+def test_a_long_text_in_many_rows_is_held_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 5_000), pa.array(["x" * 20_000_000]))
+    pq.write_table(pa.table({"adapter": long}), path, store_schema=False)
+    with pytest.raises(ConverterError, match="column 'adapter' has a cell of 20000000 bytes; no path is that long"):
+        rows_of(path)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_both_kinds_of_strings_are_read(kind: pa.DataType, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"adapter": pa.array(["a", "b"], kind), "text_only": [True, None]}), tmp_path / "x.parquet")
+    rows = rows_of(tmp_path / "x.parquet", Defaults(outputs=tmp_path))
+    assert [(row.adapter.name, row.text_only, row.where[-5:]) for row in rows] == [
+        ("a", True, "row 1"),
+        ("b", False, "row 2"),
+    ]
+
+
 def test_a_pipe_is_no_manifest(tmp_path: Path) -> None:
     import os
 

@@ -95,6 +95,15 @@ def test_another_deployment_is_done(manifest: Path) -> None:
     assert second_run(manifest) == ["a3"]
 
 
+def test_a_node_with_another_version_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = write_fleet(tmp_path, 1)
+    monkeypatch.setattr(work, "__version__", "99.0")
+    workers = Serial()
+    assert run_fleet(manifest, workers).states == {"failed": 1}
+    assert "this node has adapter-to-gguf 99.0, the driver" in workers.outcomes["a0"].message
+    assert outputs(manifest) == {}
+
+
 @pytest.mark.parametrize("how", ["gone", "other"])
 def test_an_output_that_isnt_there_is_made_again(how: str, manifest: Path) -> None:
     path = manifest.parent / "out" / "a0.gguf"
@@ -229,6 +238,20 @@ def test_each_output_that_is_fine_is_pushed(tmp_path: Path) -> None:
     assert second_run_with_push(manifest, tmp_path / "other") == ["a0", "a2", "a1"]
 
 
+def test_what_only_the_push_failed_is_not_converted_again(tmp_path: Path) -> None:
+    manifest = write_fleet(tmp_path / "fleet", 2, 1)
+    (tmp_path / "store").write_text("no directory", encoding="utf-8")
+    assert run_fleet(manifest, Serial(), push=tmp_path / "store").states == {"failed": 2}
+    before = outputs(manifest)
+    convert(manifest.parent / "a1", manifest.parent / "out" / "a1.gguf", base=manifest.parent / "base0.gguf")
+    (tmp_path / "store").unlink()
+    workers = Serial()
+    assert run_fleet(manifest, workers, push=tmp_path / "store").states == {"fine": 2}
+    assert (workers.outcomes["a0"].adopted, workers.outcomes["a1"].adopted) == (True, False), "a1 is somebody else's"
+    assert outputs(manifest)["a0"] == before["a0"]
+    assert {path.name for path in (tmp_path / "store" / "out").iterdir()} == {"a0.gguf", "a1.gguf"}
+
+
 def second_run_with_push(manifest: Path, push: Path) -> list[str]:
     workers = Serial()
     run_fleet(manifest, workers, push=push)
@@ -240,3 +263,11 @@ def test_a_push_has_a_place_for_each_output(tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path / "fleet" / "fleet.jsonl", [{"adapter": "a0", "output": "../x.gguf"}])
     with pytest.raises(ConverterError, match="so --push has no place for it"):
         run_fleet(manifest, Serial(), push=tmp_path / "store")
+
+
+def test_outputs_and_the_table_may_lie_beside_the_adapter(tmp_path: Path) -> None:
+    write_fleet(tmp_path, 1)
+    row: dict[str, object] = {"adapter": "../a0", "base": "../base0.gguf", "output": "a0.gguf"}
+    manifest = write_manifest(tmp_path / "a0" / "fleet.jsonl", [row])
+    run_fleet(manifest, Serial())
+    assert second_run(manifest) == []

@@ -1,0 +1,98 @@
+"""adapter-to-gguf --quantize: what is written, what the plan shows, and what is refused in a line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from converter.cli.to_gguf import main
+from fixtures.imatrix import write_imatrix
+from tests.rules.specimens import Specimen, head_lora
+from tests.unit.conversion import metadata_of, tensors_of, write_base
+
+
+@pytest.fixture(autouse=True)
+def specimen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Specimen:
+    """An adapter with a trained head in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    it = Specimen(Path("adapter"), write_base(Path("base.gguf")))
+    it.tensors |= head_lora()
+    it.write()
+    return it
+
+
+def run(*options: str) -> Result:
+    return CliRunner().invoke(main, ["adapter", "--base", "base.gguf", *options], catch_exceptions=False)
+
+
+def test_the_model_is_written_quantised() -> None:
+    result = run("--untie", "--quantize", "q4_k_m")
+    assert (result.exit_code, result.stderr) == (0, "")
+    found = {name: tensor.tensor_type.name for name, tensor in tensors_of(Path("adapter-Q4_K_M.gguf")).items()}
+    ends = {"output.weight": "Q8_0", "token_embd.weight": "Q5_0"}  # rows of 32 are no whole number of K-quants
+    assert found.items() >= {**ends, "blk.0.attn_q.weight": "Q5_0", "blk.0.attn_norm.weight": "F32"}.items()
+    metadata = metadata_of(Path("adapter-Q4_K_M.gguf"))
+    assert (metadata["general.file_type"], metadata["general.quantization_version"]) == (15, 2)
+
+
+def test_the_plan_shows_every_type() -> None:
+    result = run("--untie", "--quantize", "Q6_K", "--tensor-type", "attn_V=q5_1", "--dry-run", "--format", "json")
+    plan = json.loads(result.stdout)["plan"]
+    assert plan["deployment"] == "--untie --to model --quantize Q6_K"
+    types = {tensor["name"]: tensor["type"] for tensor in plan["files"][0]["tensors"]}
+    assert (types["blk.1.attn_v.weight"], types["blk.1.attn_q.weight"]) == ("Q5_1", "Q8_0")
+    assert not Path("adapter-Q6_K.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--imatrix", "x"], "--imatrix needs --quantize"),
+        (["--least-kept", "0"], "--least-kept needs --quantize"),
+        (["--quantize", "Q4_K_M", "--to", "lora"], "--quantize is for a merged model"),
+        (["--quantize", "Q4_K_M", "--outtype", "f16"], "--quantize is for a merged model"),
+        (["--quantize", "Q4_K_M", "--imatrix", "none"], "none: can't be read: No such file"),
+        (["--quantize", "Q4_K_M", "--imatrix", "base.gguf"], "base.gguf: is no imatrix: it has no imatrix.datasets"),
+        (["--quantize", "Q8_0", "--tensor-type", "q8_0"], "wanted PATTERN=TYPE"),
+        (["--quantize", "Q8_0", "--tensor-type", "attn_(=q8_0"], "'attn_(' is no pattern"),
+        (["--quantize", "Q8_0", "--token-embedding-type", "Q4_K"], "rows of 32 elements don't fit Q4_K"),
+    ],
+)
+def test_what_is_refused(options: list[str], message: str) -> None:
+    result = run("--untie", *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_an_imatrix_of_another_model_is_refused() -> None:
+    write_imatrix(Path("i.gguf"), {"blk.0.attn_q.weight": np.ones((1, 64), np.float32)})
+    result = run("--untie", "--quantize", "Q4_K_M", "--imatrix", "i.gguf")
+    assert result.exit_code == 2
+    assert "blk.0.attn_q.weight: 64 values, wanted 32" in result.stderr
+
+
+def test_an_imatrix_is_not_written_over() -> None:
+    write_imatrix(Path("i.gguf"), {"blk.0.attn_q.weight": np.ones((1, 32), np.float32)})
+    result = run("--untie", "--quantize", "Q4_K_M", "--imatrix", "i.gguf", "-o", "i.gguf")
+    assert result.exit_code == 2
+    assert "i.gguf: is an input of this conversion" in result.stderr
+
+
+def test_a_quantised_base_is_quantised_again_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    write_base(tmp_path / "base.gguf", outtype="Q8_0")
+    result = run("--untie", "--quantize", "Q4_K_M")
+    assert result.exit_code == 2
+    assert "token_embd.weight is Q8_0 in the base, and would be quantised a second time, to Q5_0" in result.stderr
+    assert run("--untie", "--quantize", "Q8_0").exit_code == 0
+    assert run("--untie", "--quantize", "Q4_K_M", "--allow-requantize").exit_code == 0
+
+
+def test_what_rounding_loses_is_refused_until_it_is_accepted(specimen: Specimen) -> None:
+    specimen.config["lora_alpha"] = 1e-4  # a delta far below the types' steps
+    specimen.write()
+    result = run("--untie", "--quantize", "Q4_K_M")
+    assert result.exit_code == 1
+    assert "NM011" in result.stdout + result.stderr
+    assert run("--untie", "--quantize", "Q4_K_M", "--least-kept", "0").exit_code == 0
