@@ -107,7 +107,7 @@ def _try(programs: Path) -> None:
         said = _run(programs / command, "--version")
         if __version__ not in said:
             raise RuntimeError(f"{command} --version says {said!r}, wanted {__version__}")
-    check = [programs / "adapter-check", "."]
+    check = [str(programs / "adapter-check"), "."]
     judged = subprocess.run(check, cwd=programs, check=False, capture_output=True, text=True)
     if judged.returncode != 3:
         raise RuntimeError(f"adapter-check of a directory without adapters: {judged}")
