@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,35 @@ def test_a_link_is_replaced_by_the_file(tmp_path: Path) -> None:
     write(tmp_path / "link")
     assert (tmp_path / "target").read_bytes() == b"old"
     assert (tmp_path / "link").read_bytes() == b"new"
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from converter.writing.whole_file import whole_file
+vars(os).pop("O_TMPFILE", None)
+with whole_file(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    os.write(1, b"half")
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_goes_with_the_next_file(tmp_path: Path) -> None:
+    """A running one's stays: two write one file, and the last one wins whole."""
+    (tmp_path / ".mine.partial").touch()
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "file")]
+    killed, running = (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    )
+    assert [process.stdout and process.stdout.read(4) for process in (killed, running)] == ["half"] * 2
+    killed.kill()
+    killed.communicate()
+    assert len(names(tmp_path)) == 3
+    write(tmp_path / "file")
+    assert len(names(tmp_path)) == 3
+    assert (tmp_path / "file").read_bytes() == b"new"
+    running.communicate("")
+    assert (tmp_path / "file").read_bytes() == b"half"
+    assert sorted(names(tmp_path)) == [".mine.partial", "file"]
