@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from io import TextIOWrapper
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -26,7 +27,7 @@ from converter.report.documentation import explanation, rule_named
 from converter.report.formats import FORMATS, rendered
 from converter.report.outcomes import Outcome, Run, Unread, status_of
 from converter.report.printable import printable
-from converter.report.text import text_report, text_summary
+from converter.report.text import text_report
 from converter.rules import RULES
 from converter.version import __version__
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from converter.policy import Policy
     from converter.read.hub_address import HubAddress
+    from converter.report.several import Detail
     from converter.targets.tables import Wanted
 
 COMMAND = "adapter-check"
@@ -146,6 +148,20 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 @click.option("--jobs", type=click.IntRange(1), default=1, metavar="N", help="Judge with so many processes.")
 @click.option("--strict", is_flag=True, help="Warnings count, and so do rules that could not be applied.")
 @click.option(
+    "-q",
+    "--quiet",
+    "detail",
+    flag_value="quiet",
+    help="Print a line for each adapter that fails, and nothing else.",
+)
+@click.option(
+    "-v",
+    "--verbose",
+    "detail",
+    flag_value="verbose",
+    help="Print the whole report of each adapter, and all that a rule found.",
+)
+@click.option(
     "--explain",
     callback=_explain,
     is_eager=True,
@@ -177,6 +193,7 @@ def main(
     exit_zero: bool,
     jobs: int,
     strict: bool,
+    detail: "Detail | None",
 ) -> None:
     _escape_what_a_console_lacks()
     asked = Asked(Deployment(to or ("model" if untie else "lora"), untie), to is not None, targets)
@@ -200,11 +217,10 @@ def main(
         outcomes: Iterable[Outcome] = [Unread(path, error.status, str(error)) for path in paths]
     else:
         outcomes = _outcomes(paths, Request(model, asked, values, gate, initial, rename_keys, text_only), jobs)
-    told = _told(outcomes, strict=strict) if formats[None] == "text" else outcomes
+    told = _told(outcomes, strict=strict, detail=detail) if formats[None] == "text" else outcomes
     keeps = formats != {None: "text"} or bool(attest or baseline_until)
     kept, statuses = _kept(told, strict=strict, keeps=keeps)
     run = Run(kept, strict, report_width(), policy.path if policy else None, tuple(gate.uses()))
-    _print_of_all(run, statuses, formats[None])
     _write(run, {Path(file): name for file, name in formats.items() if file})
     if attest:
         from converter.cli.attest import write_attestation
@@ -214,6 +230,7 @@ def main(
         from converter.cli.baseline import write_baseline
 
         click.echo(printable(write_baseline(run, policy, baseline_until.date(), reason)), err=True)
+    _print_of_all(run, formats[None])
     status = worst(statuses)
     sys.exit(FINE if status == JUDGED_BAD and (exit_zero or baseline_until) else status)
 
@@ -333,16 +350,29 @@ def _write(run: Run, formats: Mapping[Path, str]) -> None:
             write_report(path, name, run)
 
 
-def _told(outcomes: Iterable[Outcome], *, strict: bool) -> Iterator[Outcome]:
-    """The outcomes, each printed as it comes."""
-    width = report_width()
-    for outcome in outcomes:
-        match outcome:
-            case Unread(path, _, message):
-                click.echo(printable(f"{COMMAND}: {path}: {message}"), err=True)
-            case Report():
-                click.echo(text_report(outcome, width, strict=strict) + "\n")
+def _told(outcomes: Iterable[Outcome], *, strict: bool, detail: "Detail | None") -> Iterator[Outcome]:
+    """The outcomes, each printed as it comes: one alone whole, of several what matters."""
+    coming = iter(outcomes)
+    first = list(islice(coming, 2))
+    several = None
+    if len(first) > 1 or detail:
+        from converter.report.several import Several
+
+        several = Several(report_width(), strict=strict, detail=detail or "usual")
+    for outcome in chain(first, coming):
+        text = several.text(outcome) if several else _alone(outcome, strict=strict)
+        is_unread = isinstance(outcome, Unread)
+        if text:
+            click.echo(f"{COMMAND}: {text}" if is_unread else text, err=is_unread)
         yield outcome
+    if several and len(first) > 1 and (end := several.end()):
+        click.echo(end)
+
+
+def _alone(outcome: Outcome, *, strict: bool) -> str:
+    if isinstance(outcome, Unread):
+        return printable(f"{outcome.path}: {outcome.message}")
+    return text_report(outcome, report_width(), strict=strict) + "\n"
 
 
 def _kept(outcomes: Iterable[Outcome], *, strict: bool, keeps: bool) -> tuple[list[Outcome], list[Status]]:
@@ -356,12 +386,10 @@ def _kept(outcomes: Iterable[Outcome], *, strict: bool, keeps: bool) -> tuple[li
     return kept, statuses
 
 
-def _print_of_all(run: Run, statuses: Sequence[Status], style: str) -> None:
+def _print_of_all(run: Run, style: str) -> None:
     if style != "text":
         click.echo(rendered(style, run), nl=False)
         return
-    if len(statuses) > 1:
-        click.echo(text_summary(statuses))
     for use in run.idle_waivers:
         click.echo(printable(f"{COMMAND}: {use}"), err=True)
 

@@ -71,6 +71,15 @@ SPLIT_SIZE: Final = _SplitSize()
 BASE: Final = _Base(path_type=Path, readable=False)
 BASE_BY_NAME: Final = _BaseByName(path_type=Path, readable=False)
 
+# What a command says at its end; progress goes to stderr.
+FORMAT: Final = click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="What is printed at the end: text, or one line of JSON (docs/json.md), whatever the exit status.",
+)
 DOWNLOAD: Final = (
     "Fetch what --base or an hf:// address names from the hub: weights only where they are needed, into the hub's "
     "cache. Without it no network is asked."

@@ -17,6 +17,7 @@ from converter.cli.options import (
     BASE,
     BASE_BY_NAME,
     DOWNLOAD,
+    FORMAT,
     INITIAL_ADAPTER,
     PATH,
     RENAME_KEYS,
@@ -98,7 +99,7 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 @click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
 @click.option("--text-only", is_flag=True, help=TEXT_ONLY)
 @click.option("--dry-run", is_flag=True, help="Print the plan and the ledger, write nothing.")
-@click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@FORMAT
 @click.version_option(__version__)
 def main(
     path: "Path | HubAddress",

@@ -13,7 +13,7 @@ import click
 from converter.cli.command import Command
 from converter.cli.extras import need_extra
 from converter.cli.on_hub import adapter_named, base_path
-from converter.cli.options import ADAPTER, BASE_BY_NAME, DOWNLOAD, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
+from converter.cli.options import ADAPTER, BASE_BY_NAME, DOWNLOAD, FORMAT, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
 from converter.derive.adapter import text_part, with_renamed_keys
 from converter.derive.locate import read_initial_adapter
 from converter.errors import JUDGED_BAD, ConverterError
@@ -56,7 +56,7 @@ _EXTRA = ("numpy", "peft", "safetensors", "torch", "transformers", "xllamacpp")
 @click.option("--text-only", is_flag=True, help=TEXT_ONLY)
 @click.option("--prompts", type=PATH, help="Texts to compare on, one a line. Default: a built-in set.")
 @click.option("--tokens", type=PATH, help="Token ids to compare on, one sequence a line.")
-@click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@FORMAT
 @click.version_option(__version__)
 def main(
     adapter: "Path | HubAddress",

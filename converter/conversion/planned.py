@@ -7,7 +7,6 @@ from pathlib import Path
 
 from converter.checking import check_adapter, compared
 from converter.conversion.refused import Refused, refusals
-from converter.conversion.scratch import Scratch
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
 from converter.derive.config_fields import initialization
@@ -18,6 +17,7 @@ from converter.errors import ConverterError, how_to_install
 from converter.inputs import stamps
 from converter.planning.conversion import plan_conversion
 from converter.planning.conversion_plan import ConversionPlan
+from converter.scratch import Scratch
 
 Progress = Callable[[int, int], None]
 

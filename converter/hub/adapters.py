@@ -17,7 +17,7 @@ from converter.derive.pickles import ENDINGS
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.fingerprint import RECORD_NAME
 from converter.hub.client import Hub
-from converter.hub.fetching import AT_ONCE, Folder, Place, ask_hub, every, fetch_header, fetch_whole, require_names
+from converter.hub.fetching import AT_ONCE, Folder, ask_hub, every, fetch_header, fetch_whole, require_names
 from converter.read.checkpoint import (
     CONFIG_NAME,
     INDEX_NAME,
@@ -34,6 +34,7 @@ from converter.read.hub_address import HubAddress, OnHub
 from converter.read.limits import CONFIG_NBYTES, HUB_PICKLE_NBYTES, INDEX_NBYTES, RECORD_NBYTES, TOKENIZER_NBYTES
 from converter.read.mlx_config import WEIGHTS_NAME
 from converter.read.tokenizer import TOKENIZER_FILES
+from converter.scratch import Scratch
 
 # What the rules read whole, and how much of it.
 _WHOLE: Final[Mapping[str, int]] = {
@@ -59,7 +60,7 @@ def read_adapters_on_hub(address: HubAddress) -> tuple[Adapter, ...]:
 
     Raises ConverterError: status 3 where there is none, 2 where the hub can't be asked or its answers don't hold.
     """
-    place = Place()
+    place = Scratch()
     try:
         return tuple(
             read_adapter(one.directory, one.sizes, on_hub=OnHub(one.address, one.unread, place))

@@ -17,7 +17,7 @@ from converter.derive.chat_defaults import GENERATION_CONFIG_NAME
 from converter.errors import ConverterError
 from converter.fingerprint import digest_of_norms, stored_norms
 from converter.hub.client import Hub, Part
-from converter.hub.fetching import AT_ONCE, Folder, Place, ask_hub, every, fetch_header, fetch_whole
+from converter.hub.fetching import AT_ONCE, Folder, ask_hub, every, fetch_header, fetch_whole
 from converter.hub.originals import original_repository
 from converter.read.checkpoint import is_local_name, read_index
 from converter.read.files import Unreadable
@@ -25,6 +25,7 @@ from converter.read.hub_address import HubAddress, OnHub
 from converter.read.limits import CONFIG_NBYTES, INDEX_NBYTES, TOKENIZER_NBYTES
 from converter.read.stored import StoredTensor
 from converter.read.tokenizer import TOKENIZER_FILES
+from converter.scratch import Scratch
 
 CONFIG_NAME: Final = "config.json"
 WEIGHTS_NAME: Final = "model.safetensors"
@@ -49,7 +50,7 @@ def read_base_on_hub(address: HubAddress) -> BaseModel:
 
     Raises ConverterError, status 2, where there is none, where the hub can't be asked, or its answers don't hold.
     """
-    place = Place()
+    place = Scratch()
     try:
         return ask_hub(address, partial(_base, place=place))
     except OSError as error:
@@ -60,7 +61,7 @@ def read_base_on_hub(address: HubAddress) -> BaseModel:
         raise
 
 
-async def _base(hub: Hub, address: HubAddress, files: Mapping[str, int], *, place: Place) -> BaseModel:
+async def _base(hub: Hub, address: HubAddress, files: Mapping[str, int], *, place: Scratch) -> BaseModel:
     require_base(address, files)
     folder = Folder(hub, address, files, place.path, asyncio.Semaphore(AT_ONCE))
     await every(fetch_whole(folder, name, limit) for name, limit in SMALL_FILES.items() if name in files)

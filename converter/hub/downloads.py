@@ -16,10 +16,11 @@ from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.hub.adapters import wanted_files
 from converter.hub.bases import CONFIG_NAME, INDEX_NAME, SMALL_FILES, base_weights, require_base
 from converter.hub.client import Hub
-from converter.hub.fetching import AT_ONCE, Folder, Place, ask_hub, fetch_whole
+from converter.hub.fetching import AT_ONCE, Folder, ask_hub, fetch_whole
 from converter.hub.originals import original_repository
 from converter.read.base_files import read_base_files
 from converter.read.hub_address import HubAddress
+from converter.scratch import Scratch
 
 
 class _Wanted(NamedTuple):
@@ -34,14 +35,14 @@ def download_base(address: HubAddress) -> Path:
 
     Raises ConverterError, status 2, where it can't be had, or holds no weights that a model can be merged with.
     """
-    with Place.kept() as place:
-        return _downloaded(address, ask_hub(address, partial(_of_base, place=place)))
+    with Scratch() as scratch:
+        return _downloaded(address, ask_hub(address, partial(_of_base, place=scratch.path)))
 
 
 def download_adapter(address: HubAddress) -> Path:
     """The directory of the adapter in the hub's cache, with its numbers. Raises as ``download_base``; 3 where none."""
-    with Place.kept() as place:
-        return _downloaded(address, ask_hub(address, partial(_of_adapter, place=place)))
+    with Scratch() as scratch:
+        return _downloaded(address, ask_hub(address, partial(_of_adapter, place=scratch.path)))
 
 
 async def _of_base(hub: Hub, address: HubAddress, files: Mapping[str, int], *, place: Path) -> _Wanted:

@@ -6,14 +6,10 @@ sparse file of the right size would give.
 
 import asyncio
 import os
-import shutil
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
-from tempfile import mkdtemp
 from threading import Thread
 from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
-from weakref import finalize
 
 from converter.errors import ConverterError, how_to_install
 from converter.hub.client import Hub, Part
@@ -30,24 +26,6 @@ _NAME_NBYTES: Final = 255  # of most file systems
 
 Result = TypeVar("Result")
 Work = Callable[["Hub", "HubAddress", Mapping[str, int]], Coroutine[Any, Any, Result]]
-
-
-class Place:
-    """A private directory, which goes with the last thing that lies in it, or with the process."""
-
-    def __init__(self) -> None:
-        self.path = Path(mkdtemp(prefix="adapter-check-"))
-        self.close = finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-
-    @classmethod
-    @contextmanager
-    def kept(cls) -> Iterator[Path]:
-        """The directory of one, which goes in the end."""
-        place = cls()
-        try:
-            yield place.path
-        finally:
-            place.close()
 
 
 def _run(work: Coroutine[Any, Any, Result]) -> Result:
