@@ -54,9 +54,10 @@ def whole_files(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
                 named = True
                 if others:
                     first.unlink(missing_ok=True)
-    except ConverterError:
+    except BaseException:
         for path in others if named else ():
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # it has no name yet, or can't be removed either
+                path.unlink()
         raise
 
 
@@ -106,7 +107,11 @@ class _Nameless:
             lock(self._file.fileno())
             beside = _name_beside(self._path)
             self._link(beside)
-            beside.replace(self._path)
+            try:
+                beside.replace(self._path)
+            except OSError:
+                beside.unlink()
+                raise
         _sync_directory(self._path.parent)
 
     def _link(self, path: Path) -> None:

@@ -26,6 +26,7 @@ from fixtures.real import SMOLLM2
 from fixtures.train import trained_adapter
 from fixtures.untabled import no_tables, read_untabled
 from tests.e2e.requantised import requantised
+from tests.unit.schemas import faults
 
 pytestmark = pytest.mark.llama
 
@@ -110,6 +111,7 @@ def test_the_command_says_line_by_line_what_it_found() -> None:
     assert text.exit_code == data.exit_code == 0
     line = "blk.2.attn_q.weight                          model.layers.2.self_attn.q_proj: rows 4 2 12 -> 4 12 2"
     assert line in text.stdout
+    assert not faults("conversion", json.loads(data.stdout))
     matches = json.loads(data.stdout)["plan"]["matches"]
     assert len(matches) == len({match["tensor"] for match in matches}) == 21
 

@@ -4,12 +4,14 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from converter.errors import COULD_NOT, ConverterError
-from converter.writing.whole_file import whole_file
+from converter.writing.whole_file import whole_file, whole_files
 
 WAYS = ["nameless", "temporary"]
 
@@ -177,3 +179,41 @@ def test_what_a_killed_process_left_goes_with_the_next_file(tmp_path: Path) -> N
     running.communicate("")
     assert (tmp_path / "file").read_bytes() == b"half"
     assert sorted(names(tmp_path)) == [".mine.partial", "file"]
+
+
+# --- Several ----------------------------------------------------------------------------------------------------------
+
+
+def write_several(directory: Path, at_the_end: Callable[[], object] = lambda: None) -> None:
+    with whole_files([directory / name for name in "abc"]) as files:
+        for number, file in enumerate(files):
+            file.write(b"new %d" % number)
+        at_the_end()
+
+
+def test_several_files_are_written(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "a").chmod(0o600)
+    write_several(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "a": b"new 0",
+        "b": b"new 1",
+        "c": b"new 2",
+    }
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
+def test_several_files_are_none_where_writing_fails(error: BaseException, tmp_path: Path) -> None:
+    for name in "ac":
+        (tmp_path / name).write_bytes(b"old")
+    with pytest.raises((type(error), ConverterError)):
+        write_several(tmp_path, Mock(side_effect=error))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old", "c": b"old"}
+
+
+def test_several_files_are_none_where_one_gets_no_name(tmp_path: Path) -> None:
+    """A directory came into the place of the second while they were written: the third has its name by then."""
+    with pytest.raises(ConverterError, match="b: can't be written"):
+        write_several(tmp_path, (tmp_path / "b").mkdir)
+    assert names(tmp_path) == ["b"]
