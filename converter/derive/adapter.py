@@ -105,8 +105,7 @@ class Adapter:
     method that this one is the equal of. ``unchanged`` are the keys of tensors that are saved whole and hold the base's
     own numbers, as far as somebody compared them (values/unchanged.py). ``left_out`` are the tensors of a multimodal
     model's other parts, where the user said that the text part is to be served without them (``text_part``).
-    own numbers, as far as somebody compared them (values/unchanged.py). Of one ``on_hub`` the directory holds what was
-    fetched of it, and no numbers.
+    Of one ``on_hub`` the directory holds what was fetched of it, and no numbers.
     """
 
     path: Path
