@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import click
 
 from converter.checking import check_adapter
+from converter.cli import options
 from converter.cli.command import Command, unforeseen
 from converter.cli.gate import Asked, Gate, OptionsGate, PolicyGate, may_have_policy
-from converter.cli.options import ADAPTER, BASE_BY_NAME, DOWNLOAD_BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
 from converter.cli.width import report_width
 from converter.derive.adapter import Adapter, read_adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
@@ -81,18 +81,6 @@ def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) 
     return prefixes
 
 
-_VALUES = (
-    "Read the numbers too, and find NaN, deltas without effect and lost rows; or read headers and config alone, and "
-    "say what that skips."
-)
-_VERIFY = (
-    "Judge nothing; say whether FILE attests that these very bytes passed this policy. Signatures are not checked."
-)
-_TARGET = (
-    "A server that has to serve the adapter exactly: vllm, vllm@0.32.0, ollama, ... May be given several times. "
-    "Without --to only the servers count. docs/targets.md has them all."
-)
-_BASELINE = "Add a waiver to the policy for each fault of today, good until that day."
 _FORMAT = (
     f"""How to print the report (text), or to write it to FILE. May be given several times: {", ".join(FORMATS)}."""
 )
@@ -126,55 +114,43 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 
 
 @click.command(COMMAND, cls=Command, help=_HELP)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=ADAPTER)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=options.ADAPTER)
 @click.option(
     "--base",
-    type=BASE_BY_NAME,
+    type=options.BASE_BY_NAME,
     help="Base model: a Hugging Face directory (config.json is enough), ORG/NAME[@REVISION], or a GGUF file.",
 )
-@click.option("--download", is_flag=True, help=DOWNLOAD_BASE)
+@click.option("--download", is_flag=True, help=options.DOWNLOAD_BASE)
 @click.option(
     "--to", type=click.Choice(["lora", "model"]), help="What the adapter is to become, as for adapter-to-gguf."
 )
 @click.option("--untie", is_flag=True, help="The head is to become a tensor of its own, as for adapter-to-gguf.")
-@click.option("--target", "targets", multiple=True, callback=_targets, metavar="NAME[@VERSION]", help=_TARGET)
-@click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
-@click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
-@click.option("--text-only", is_flag=True, help=TEXT_ONLY)
-@click.option("--values/--headers-only", default=True, help=_VALUES)
+@click.option("--target", "targets", multiple=True, callback=_targets, metavar="NAME[@VERSION]", help=options.TARGET)
+@click.option("--initial-adapter", type=options.PATH, help=options.INITIAL_ADAPTER)
+@click.option("--rename-keys", is_flag=True, help=options.RENAME_KEYS)
+@click.option("--text-only", is_flag=True, help=options.TEXT_ONLY)
+@click.option("--values/--headers-only", default=True, help=options.VALUES)
 @click.option("--format", "formats", multiple=True, callback=_formats, metavar="FORMAT[=FILE]", help=_FORMAT)
 @click.option(
     "--select", callback=_prefixes, default="", metavar="CODES", help="Apply only rules whose codes begin so: HD,ST001."
 )
 @click.option("--ignore", callback=_prefixes, default="", metavar="CODES", help="Leave out rules whose codes begin so.")
-@click.option("--config", type=PATH, help="The policy, instead of the nearest adapter-check.toml from here upwards.")
+@click.option("--config", type=options.PATH, help="The policy, instead of the nearest adapter-check.toml.")
 @click.option("--no-config", is_flag=True, help="Apply no policy.")
-@click.option("--baseline-until", type=click.DateTime(["%Y-%m-%d"]), metavar="DAY", help=_BASELINE)
+@click.option("--baseline-until", type=click.DateTime(["%Y-%m-%d"]), metavar="DAY", help=options.BASELINE)
 @click.option(
     "--reason",
     default="there when the gate was set up",
     show_default=True,
     help="The reason in the waivers of --baseline-until.",
 )
-@click.option("--attest", type=PATH, metavar="FILE", help="Write an in-toto statement for each adapter, one a line.")
-@click.option("--verify-attestation", type=PATH, metavar="FILE", help=_VERIFY)
+@click.option("--attest", type=options.PATH, metavar="FILE", help="Write an in-toto statement for each adapter.")
+@click.option("--verify-attestation", type=options.PATH, metavar="FILE", help=options.VERIFY_ATTESTATION)
 @click.option("--exit-zero", is_flag=True, help="End with status 0 where adapters are refused; 2 and 3 stay.")
 @click.option("--jobs", type=click.IntRange(1), default=1, metavar="N", help="Judge with N processes.")
 @click.option("--strict", is_flag=True, help="Let warnings fail, and rules that could not be applied.")
-@click.option(
-    "-q",
-    "--quiet",
-    "detail",
-    flag_value="quiet",
-    help="Print a line for each adapter that fails, and nothing else.",
-)
-@click.option(
-    "-v",
-    "--verbose",
-    "detail",
-    flag_value="verbose",
-    help="Print the whole report of each adapter, and all that a rule found.",
-)
+@click.option("-q", "--quiet", "detail", flag_value="quiet", help="Print a line for each that fails.")
+@click.option("-v", "--verbose", "detail", flag_value="verbose", help="Print all of each report.")
 @click.option(
     "--explain",
     callback=_explain,

@@ -95,6 +95,20 @@ TEXT_ONLY: Final = (
     "the ledger. Prompts of text alone are answered as by PEFT, pictures are not."
 )
 RENAME_KEYS: Final = (
-    "Read keys that PEFT doesn't load as it would have written them: those of a wrapper (_orig_mod, module., FSDP's) or "
-    "of a bare AutoModel. PEFT itself serves nothing of them."
+    "Read keys that PEFT doesn't load as it would have written them: those of a wrapper (_orig_mod, module., FSDP's) "
+    "or of a bare AutoModel. PEFT itself serves nothing of them."
 )
+
+# Of adapter-check alone.
+VALUES: Final = (
+    "Read the numbers too, and find NaN, deltas without effect and lost rows; or read headers and config alone, and "
+    "say what that skips."
+)
+VERIFY_ATTESTATION: Final = (
+    "Judge nothing; say whether FILE attests that these very bytes passed this policy. Signatures are not checked."
+)
+TARGET: Final = (
+    "A server that has to serve the adapter exactly: vllm, vllm@0.32.0, ollama, ... May be given several times. "
+    "Without --to only the servers count. docs/targets.md has them all."
+)
+BASELINE: Final = "Add a waiver to the policy for each fault of today, good until that day."
