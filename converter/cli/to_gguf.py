@@ -12,7 +12,7 @@ import click
 from converter.cli.command import Command
 from converter.cli.modelfile import check_modelfile, ollama_command, write_modelfile
 from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, SPLIT_SIZE, TEXT_ONLY
-from converter.cli.quantize import quantize_of, quantize_options
+from converter.cli.quantize import check_plot, compared_types, quantize_of, quantize_options
 from converter.cli.refusals import refusals_shown
 from converter.derive.adapter import Adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
@@ -93,6 +93,8 @@ def main(
     outtype: str,
     host: str | None,
     file_type: str | None,
+    compare_types: bool,
+    plot: Path | None,
     imatrix: Path | None,
     tensor_types: tuple[tuple[str, str], ...],
     output_tensor_type: str | None,
@@ -108,9 +110,17 @@ def main(
     style: str,
 ) -> None:
     quantize = quantize_of(
-        file_type, imatrix, tensor_types, output_tensor_type, token_embedding_type, allow_requantize, least_kept
+        file_type,
+        compare_types,
+        imatrix,
+        tensor_types,
+        output_tensor_type,
+        token_embedding_type,
+        allow_requantize,
+        least_kept,
     )
     deployment = Deployment(to or ("model" if untie or quantize else "lora"), untie, outtype, host, quantize)
+    check_plot(plot, compare_types=compare_types)
     if host and not untie:
         raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
     if modelfile and deployment.to == "lora":
@@ -125,7 +135,9 @@ def main(
     with refusals_shown(style), _planned(adapter, model, deployment, output.parent) as planned:
         if modelfile:
             check_modelfile(planned, output)
-        if dry_run:
+        if compare_types:
+            compared_types(planned, style, plot)
+        elif dry_run:
             _print_plan(planned, style)
         else:
             _write(planned, output, style, modelfile=modelfile, split_max_size=split_max_size)
