@@ -140,6 +140,7 @@ format: .venv/installed
 
 bench: .venv/smollm2 .venv/gemma3
 	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python -m benchmarks.merge_rate --matrix
 	$(BIN)/python -m benchmarks.merge_rate
 
 bench-hosts: .venv/gemma3

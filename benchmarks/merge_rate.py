@@ -5,6 +5,9 @@ Three ways in one run over one random base with a LoRA of rank 16 on every linea
 of a whole process, reading, writing and starting included, as the kernel accounts for it. The two files have to be the
 same byte for byte.
 
+`--matrix` is about one matrix whose bytes are in memory, of which nothing is written: the arithmetic alone, on one
+thread, the best of several rounds.
+
 `--sparse` makes a base of holes, which take no disk, and discards what is written: any shape then fits, and the time is
 that of reading and arithmetic. Every other run takes 2 bytes a weight for the base, and as many for the output.
 """
@@ -15,17 +18,27 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from math import prod
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from benchmarks.bench import run
+from converter.dtypes import F16
+from converter.evaluation.compiled import compiled
+from converter.evaluation.rounded_sum import RoundedSum
+from converter.planning.conversion_plan import PlannedTensor
+from converter.read.stored import StoredTensor
+from converter.sources import Delta, Merged, StoredRows
+from converter.writing.blocks import tasks
+from converter.writing.one_blas_thread import one_blas_thread
 from fixtures.generated import RANK, adapter_config, write_holes, write_safetensors
 from fixtures.memory import run_measured
 from fixtures.trained_tokenizers import write_sentencepiece
@@ -179,9 +192,12 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, and say so."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shape", nargs="?", choices=_SHAPES, default="2b")
+    parser.add_argument("--matrix", action="store_true", help="one matrix in memory")
     parser.add_argument("--layers", type=int, help="of that many layers alone")
     parser.add_argument("--sparse", action="store_true", help="a base of holes, and nothing is written")
     options = parser.parse_args(arguments)
+    if options.matrix:
+        return _matrix()
     shape = _SHAPES[options.shape]
     shape = shape._replace(layers=options.layers or shape.layers)
     with TemporaryDirectory(prefix="bench-", dir=".") as scratch:
@@ -219,6 +235,58 @@ def _sparse(adapter: Path, base: Path, shape: Shape) -> int:
     cpu = sum(os.times()[2:4]) - before
     _say("compiled, nothing written", shape, cpu, peak.total / 1e6, time.perf_counter() - start)
     return done.returncode
+
+
+# --- One matrix -------------------------------------------------------------------------------------------------------
+
+
+def _matrix() -> int:
+    n_rows, n_columns = 16384, 2048
+    random = np.random.default_rng(9)
+    with TemporaryDirectory(prefix="bench-") as scratch:
+        path = Path(scratch, "tensors")
+        w = _bfloat16(random.standard_normal((n_rows, n_columns), np.float32) * np.float32(0.02))
+        b, a = (
+            random.standard_normal(size, np.float32) * np.float32(0.01) for size in ((n_rows, RANK), (RANK, n_columns))
+        )
+        path.write_bytes(w.tobytes() + b.tobytes() + a.tobytes())
+        stored = [
+            StoredTensor(path, offset, values.nbytes, values.shape, dtype)
+            for offset, values, dtype in ((0, w, "BF16"), (w.nbytes, b, "F32"), (w.nbytes + b.nbytes, a, "F32"))
+        ]
+        base, left, right = (StoredRows("", tensor) for tensor in stored)
+        tensor = PlannedTensor("w", w.shape, F16, Merged(base, (Delta(left, right, 2.0),)))
+        for name, rounded_sum in (("compiled", compiled(1 << 40)), ("numpy", None)):
+            if name == "numpy" or rounded_sum:
+                _say_best(name, w.size, partial(_made, tensor, rounded_sum))
+        _say_best("torch, float32", w.size, partial(_torch, w, b, a))
+    return 0
+
+
+def _made(tensor: PlannedTensor, rounded_sum: RoundedSum | None) -> None:
+    with one_blas_thread():
+        for task in tasks(tensor, rounded_sum=rounded_sum):
+            task()
+
+
+def _torch(w: np.ndarray, b: np.ndarray, a: np.ndarray) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    base, left, right = torch.from_numpy(w).view(torch.bfloat16), torch.from_numpy(b) * 2.0, torch.from_numpy(a)
+    for begin in range(0, len(w), 64):
+        torch.addmm(base[begin : begin + 64].float(), left[begin : begin + 64], right).half()
+
+
+def _say_best(name: str, n: int, merge: Callable[[], None]) -> None:
+    merge()
+    seconds = []
+    for _ in range(10):
+        start = time.process_time()
+        merge()
+        seconds.append(time.process_time() - start)
+    best, middle = (n / spent / 1e6 for spent in (min(seconds), median(seconds)))
+    print(f"{name:<28} {best:5.0f} million weights a second of CPU (median {middle:.0f})")
 
 
 def _say(name: str, shape: Shape, cpu: float, memory: float, wall: float | None = None) -> None:

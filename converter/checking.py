@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _NO_BASE: Final = "no base given (--base)"
 _NO_VALUES: Final = "reads the numbers (--headers-only)"
+_ON_HUB: Final = "reads the base's weights, which are on the hub"
 _LEFT_OUT: Final = "left out by --select or --ignore"  # or by the same of a policy
 
 
@@ -69,7 +70,7 @@ def check_adapter(  # noqa: PLR0913  one judgement, all that it may take into ac
     findings: list[Finding] = []
     skipped: list[Skipped] = []
     with _remembering(values=values):
-        adapter = compared(adapter, base) if base and values else adapter
+        adapter = compared(adapter, base) if base and values and not base.on_hub else adapter
         answers = _answers(adapter, base, tuple(targets), trust_named_base=limits is None or limits.trust_named_base)
         at = _Looked(adapter, base, limits, answers, _said_before(adapter))
         for rule in RULES:
@@ -80,7 +81,9 @@ def check_adapter(  # noqa: PLR0913  one judgement, all that it may take into ac
             else:
                 findings.extend(_stamped(rule, problem) for problem in problems)
     skipped += _left_out(adapter)
-    path, checked_by = (str(base.path), tuple(_base_checked_by(adapter, base, values=values))) if base else (None, ())
+    path, checked_by = (
+        (str(base.shown_path), tuple(_base_checked_by(adapter, base, values=values))) if base else (None, ())
+    )
     return Report(
         adapter.shown_path,
         path,
@@ -147,14 +150,10 @@ def _base_checked_by(adapter: Adapter, base: BaseModel, *, values: bool) -> Iter
     """What the adapter brings to tell its base from others of the same shapes; where it doesn't agree, rules say so."""
     if base.tensors and not base.quantization and recorded_base(adapter.path):
         yield RECORD_NAME
-    if values and base.tensors and adapter.base_layers:
+    values = values and base.has_numbers
+    if values and adapter.base_layers:
         yield "the base layer saved beside the LoRA"
-    if (
-        values
-        and base.tensors
-        and not base.quantization
-        and any(pair.magnitude and not pair.is_embedding for pair in adapter.pairs)
-    ):
+    if values and not base.quantization and any(pair.magnitude and not pair.is_embedding for pair in adapter.pairs):
         yield "DoRA's magnitudes"
     named = without_cache(adapter.config.base_model_name_or_path or "") if adapter.config else None
     if named and base.name and family(named) and family(base.name):
@@ -179,7 +178,8 @@ _last: tuple[Adapter, dict[Check, tuple[Problem, ...]]] | None = None
 def _said_before(adapter: Adapter) -> dict[Check, tuple[Problem, ...]]:
     global _last  # noqa: PLW0603  a memory of one
     if _last is None or not adapter.says_the_same(_last[0]):
-        _last = adapter, {}
+        # Of one on a hub not what was fetched, which goes with the adapter.
+        _last = (replace(adapter, on_hub=None) if adapter.on_hub else adapter), {}
     return _last[1]
 
 
@@ -193,6 +193,8 @@ def _of_what_is_said(check: AdapterCheck | NoBaseCheck, at: _Looked) -> tuple[Pr
 def _problems(check: Check, at: _Looked, *, values: bool) -> Iterable[Problem]:
     if isinstance(check, ValuesCheck | BaseValuesCheck) and not values:
         raise CannotLookError(_NO_VALUES)
+    if isinstance(check, BaseValuesCheck) and at.base and at.base.on_hub:
+        raise CannotLookError(_ON_HUB)
     match check:
         case AdapterCheck():
             return _of_what_is_said(check, at)

@@ -7,6 +7,7 @@ base and a fine-tune that froze them (every merged LoRA).
 """
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -38,6 +39,13 @@ def fingerprint(base: BaseModel) -> str | None:
 
     Raises ConverterError where a file can't be read any more.
     """
+    if base.on_hub:
+        return base.norms_digest
+    return digest_of_norms(base, lambda stored: read_bytes(stored.path, stored.offset, stored.nbytes))
+
+
+def digest_of_norms(base: BaseModel, bytes_of: Callable[[StoredTensor], bytes]) -> str | None:
+    """The fingerprint, of norms whose bytes are got by ``bytes_of``."""
     norms = [] if base.match else _norms(base.original or base)
     if base.quantization or not norms or any(stored.dtype not in _DTYPES for _, stored, _ in norms):
         return None
@@ -46,8 +54,13 @@ def fingerprint(base: BaseModel) -> str | None:
     digest = sha256()
     for module, stored, add in norms:
         digest.update(f"{module} {stored.n_elements}\n".encode())
-        digest.update(_as_gguf_keeps_it(stored, add))
+        digest.update(_as_gguf_keeps_it(stored, add, bytes_of(stored)))
     return f"{_SCHEME}{digest.hexdigest()}"
+
+
+def stored_norms(base: BaseModel) -> tuple[StoredTensor, ...]:
+    """What the fingerprint is made from."""
+    return tuple(stored for _, stored, _ in _norms(base))
 
 
 def recorded_base(directory: Path) -> RecordedBase | None:
@@ -81,9 +94,9 @@ def _norms(base: BaseModel) -> list[tuple[str, StoredTensor, float]]:
     return sorted(norms, key=lambda norm: norm[0])
 
 
-def _as_gguf_keeps_it(stored: StoredTensor, add: float) -> bytes:
+def _as_gguf_keeps_it(stored: StoredTensor, add: float, raw: bytes) -> bytes:
     """A vector as little-endian float32. F16 is added to as F16, all else as F32: so do llama.cpp's converters."""
-    raw, n = read_bytes(stored.path, stored.offset, stored.nbytes), stored.n_elements
+    n = stored.n_elements
     if stored.dtype == "BF16":
         wide = bytearray(2 * len(raw))
         wide[2::4], wide[3::4] = raw[0::2], raw[1::2]

@@ -291,11 +291,14 @@ def _same(by_adapter: Mapping[str, str]) -> str:
 
 def _road(row: tiny_results.Row, to: tiny_results.To) -> str:
     """A deployment of an adapter over both bases."""
-    said = {base: _verdict(row, f"{base}_{to}") for base in tiny_results.BASES}
-    said = {base: verdict for base, verdict in said.items() if verdict}
-    if len(set(said.values())) < 2:
-        return next(iter(said.values()), row.effect if row.effect.startswith("PEFT") else "")
-    return ", ".join(f"{verdict} over the {base}" for base, verdict in said.items())
+    said = {base: _verdict(row, f"{base}_{to}") for base in tiny_results.BASES[to]}
+    bases: dict[str, list[str]] = {}
+    for base, verdict in said.items():
+        if verdict:
+            bases.setdefault(verdict, []).append(tiny_results.SAID[base])
+    if len(bases) < 2:
+        return next(iter(bases), row.effect if row.effect.startswith("PEFT") else "")
+    return ", ".join(f"{verdict} {' and '.join(of)}" for verdict, of in bases.items())
 
 
 def _verdict(row: tiny_results.Row, road: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig, PreTrainedModel
 
 from converter.architectures import ALL_ATTENTION, MODEL_TYPES, WITH_EXPERTS
@@ -39,6 +39,7 @@ class Subject:
     fields: Mapping[str, Any]
     auto: str = "AutoModelForCausalLM"
     saved: Mapping[str, Any] = field(default_factory=dict)
+    turned_experts: bool = False  # in published checkpoints
 
     def __str__(self) -> str:
         return self.name
@@ -77,9 +78,13 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
         name: Subject(name, model_type, fields, saved=_SAVED.get(name, {}))
         for name, (model_type, fields) in {**CONFIGS, **MORE}.items()
     },
-    **{name: Subject(name, kind.model_type, kind.fields, kind.auto, kind.saved) for name, kind in KINDS.items()},
+    **{
+        name: Subject(name, kind.model_type, kind.fields, kind.auto, kind.saved, kind.turned_experts)
+        for name, kind in KINDS.items()
+    },
     "deepseek2-whole": Subject("deepseek2-whole", "deepseek_v3", {**KINDS["deepseek2"].fields, "q_lora_rank": None}),
     "gemma3n": Subject("gemma3n", "gemma3n_text", {**KINDS["gemma3n"].fields, **_SMALLER}),
+    "falcon_mamba": Subject("falcon_mamba", "falcon_mamba", KINDS["mamba"].fields),
     "mistral3": _wrapped("mistral3", "mistral3", {"model_type": "mistral", **COMMON, "head_dim": 24}),
 }
 
@@ -98,6 +103,9 @@ _LARGER: Final = (
     "shared_intermediate_size",
     "mamba_d_head",
     "mamba_d_state",
+    "state_size",
+    "time_step_rank",
+    "num_heads",
     "mamba_d_ssm",
     "mamba_head_dim",
     "ssm_state_size",
@@ -166,6 +174,7 @@ def coded(subject: Subject, directory: Path, *, other: bool = False) -> CodedMod
     _fill(parameters, (numbers + 1) * STEP)
     save(model, subject, directory)
     values = {name: parameter.detach().numpy() for name, parameter in parameters.items()}
+    values = dict(_turned(values)) if subject.turned_experts else values
     stored = {key: array for file in directory.glob("*.safetensors") for key, array in load_file(file).items()}
     return CodedModel(subject, directory, values, stored)
 
@@ -180,6 +189,9 @@ def random(subject: Subject, directory: Path) -> None:
 def save(model: PreTrainedModel, subject: Subject, directory: Path) -> None:
     """As a checkpoint that llama.cpp's converter reads."""
     model.save_pretrained(directory)
+    if subject.turned_experts:
+        for file in directory.glob("*.safetensors"):
+            save_file(_turned(load_file(file)), file, {"format": "pt"})
     path = directory / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) | subject.saved
     config = {name: value for name, value in config.items() if value is not None or name not in subject.saved}
@@ -188,6 +200,14 @@ def save(model: PreTrainedModel, subject: Subject, directory: Path) -> None:
     words = {str(i): i for i in range(model.config.get_text_config().vocab_size)}
     tokenizer = {"model": {"vocab": words}, "added_tokens": []}
     (directory / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
+def _turned(values: Mapping[str, Codes]) -> dict[str, Codes]:
+    """With fused experts as (in, out), as published checkpoints of some models have them."""
+    return {
+        name: np.ascontiguousarray(array.swapaxes(1, 2)) if ".experts." in name and array.ndim == 3 else array
+        for name, array in values.items()
+    }
 
 
 def built(subject: Subject, fields: Mapping[str, Any]) -> PreTrainedModel:

@@ -195,6 +195,8 @@ def _made(place: Place, parameter: str, values: Codes, base: BaseModel) -> Codes
     values = values.swapaxes(-1, -2) if place.transposed else _squeezed(values)
     rows, columns = (indices(order, values.shape[axis]) for order, axis in ((orders.rows, -2), (orders.columns, -1)))
     made: Codes = values[..., rows, :][..., columns] + np.float32(place.add)
+    if place.operation == "negative_exp":
+        return -np.exp(made)
     begin = 0
     for section in base.factors(place):  # bit for bit, as torch multiplies
         for factor in section.factors:

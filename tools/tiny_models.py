@@ -4,9 +4,9 @@
     python -m tools.tiny_models --only NAME     measures this one again; may be given several times
     python -m tools.tiny_models --again         measures all again
 
-Bases are the model's directory, and the GGUF that llama.cpp's own converter makes of it. What is written goes through
-real llama.cpp beside PEFT. Each model has a process of its own, whose end is a result; a run that is stopped goes on
-where it was.
+Bases are the model's directory, and the GGUF that llama.cpp's own converter makes of it, with --checkpoint where it has
+no table. What is written goes through real llama.cpp beside PEFT. Each model has a process of its own, whose end is a
+result; a run that is stopped goes on where it was.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from converter import Deployment, Refused, convert, read_adapter
+from converter import Deployment, Refused, convert, read_adapter, read_base
 from converter.errors import ConverterError
 from converter.read.gguf_header import read_gguf_header
 from converter.verification.comparison import kl_divergence, log_softmax
@@ -38,6 +38,7 @@ from tools.tiny_results import (
     NOT_CONVERTED,
     NOT_LOADED,
     ROADS,
+    Base,
     Row,
     To,
     counts,
@@ -141,8 +142,8 @@ def _gguf(model: Built) -> Path:
 # --- One model --------------------------------------------------------------------------------------------------------
 
 
-class _Base(NamedTuple):
-    """A model, what llama.cpp makes of it without an adapter, and where files may be written."""
+class _Bases(NamedTuple):
+    """A model as a directory and as a GGUF, what runs it, and where files may be written."""
 
     model: Built
     gguf: Path
@@ -155,12 +156,12 @@ def measure(name: str) -> list[Row]:
     """A row for each adapter of the model."""
     model = built(SURVEY[name])
     with LlamaCpp(timeout=120) as llama_cpp, TemporaryDirectory() as folder:
-        base = _Base(model, _gguf(model), SURVEY[name].is_wrapped, llama_cpp, Path(folder))
+        base = _Bases(model, _gguf(model), SURVEY[name].is_wrapped, llama_cpp, Path(folder))
         said = _base_cell(base)
         return [_row(name, said, base, adapter, failed) for adapter, failed in model.adapters.items()]
 
 
-def _base_cell(base: _Base) -> str:
+def _base_cell(base: _Bases) -> str:
     if not base.gguf.is_file():
         return NOT_CONVERTED
     try:
@@ -169,24 +170,27 @@ def _base_cell(base: _Base) -> str:
         return NOT_LOADED
 
 
-def _row(name: str, said: str, base: _Base, adapter: str, failed: str) -> Row:
+def _row(name: str, said: str, base: _Bases, adapter: str, failed: str) -> Row:
     if failed:
         return Row(name, said, adapter, f"PEFT: {failed.partition(':')[0]}", dict.fromkeys(ROADS, ""))
     effect = _kl(base.model.logits(adapter), base.model.logits())
-    cells = {f"{of}_{to}": _cell(base, adapter, of, to) for to in KINDS for of in BASES}
+    cells = {f"{of}_{to}": _cell(base, adapter, of, to) for to in KINDS for of in BASES[to]}
     return Row(name, said, adapter, f"{effect:.0e}", cells)
 
 
-def _cell(base: _Base, adapter: str, of: str, to: To) -> str:
-    """What becomes of an adapter by one road; nothing where the base isn't there."""
-    if not base.gguf.is_file() and (of == "gguf" or to == "lora"):
+def _cell(base: _Bases, adapter: str, of: Base, to: To) -> str:
+    """What becomes of an adapter by one road; nothing where the base isn't there, or needs no checkpoint."""
+    if not base.gguf.is_file() and (of != "directory" or to == "lora"):
+        return ""
+    if of == "checkpoint" and read_base(base.gguf).architecture:
         return ""
     untie = base.model.is_tied and adapter == "head"
     output = base.folder / f"{adapter}-{of}-{to}"
-    path = base.gguf if of == "gguf" else base.model.hf
     try:
+        checkpoint = base.model.hf if of == "checkpoint" else None
+        over = read_base(base.model.hf if of == "directory" else base.gguf, checkpoint=checkpoint)
         read = read_adapter(base.model.adapter(adapter), text_only=base.text_only)
-        convert(read, output, base=path, deployment=Deployment(to, untie=untie))
+        convert(read, output, base=over, deployment=Deployment(to, untie=untie))
     except Refused as refused:
         return ", ".join(sorted({finding.code for finding in refused.report.stopping}))
     except ConverterError as error:
@@ -197,7 +201,7 @@ def _cell(base: _Base, adapter: str, of: str, to: To) -> str:
     return _served(base, adapter, output, to)
 
 
-def _served(base: _Base, adapter: str, output: Path, to: To) -> str:
+def _served(base: _Bases, adapter: str, output: Path, to: To) -> str:
     """The share of the adapter's effect that real llama.cpp leaves undone, in as much text as the file is for.
 
     A host of another graph may be for no more than a window.
@@ -224,7 +228,7 @@ def _context(model: Path) -> int:
     return int(str(kv[f"{kv['general.architecture']}.context_length"]))
 
 
-def _logits(base: _Base, model: Path, lora: Path | None = None, n: int | None = None) -> Logits:
+def _logits(base: _Bases, model: Path, lora: Path | None = None, n: int | None = None) -> Logits:
     sequences = [sequence[:n] for sequence in SEQUENCES]
     logits: Logits = np.stack(base.llama_cpp.logits(model, sequences, lora))
     return logits

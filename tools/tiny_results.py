@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 DATA: Final = Path(__file__).parent / "data" / "tiny_models.tsv"
-BASES: Final = ("directory", "gguf")
+Base = Literal["directory", "gguf", "checkpoint"]
 To = Literal["lora", "model"]
 KINDS: Final[tuple[To, ...]] = ("lora", "model")
-ROADS: Final = tuple(f"{base}_{kind}" for kind in KINDS for base in BASES)
+# A GGUF without a table is merged into beside the directory it was made from.
+BASES: Final[Mapping[To, tuple[Base, ...]]] = {
+    "lora": ("directory", "gguf"),
+    "model": ("directory", "gguf", "checkpoint"),
+}
+ROADS: Final = tuple(f"{base}_{to}" for to in KINDS for base in BASES[to])
 NOT_LOADED: Final = "not loaded"
 NOT_CONVERTED: Final = "not converted"
 CRASH: Final = "CRASH"
@@ -19,8 +24,9 @@ CRASH: Final = "CRASH"
 Verdict = Literal["exact", "refused", "no code", "wrong", "crash", "no telling", ""]
 
 _HEAD: Final = """\
-# What becomes of a PEFT adapter on a tiny model by adapter-to-gguf, over the model's directory and over the GGUF that
-# llama.cpp's own converter makes of it: written by `python -m tools.tiny_models`, and measured in real llama.cpp.
+# What becomes of a PEFT adapter on a tiny model by adapter-to-gguf, over the model's directory, over the GGUF that
+# llama.cpp's own converter makes of it, and over that with --checkpoint where it has no table: written by
+# `python -m tools.tiny_models`, and measured in real llama.cpp.
 # A number is the share of the adapter's effect that is left undone (1e-5 and less is exact), a code is a refusal.
 # base: the divergence of llama.cpp from transformers without an adapter; effect: that of the adapter from its base.
 """
@@ -57,6 +63,11 @@ class Row(NamedTuple):
         return 2e-5 if self.is_computed and float(self.base) > 5e-6 else 1e-5
 
 
+SAID: Final[Mapping[Base, str]] = {
+    "directory": "over the directory",
+    "gguf": "over the GGUF",
+    "checkpoint": "with --checkpoint",
+}
 COLUMNS: Final = ("model", "base", "adapter", "effect", *ROADS)
 
 
@@ -66,7 +77,7 @@ def read() -> list[Row]:
         return []
     lines = [line for line in DATA.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     return [
-        Row(line["model"], line["base"], line["adapter"], line["effect"], {road: line[road] for road in ROADS})
+        Row(line["model"], line["base"], line["adapter"], line["effect"], {road: line.get(road, "") for road in ROADS})
         for line in csv.DictReader(lines, delimiter="\t")
     ]
 
@@ -93,8 +104,8 @@ def counts(rows: Iterable[Row]) -> Iterator[str]:
     found = list(rows)
     n = len({row.model for row in found})
     for to in KINDS:
-        by_base = ", ".join(f"{len(exact_models(found, f'{base}_{to}'))} over the {base}" for base in BASES)
-        either = len(exact_models(found, *(f"{base}_{to}" for base in BASES)))
+        by_base = ", ".join(f"{len(exact_models(found, f'{base}_{to}'))} {SAID[base]}" for base in BASES[to])
+        either = len(exact_models(found, *(f"{base}_{to}" for base in BASES[to])))
         yield f"`--to {to}`: exact on {either} of {n} models ({by_base})"
 
 

@@ -19,6 +19,7 @@ from converter.orders import IDENTITY, Orders, axes_of, is_part, order
 # The table of a Hugging Face config's ``model_type``. Of a multimodal model its own type counts before that of its
 # text_config, as in llama.cpp's converter.
 MODEL_TYPES: Final[Mapping[str, str]] = {
+    "afmoe": "afmoe",
     "apertus": "apertus",
     "arcee": "arcee",
     "bloom": "bloom",
@@ -26,10 +27,12 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "cohere2": "cohere2",
     "deepseek_v2": "deepseek_v2",
     "deepseek_v3": "deepseek2",
+    "dots1": "dots1",
     "ernie4_5": "ernie4_5",
     "ernie4_5_moe": "ernie4_5-moe",
     "exaone4": "exaone4",
     "falcon_h1": "falcon-h1",
+    "falcon_mamba": "mamba",
     "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3": "gemma3",
@@ -59,6 +62,8 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "llama": "llama",
     "llama4": "llama4",
     "llama4_text": "llama4",
+    "mamba": "mamba",
+    "mamba2": "mamba2",
     "minimax_m2": "minimax-m2",
     "ministral3": "ministral3",
     "mistral": "mistral",
@@ -88,6 +93,7 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "qwen3_moe": "qwen3moe",
     "qwen3_next": "qwen3next",
     "qwen3_vl": "qwen3vl",
+    "qwen3_vl_moe": "qwen3vlmoe",
     "qwen3_vl_text": "qwen3vl",
     "seed_oss": "seed_oss",
     "smollm3": "smollm3",

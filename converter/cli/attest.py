@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from converter.cli.gate import Asked
-from converter.derive.base_model import read_base_model
+from converter.derive.base_model import BaseModel
 from converter.diagnostics import Report
 from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError, Status, worst
 from converter.fingerprint import fingerprint
@@ -18,7 +18,7 @@ from converter.report.printable import printable
 from converter.writing.whole_file import whole_file
 
 
-def write_attestation(path: Path, run: Run, policy: Policy | None, base: Path | None) -> None:
+def write_attestation(path: Path, run: Run, policy: Policy | None, base: BaseModel | None) -> None:
     """Write a statement for each adapter that was judged, one a line.
 
     Raises ConverterError where that can't be done, or where the file would be one of the adapter's own: its bytes would
@@ -35,7 +35,7 @@ def write_attestation(path: Path, run: Run, policy: Policy | None, base: Path | 
 
 
 def verify_attestation(
-    path: Path, adapters: tuple[Path, ...], policy: Policy | None, asked: Asked, base: Path | None
+    path: Path, adapters: tuple[Path, ...], policy: Policy | None, asked: Asked, base: BaseModel | None
 ) -> Status:
     """Say of each adapter whether it is attested to have passed, and give the exit status of all."""
     options = asked.deployment.options if asked.deployment_counts else None
@@ -58,6 +58,6 @@ def verify_attestation(
     return worst(statuses)
 
 
-def _fingerprint(base: Path | None) -> str | None:
+def _fingerprint(base: BaseModel | None) -> str | None:
     """What the base given by the user is told by; None without one, or where it can't be told."""
-    return fingerprint(read_base_model(base)) if base else None
+    return fingerprint(base) if base else None

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from io import TextIOWrapper
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -13,7 +14,7 @@ import click
 from converter.checking import check_adapter
 from converter.cli.command import Command, unforeseen
 from converter.cli.gate import Asked, Gate, OptionsGate, PolicyGate, may_have_policy
-from converter.cli.options import ADAPTER_TO_JUDGE, BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
+from converter.cli.options import ADAPTER, BASE_BY_NAME, DOWNLOAD_BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
 from converter.cli.width import report_width
 from converter.derive.adapter import Adapter, read_adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
@@ -26,7 +27,7 @@ from converter.report.documentation import explanation, rule_named
 from converter.report.formats import FORMATS, rendered
 from converter.report.outcomes import Outcome, Run, Unread, status_of
 from converter.report.printable import printable
-from converter.report.text import text_report, text_summary
+from converter.report.text import text_report
 from converter.rules import RULES
 from converter.version import __version__
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from converter.policy import Policy
     from converter.read.hub_address import HubAddress
+    from converter.report.several import Detail
     from converter.targets.tables import Wanted
 
 COMMAND = "adapter-check"
@@ -117,12 +119,13 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 
 
 @click.command(COMMAND, cls=Command, help=_HELP)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=ADAPTER_TO_JUDGE)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=ADAPTER)
 @click.option(
     "--base",
-    type=BASE,
-    help="Base model: a Hugging Face directory (config.json is enough) or a GGUF file.",
+    type=BASE_BY_NAME,
+    help="Base model: a Hugging Face directory (config.json is enough), ORG/NAME[@REVISION], or a GGUF file.",
 )
+@click.option("--download", is_flag=True, help=DOWNLOAD_BASE)
 @click.option("--to", type=click.Choice(["lora", "model"]), help="What it is to become, as for adapter-to-gguf.")
 @click.option("--untie", is_flag=True, help="The head is to become a tensor of its own, as for adapter-to-gguf.")
 @click.option("--target", "targets", multiple=True, callback=_targets, metavar="NAME[@VERSION]", help=_TARGET)
@@ -145,6 +148,20 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 @click.option("--jobs", type=click.IntRange(1), default=1, metavar="N", help="Judge with so many processes.")
 @click.option("--strict", is_flag=True, help="Warnings count, and so do rules that could not be applied.")
 @click.option(
+    "-q",
+    "--quiet",
+    "detail",
+    flag_value="quiet",
+    help="Print a line for each adapter that fails, and nothing else.",
+)
+@click.option(
+    "-v",
+    "--verbose",
+    "detail",
+    flag_value="verbose",
+    help="Print the whole report of each adapter, and all that a rule found.",
+)
+@click.option(
     "--explain",
     callback=_explain,
     is_eager=True,
@@ -155,7 +172,8 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 @click.version_option(__version__)
 def main(
     paths: "tuple[Path | HubAddress, ...]",
-    base: Path | None,
+    base: "Path | HubAddress | None",
+    download: bool,
     to: Literal["lora", "model"] | None,
     untie: bool,
     targets: "tuple[Wanted, ...]",
@@ -175,6 +193,7 @@ def main(
     exit_zero: bool,
     jobs: int,
     strict: bool,
+    detail: "Detail | None",
 ) -> None:
     _escape_what_a_console_lacks()
     asked = Asked(Deployment(to or ("model" if untie else "lora"), untie), to is not None, targets)
@@ -186,32 +205,32 @@ def main(
         if verify_attestation:
             from converter.cli.attest import verify_attestation as verified
 
-            sys.exit(verified(verify_attestation, here, policy, asked, base))
+            sys.exit(verified(verify_attestation, here, policy, asked, _base(base, download=download)))
     if attest and (select or ignore or not values):
         raise click.UsageError("--attest attests the policy whole: no --select, --ignore or --headers-only beside it")
     gate = PolicyGate(policy, select, ignore) if policy else OptionsGate(select, ignore)
     strict = strict or bool(policy and policy.fail_on is Severity.WARNING)
     try:
-        model = read_base_model(base) if base else None
+        model = _base(base, download=download)
         initial = read_initial_adapter(initial_adapter) if initial_adapter else None
     except ConverterError as error:
         outcomes: Iterable[Outcome] = [Unread(path, error.status, str(error)) for path in paths]
     else:
         outcomes = _outcomes(paths, Request(model, asked, values, gate, initial, rename_keys, text_only), jobs)
-    told = _told(outcomes, strict=strict) if formats[None] == "text" else outcomes
+    told = _told(outcomes, strict=strict, detail=detail) if formats[None] == "text" else outcomes
     keeps = formats != {None: "text"} or bool(attest or baseline_until)
     kept, statuses = _kept(told, strict=strict, keeps=keeps)
     run = Run(kept, strict, report_width(), policy.path if policy else None, tuple(gate.uses()))
-    _print_of_all(run, statuses, formats[None])
     _write(run, {Path(file): name for file, name in formats.items() if file})
     if attest:
         from converter.cli.attest import write_attestation
 
-        write_attestation(attest, run, policy, base)
+        write_attestation(attest, run, policy, model)
     if baseline_until:
         from converter.cli.baseline import write_baseline
 
         click.echo(printable(write_baseline(run, policy, baseline_until.date(), reason)), err=True)
+    _print_of_all(run, formats[None])
     status = worst(statuses)
     sys.exit(FINE if status == JUDGED_BAD and (exit_zero or baseline_until) else status)
 
@@ -223,6 +242,14 @@ def _policy(config: Path | None) -> "Policy | None":
     from converter.policy import find_policy, read_policy
 
     return read_policy(config) if config else find_policy(Path.cwd())
+
+
+def _base(given: "Path | HubAddress | None", *, download: bool) -> BaseModel | None:
+    if given is None or isinstance(given, Path):
+        return read_base_model(given) if given else None
+    from converter.cli.on_hub import base_named
+
+    return base_named(given, download=download, weights=False)
 
 
 def _escape_what_a_console_lacks() -> None:
@@ -323,16 +350,29 @@ def _write(run: Run, formats: Mapping[Path, str]) -> None:
             write_report(path, name, run)
 
 
-def _told(outcomes: Iterable[Outcome], *, strict: bool) -> Iterator[Outcome]:
-    """The outcomes, each printed as it comes."""
-    width = report_width()
-    for outcome in outcomes:
-        match outcome:
-            case Unread(path, _, message):
-                click.echo(printable(f"{COMMAND}: {path}: {message}"), err=True)
-            case Report():
-                click.echo(text_report(outcome, width, strict=strict) + "\n")
+def _told(outcomes: Iterable[Outcome], *, strict: bool, detail: "Detail | None") -> Iterator[Outcome]:
+    """The outcomes, each printed as it comes: one alone whole, of several what matters."""
+    coming = iter(outcomes)
+    first = list(islice(coming, 2))
+    several = None
+    if len(first) > 1 or detail:
+        from converter.report.several import Several
+
+        several = Several(report_width(), strict=strict, detail=detail or "usual")
+    for outcome in chain(first, coming):
+        text = several.text(outcome) if several else _alone(outcome, strict=strict)
+        is_unread = isinstance(outcome, Unread)
+        if text:
+            click.echo(f"{COMMAND}: {text}" if is_unread else text, err=is_unread)
         yield outcome
+    if several and len(first) > 1 and (end := several.end()):
+        click.echo(end)
+
+
+def _alone(outcome: Outcome, *, strict: bool) -> str:
+    if isinstance(outcome, Unread):
+        return printable(f"{outcome.path}: {outcome.message}")
+    return text_report(outcome, report_width(), strict=strict) + "\n"
 
 
 def _kept(outcomes: Iterable[Outcome], *, strict: bool, keeps: bool) -> tuple[list[Outcome], list[Status]]:
@@ -346,12 +386,10 @@ def _kept(outcomes: Iterable[Outcome], *, strict: bool, keeps: bool) -> tuple[li
     return kept, statuses
 
 
-def _print_of_all(run: Run, statuses: Sequence[Status], style: str) -> None:
+def _print_of_all(run: Run, style: str) -> None:
     if style != "text":
         click.echo(rendered(style, run), nl=False)
         return
-    if len(statuses) > 1:
-        click.echo(text_summary(statuses))
     for use in run.idle_waivers:
         click.echo(printable(f"{COMMAND}: {use}"), err=True)
 

@@ -4,15 +4,16 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 
 from converter.errors import COULD_NOT, ConverterError
-from converter.report.printable import printable
+from converter.report.printable import json_line, printable
 
 INTERRUPTED: Final = 128 + signal.SIGINT
 # Where it is set, an error of our own is shown whole.
@@ -28,30 +29,50 @@ class Command(click.Command):
             gc.freeze()
             gc.enable()
         run: Any = super().main
-        with one_clear_line(self.name or ""):
+        given = arguments[0] if arguments else options.get("args")
+        with one_clear_line(self.name or "", as_json=_asks_json(sys.argv[1:] if given is None else given)):
             status = run(*arguments, **{**options, "standalone_mode": False})
             sys.stdout.flush()
         sys.exit(status if isinstance(status, int) else 0)
 
 
+def _asks_json(arguments: Sequence[str]) -> bool:
+    """Whether JSON is to be printed; the arguments may be such that click refuses them."""
+    return "--format=json" in arguments or ("--format", "json") in pairwise(arguments)
+
+
 @contextmanager
-def one_clear_line(command: str) -> Iterator[None]:
+def one_clear_line(command: str, *, as_json: bool = False) -> Iterator[None]:
     """Print what went wrong as one line and exit with its status; a SIGTERM unwinds like Ctrl-C, leaving no file.
 
-    An exception that nobody foresaw has status 2: 1 would mean that the adapter was judged.
+    An exception that nobody foresaw has status 2: 1 would mean that the adapter was judged. Where JSON was asked for,
+    stdout has it, too.
     """
     signal.signal(signal.SIGTERM, _unwind)
     try:
         yield
     except ConverterError as error:
-        _end(f"{command}: {error}", error.status)
+        end = _End(str(error), error.status, None, error)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _end(f"{command}: interrupted", INTERRUPTED)
+        end = _End(error.format_message(), error.exit_code, f"{command} --help has the options", error, shown=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        end = _End("interrupted", INTERRUPTED, None, error)
     except Exception as error:  # noqa: BLE001  the outermost place: what nobody foresaw ends here
-        _end(f"{command}: {unforeseen(error)}", COULD_NOT)
+        end = _End(unforeseen(error), COULD_NOT, None, error)
+    else:
+        return
+    _leave(command, end, as_json=as_json)
+
+
+class _End(NamedTuple):
+    """How a command ended early; shown: click has said it."""
+
+    message: str
+    status: int
+    remedy: str | None
+    cause: BaseException
+    shown: bool = False
 
 
 def unforeseen(error: Exception) -> str:
@@ -81,7 +102,12 @@ def _start(words: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _end(line: str, status: int) -> None:
+def _leave(command: str, end: _End, *, as_json: bool) -> None:
+    if as_json:
+        from converter.report.ended import ended
+
+        with suppress(OSError, ValueError):
+            click.echo(json_line(ended(command, end.status, end.message, end.remedy, end.cause)))
     # Where nothing can be printed any more, the interpreter would fail once more at its end, with status 120.
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -89,8 +115,9 @@ def _end(line: str, status: int) -> None:
             continue
         _silence(stream)
     with suppress(OSError, ValueError):
-        click.echo(printable(line), err=True)
-    sys.exit(status)
+        if not end.shown:
+            click.echo(printable(f"{command}: {end.message}"), err=True)
+    sys.exit(end.status)
 
 
 def _silence(stream: Any) -> None:

@@ -13,9 +13,11 @@ import click
 from converter.cli.command import Command
 from converter.cli.extras import need_extra
 from converter.cli.options import BASE, PATH
+from converter.cli.quantize import quantize_of
 from converter.diagnostics import HOSTS, Deployment
 from converter.errors import COULD_NOT, NOTHING_LOOKED_AT, ConverterError, worst
 from converter.fleet.on_ray import Cluster
+from converter.planning.file_types import FILE_TYPES
 from converter.planning.outtypes import OUTTYPES
 from converter.report.printable import printable
 from converter.version import __version__
@@ -31,11 +33,11 @@ _VERIFY_EXTRA = ("peft", "safetensors", "torch", "transformers", "xllamacpp")
 
 _HELP = """Convert every adapter of a manifest, or below a directory, as adapter-to-gguf would; a second run goes on.
 
-MANIFEST is a .csv, .jsonl or .parquet file with the columns adapter, base, deployment, output, outtype, host,
-initial_adapter, rename_keys and text_only, of which adapter is needed; its paths are relative to it. What came of each
-adapter stands in a table (SQLite), by which the same command, run again, does only what isn't done, failed, or has
-changed. Exit status: 0 all are fine, 1 some are refused, 2 some could not be done, 3 there was none; the worst of
-them, 2 before 3 before 1.
+MANIFEST is a .csv, .jsonl or .parquet file with the columns adapter, base, deployment, output, outtype, quantize,
+imatrix, host, initial_adapter, rename_keys and text_only, of which adapter is needed; its paths are relative to it.
+What came of each adapter stands in a table (SQLite), by which the same command, run again, does only what isn't done,
+failed, or has changed. Exit status: 0 all are fine, 1 some are refused, 2 some could not be done, 3 there was none; the
+worst of them, 2 before 3 before 1.
 """
 
 
@@ -45,6 +47,13 @@ them, 2 before 3 before 1.
 @click.option("--to", type=click.Choice(["lora", "model"]), help="As for adapter-to-gguf, of rows without deployment.")
 @click.option("--untie", is_flag=True, help="As for adapter-to-gguf, of rows without deployment.")
 @click.option("--outtype", type=click.Choice(OUTTYPES), help="As for adapter-to-gguf, of rows without outtype.")
+@click.option(
+    "--quantize",
+    "file_type",
+    type=click.Choice(tuple(FILE_TYPES), case_sensitive=False),
+    help="As for adapter-to-gguf, of merged models without quantize.",
+)
+@click.option("--imatrix", type=PATH, help="As for adapter-to-gguf; with --quantize.")
 @click.option("--host", type=click.Choice(HOSTS), help="As for adapter-to-gguf, of rows without host.")
 @click.option("-o", "--output", type=PATH, help="Directory of the outputs that the manifest doesn't name.")
 @click.option("--table", type=PATH, help="Default: MANIFEST with .sqlite for its ending; in --output for a directory.")
@@ -65,6 +74,8 @@ def main(
     to: Literal["lora", "model"] | None,
     untie: bool,
     outtype: str | None,
+    file_type: str | None,
+    imatrix: Path | None,
     host: str | None,
     output: Path | None,
     table: Path | None,
@@ -82,29 +93,47 @@ def main(
     if prompts and not verify:
         raise ConverterError("--prompts needs --verify")
     need_extra("fleet", *_EXTRA, *(_VERIFY_EXTRA if verify else ()))
-    from converter.fleet.export import check_export, write_export
-
-    if export:
-        check_export(export)
     path = table or (output / "fleet.sqlite" if output and manifest.is_dir() else manifest.with_suffix(".sqlite"))
-    for written in filter(None, (path, html, export)):
-        if os.path.realpath(written) == os.path.realpath(manifest):
-            raise ConverterError(f"{written}: is the manifest; give another name")
-    deployment = Deployment(to or ("model" if untie else "lora"), untie, outtype or "auto", host)
+    _check(manifest, path, html, export, address)
+    quantize = quantize_of(file_type, imatrix and imatrix.absolute(), (), None, None, False, None)
+    kind: Literal["lora", "model"] = to or ("model" if untie or quantize else "lora")
+    deployment = Deployment(kind, untie, outtype or "auto", host, quantize)
     rows, closed = _rows(manifest, base, deployment, output)
     steps = _steps(manifest, output, verify=verify, prompts=prompts, push=push)
     with _opened(path, rows, steps) as opened:
         result = _run(rows, steps, opened, Cluster(address, workers, retries))
         click.echo(printable(f"table  {path}"))
-        if export:
-            write_export(export, opened, rows)
-            click.echo(printable(f"export {export}"))
-        if html:
-            from converter.fleet.html import write_html
-
-            write_html(html, opened, rows, manifest)
-            click.echo(printable(f"report {html}"))
+        _write(opened, rows, manifest, html, export)
     sys.exit(worst([result.status, COULD_NOT]) if closed else result.status)
+
+
+def _check(manifest: Path, table: Path, html: Path | None, export: Path | None, address: str | None) -> None:
+    """Raise ConverterError, before anything starts, at what would end the run behind it, or at no cluster."""
+    from converter.fleet.export import check_export
+    from converter.fleet.on_ray import check_address
+
+    for path in filter(None, (table, html, export)):
+        if os.path.realpath(path) == os.path.realpath(manifest):
+            raise ConverterError(f"{path}: is the manifest; give another name")
+        if path is not table and not path.parent.is_dir():
+            raise ConverterError(f"{path}: there is no such directory; make it first")
+    if export:
+        check_export(export)
+    if address:
+        check_address(address)
+
+
+def _write(table: "Table", rows: "Sequence[Row]", manifest: Path, html: Path | None, export: Path | None) -> None:
+    if export:
+        from converter.fleet.export import write_export
+
+        write_export(export, table, rows)
+        click.echo(printable(f"export {export}"))
+    if html:
+        from converter.fleet.html import write_html
+
+        write_html(html, table, rows, manifest)
+        click.echo(printable(f"report {html}"))
 
 
 def _rows(

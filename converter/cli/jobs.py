@@ -1,10 +1,14 @@
 """``--jobs N``: adapters are judged by N processes, and what comes of each is taken in the order of the adapters."""
 
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import Any, Final, TypeVar
 
 from converter.errors import ConverterError
@@ -39,11 +43,17 @@ _judge: Callable[[Any], Any]
 
 
 def _begin(judge: Callable[[Any], Any]) -> None:
-    """In each process: Ctrl-C is the parent's to hear, which ends them."""
+    """In each process: Ctrl-C is the parent's to hear, which ends them. Where the parent was killed they end too."""
     global _judge  # noqa: PLW0603  a process of a pool has no other place
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _judge = judge
+    Thread(target=_end_with, args=[parent_process()], daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _asked(thing: Any) -> Any:

@@ -10,6 +10,7 @@ import click
 from converter.derive.locate import located_base
 
 _HUB: Final = "hf://"
+_NAME: Final = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:@[^/@]+)?"  # ORG/NAME, ORG/NAME@REVISION
 
 
 class _Here(click.Path):
@@ -17,13 +18,11 @@ class _Here(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and value.startswith(_HUB):
-            self.fail(
-                f"{value} lies on a hub; only the adapters that adapter-check judges may: download it first", param
-            )
+            self.fail(f"{value} lies on a hub; only adapters and their bases may: download it first", param)
         return super().convert(value, param, ctx)
 
 
-class _AdapterToJudge(_Here):
+class _AdapterByAddress(_Here):
     """A path, or the address of a hub (hf://ORG/NAME@REVISION)."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -41,6 +40,18 @@ class _Base(_Here):
         return located_base(Path(os.fsdecode(super().convert(value, param, ctx))))
 
 
+class _BaseByName(_Here):
+    """A base: a path; or a repository by its name or its address, where there is no such path."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = os.fsdecode(value)
+        if text.startswith(_HUB) or (re.fullmatch(_NAME, text) and not os.path.lexists(text)):
+            from converter.read.hub_address import hub_address
+
+            return hub_address(text)
+        return super().convert(value, param, ctx)
+
+
 class _SplitSize(click.ParamType[int]):
     """N(M|G) bytes, in decimal units, as convert_hf_to_gguf.py reads it, which knows K and plain numbers too."""
 
@@ -55,10 +66,27 @@ class _SplitSize(click.ParamType[int]):
 
 # click's own check of what can be read would end in a usage text.
 PATH: Final = _Here(path_type=Path, readable=False)
-ADAPTER_TO_JUDGE: Final = _AdapterToJudge(path_type=Path, readable=False)
+ADAPTER: Final = _AdapterByAddress(path_type=Path, readable=False)
 SPLIT_SIZE: Final = _SplitSize()
 BASE: Final = _Base(path_type=Path, readable=False)
+BASE_BY_NAME: Final = _BaseByName(path_type=Path, readable=False)
 
+# What a command says at its end; progress goes to stderr.
+FORMAT: Final = click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="What is printed at the end: text, or one line of JSON (docs/json.md), whatever the exit status.",
+)
+DOWNLOAD: Final = (
+    "Fetch what --base or an hf:// address names from the hub: weights only where they are needed, into the hub's "
+    "cache. Without it no network is asked."
+)
+DOWNLOAD_BASE: Final = (
+    "Fetch what --base names from the hub, all but its weights. Without it only the cache is looked at."
+)
 INITIAL_ADAPTER: Final = (
     "The adapter as saved before training, where that changed the base (PiSSA, OLoRA, CorDA, LoRA-GA)."
 )

@@ -90,13 +90,14 @@ def quantize_options(command: Command) -> Command:
 
 def quantize_of(
     file_type: str | None,
-    compare_types: bool,
     imatrix: Path | None,
     tensor_types: tuple[tuple[str, str], ...],
     output_tensor_type: str | None,
     token_embedding_type: str | None,
     allow_requantize: bool,
     least_kept: float | None,
+    *,
+    compare_types: bool = False,
 ) -> Quantize | None:
     """What the options ask for; None without --quantize. Raises ConverterError for one that needs it.
 

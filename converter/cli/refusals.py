@@ -10,18 +10,14 @@ from converter.cli.width import report_width
 
 @contextmanager
 def refusals_shown(style: str) -> Iterator[None]:
-    """Print the report of a refusal, as text on stderr or as JSON on stdout, and let the refusal pass."""
+    """Print the report of a refusal on stderr, and let the refusal pass. As JSON it is part of what ends the run."""
     from converter.conversion import Refused
 
     try:
         yield
     except Refused as refused:
-        from converter.report.formats import rendered
-        from converter.report.outcomes import Run
-        from converter.report.text import text_report
+        if style != "json":
+            from converter.report.text import text_report
 
-        if style == "json":
-            click.echo(rendered("json", Run((refused.report,))), nl=False)
-        else:
             click.echo(text_report(refused.report, report_width(), strict=False) + "\n", err=True)
         raise

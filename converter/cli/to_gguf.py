@@ -11,12 +11,24 @@ import click
 
 from converter.cli.command import Command
 from converter.cli.modelfile import check_modelfile, ollama_command, write_modelfile
-from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, SPLIT_SIZE, TEXT_ONLY
+from converter.cli.on_hub import adapter_named, base_named
+from converter.cli.options import (
+    ADAPTER,
+    BASE,
+    BASE_BY_NAME,
+    DOWNLOAD,
+    FORMAT,
+    INITIAL_ADAPTER,
+    PATH,
+    RENAME_KEYS,
+    SPLIT_SIZE,
+    TEXT_ONLY,
+)
 from converter.cli.quantize import check_plot, compared_types, quantize_of, quantize_options
 from converter.cli.refusals import refusals_shown
 from converter.derive.adapter import Adapter, text_part, with_renamed_keys
-from converter.derive.base_model import BaseModel, read_base_model
-from converter.derive.locate import locate_adapter, locate_base, read_initial_adapter
+from converter.derive.base_model import BaseModel
+from converter.derive.locate import locate_base, read_initial_adapter
 from converter.derive.model_names import last_part, public_name
 from converter.diagnostics import HOSTS, Deployment
 from converter.errors import ConverterError
@@ -26,6 +38,7 @@ from converter.version import __version__
 
 if TYPE_CHECKING:
     from converter.planning.conversion_plan import ConversionPlan
+    from converter.read.hub_address import HubAddress
     from converter.writing.gguf_file import Progress
 
 COMMAND = "adapter-to-gguf"
@@ -38,8 +51,13 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 
 
 @click.command(COMMAND, cls=Command, help=_HELP)
-@click.argument("path", type=PATH)
-@click.option("--base", type=BASE, help="Base model: a GGUF file or a Hugging Face directory.")
+@click.argument("path", type=ADAPTER)
+@click.option(
+    "--base",
+    type=BASE_BY_NAME,
+    help="Base model: a GGUF file, a Hugging Face directory, or ORG/NAME[@REVISION].",
+)
+@click.option("--download", is_flag=True, help=DOWNLOAD)
 @click.option(
     "--checkpoint",
     type=BASE,
@@ -81,11 +99,12 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 @click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
 @click.option("--text-only", is_flag=True, help=TEXT_ONLY)
 @click.option("--dry-run", is_flag=True, help="Print the plan and the ledger, write nothing.")
-@click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@FORMAT
 @click.version_option(__version__)
 def main(
-    path: Path,
-    base: Path | None,
+    path: "Path | HubAddress",
+    base: "Path | HubAddress | None",
+    download: bool,
     checkpoint: Path | None,
     to: Literal["lora", "model"] | None,
     untie: bool,
@@ -111,13 +130,13 @@ def main(
 ) -> None:
     quantize = quantize_of(
         file_type,
-        compare_types,
         imatrix,
         tensor_types,
         output_tensor_type,
         token_embedding_type,
         allow_requantize,
         least_kept,
+        compare_types=compare_types,
     )
     deployment = Deployment(to or ("model" if untie or quantize else "lora"), untie, outtype, host, quantize)
     check_plot(plot, compare_types=compare_types)
@@ -127,10 +146,12 @@ def main(
         raise ConverterError("--modelfile needs --to model: from 0.34.1 on `ollama create` takes no LoRA GGUF")
     if split_max_size and (deployment.to == "lora" or modelfile):
         raise ConverterError("--split-max-size needs --to model, and no --modelfile: that names one file")
-    adapter = locate_adapter(path)
+    adapter = adapter_named(path, download=download)
     adapter = with_renamed_keys(adapter) if rename_keys else adapter
     adapter = text_part(adapter) if text_only else adapter
-    adapter, model = _beside(adapter, base, checkpoint, initial_adapter)
+    if initial_adapter:
+        adapter = replace(adapter, initial=read_initial_adapter(initial_adapter))
+    model = _base(adapter, base, checkpoint, deployment, download=download)
     output = output or _default_output(adapter, deployment)
     with refusals_shown(style), _planned(adapter, model, deployment, output.parent) as planned:
         if modelfile:
@@ -143,20 +164,27 @@ def main(
             _write(planned, output, style, modelfile=modelfile, split_max_size=split_max_size)
 
 
-def _beside(
-    adapter: Adapter, base: Path | None, checkpoint: Path | None, initial: Path | None
-) -> tuple[Adapter, BaseModel]:
-    """The adapter with the one that its training began with, if that is given, and its base."""
-    if initial:
-        adapter = replace(adapter, initial=read_initial_adapter(initial))
-    if checkpoint and not base:
+def _base(
+    adapter: Adapter,
+    given: "Path | HubAddress | None",
+    checkpoint: Path | None,
+    deployment: Deployment,
+    *,
+    download: bool,
+) -> BaseModel:
+    """The base that is given, or that the adapter names, with its weights where they are needed."""
+    if checkpoint and not given:
         raise ConverterError("--checkpoint needs --base: the GGUF that was made from it")
-    found = read_base_model(base) if base else locate_base(adapter)
+    if given is None:
+        return locate_base(adapter)
+    from converter.conversion import needs_weights
+
+    found = base_named(given, download=download, weights=needs_weights(adapter, deployment))
     if checkpoint:
         from converter.derive.untabled import with_checkpoint
 
         found = with_checkpoint(found, checkpoint)
-    return adapter, found
+    return found
 
 
 def _planned(adapter: Adapter, base: BaseModel, deployment: Deployment, scratch: Path) -> "ConversionPlan":

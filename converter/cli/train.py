@@ -4,17 +4,18 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, Final, get_args
 
 import click
 
 from converter.cli.command import Command
 from converter.cli.extras import need_extra
-from converter.cli.options import BASE, PATH
+from converter.cli.options import BASE, FORMAT, PATH
 from converter.cli.refusals import refusals_shown
 from converter.cli.train_config import config_option
 from converter.cli.width import report_width
+from converter.errors import FINE
 from converter.report.printable import printable
 from converter.training.settings import HEADS, Bias, Dtype, Loss, Overlong, TrainingSettings, working_directory
 from converter.version import __version__
@@ -110,19 +111,22 @@ def _training_options(command: Any) -> Any:
 @click.command(COMMAND, cls=Command, help=_HELP)
 @_training_options
 @click.option("--sweep", metavar="FILE", help="Try settings instead of training once: a TOML file, or `default`.")
+@FORMAT
 @config_option
 @click.version_option(__version__)
-def main(sweep: str | None, **options: Any) -> None:
+def main(sweep: str | None, style: str, **options: Any) -> None:
     need_extra("train", *_EXTRA)
     # Before their import: no bar but ours is drawn, tokenizers don't warn of forks, no thread spins while it waits.
     os.environ.update({"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"})
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     settings = TrainingSettings(**options)
-    with refusals_shown("text"):
-        if sweep:
-            _sweep(sweep, settings)
-        else:
-            _train(settings)
+    with refusals_shown(style):
+        told = _sweep(sweep, settings, style) if sweep else _train(settings, style)
+    if style == "json" and os.environ.get("RANK", "0") == "0":  # of several processes the first speaks
+        from converter.report.envelope import envelope
+        from converter.report.printable import json_line
+
+        click.echo(json_line(envelope(COMMAND, FINE, **told)))
 
 
 @contextmanager
@@ -141,30 +145,34 @@ def _resumable(settings: TrainingSettings) -> Iterator[None]:
         raise
 
 
-def _train(settings: TrainingSettings) -> None:
+def _train(settings: TrainingSettings, style: str) -> dict[str, object]:
     from converter.cli.training_progress import terminal_watch
     from converter.training.loss_curve import glyphs_for, loss_curve_text
     from converter.training.run import train
     from converter.training.saved import read_metrics
     from converter.training.summary import lines_after
 
-    with _resumable(settings), terminal_watch() as watch:
+    with _resumable(settings), terminal_watch(on_stderr=style == "json") as watch:
         report = train(settings, watch)
-        if sys.stdout.isatty():
+        if sys.stdout.isatty() and style == "text":
             glyphs = glyphs_for(sys.stdout.encoding)
             watch.says(loss_curve_text(read_metrics(settings.output), report_width(), glyphs=glyphs))
         for line in lines_after(report, settings):
             watch.says(printable(line))
+    return {"adapter": str(settings.output), "report": asdict(report)}
 
 
-def _sweep(plan: str, settings: TrainingSettings) -> None:
+def _sweep(plan: str, settings: TrainingSettings, style: str) -> dict[str, object]:
     from converter.cli.training_progress import terminal_watch
     from converter.training.sweep.table import recommendation_text, text_table
     from converter.training.sweep.trained import sweep_trainings
 
-    with terminal_watch() as watch:
+    on_stderr = style == "json"
+    with terminal_watch(on_stderr=on_stderr) as watch:
         outcome = sweep_trainings(plan, settings, watch)
     advice = outcome.recommendation
-    click.echo("\n" + text_table(outcome.results, getattr(advice, "trial", None)))
-    click.echo(recommendation_text(advice, report_width()))
-    click.echo(printable(f"report  {outcome.report}"))
+    recommended = recommendation_text(advice, report_width())
+    click.echo("\n" + text_table(outcome.results, getattr(advice, "trial", None)), err=on_stderr)
+    click.echo(recommended, err=on_stderr)
+    click.echo(printable(f"report  {outcome.report}"), err=on_stderr)
+    return {"sweep": {"report": str(outcome.report), "recommendation": recommended}}

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import click
 
-from converter.cli.command import one_clear_line
 from converter.cli.options import PATH
 from converter.errors import ConverterError
 from converter.read.files import read_text
@@ -32,8 +31,7 @@ _NAMES: Final[Mapping[type, str]] = {
 def _read_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
     if path is None:
         return
-    with one_clear_line(context.info_name or ""):
-        context.default_map = {**(context.default_map or {}), **_values(path, context)}
+    context.default_map = {**(context.default_map or {}), **_values(path, context)}
 
 
 config_option: Final = click.option(

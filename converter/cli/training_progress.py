@@ -23,17 +23,20 @@ _SECONDS_BETWEEN: Final = 60
 
 
 @contextmanager
-def terminal_watch() -> Iterator[Watch]:
-    """A watch that shows the run; silence in all processes but the first. What it says after this is heard, too."""
+def terminal_watch(*, on_stderr: bool = False) -> Iterator[Watch]:
+    """A watch that shows the run; silence in all processes but the first. What it says after this is heard, too.
+
+    ``on_stderr``: stdout is for something else, and what the run says goes where the progress is.
+    """
     if os.environ.get("RANK", "0") != "0":
         yield Unwatched()
         return
     if not sys.stderr.isatty():
-        yield LogWatch()
+        yield LogWatch(on_stderr=on_stderr)
         return
     bar = _bar()
     try:
-        yield TerminalWatch(bar)
+        yield TerminalWatch(bar, on_stderr=on_stderr)
     finally:
         bar.stop()
 
@@ -56,7 +59,8 @@ def _bar() -> "Progress":
 class LogWatch:
     """Looks on where no terminal is, as in a CI log: a line on stderr at each tenth of the steps, and every minute."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_stderr: bool = False) -> None:
+        self._on_stderr = on_stderr
         self._n_steps = self._n_told = 0
         self._told_at = monotonic()
         self._losses: dict[str, float] = {}
@@ -74,8 +78,8 @@ class LogWatch:
             click.echo(f"training step {step} of {self._n_steps}  {_words(self._losses)}".rstrip(), err=True)
 
     def says(self, line: str) -> None:
-        """Print a line on stdout."""
-        click.echo(line)
+        """Print a line."""
+        click.echo(line, err=self._on_stderr)
 
     def stops(self, step: int, eval_loss: float) -> bool:  # noqa: ARG002  the protocol's
         """Never."""
@@ -93,8 +97,8 @@ def _words(losses: Mapping[str, float]) -> str:
 class TerminalWatch:
     """Looks on for a terminal, and stops nothing."""
 
-    def __init__(self, bar: "Progress") -> None:
-        self._bar = bar
+    def __init__(self, bar: "Progress", *, on_stderr: bool = False) -> None:
+        self._bar, self._on_stderr = bar, on_stderr
         self._task: TaskID | None = None
         self._losses: dict[str, float] = {}
 
@@ -110,10 +114,10 @@ class TerminalWatch:
             self._bar.update(self._task, completed=step, description=_words(self._losses))
 
     def says(self, line: str) -> None:
-        """Print a line on stdout, where the bar would be if both are one terminal."""
+        """Print a line where the bar would be, if both are one terminal."""
         was_shown = self._bar.live.is_started
         self._bar.stop()
-        click.echo(line)
+        click.echo(line, err=self._on_stderr)
         if was_shown:
             self._bar.start()
 

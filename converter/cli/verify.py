@@ -12,13 +12,15 @@ import click
 
 from converter.cli.command import Command
 from converter.cli.extras import need_extra
-from converter.cli.options import BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
+from converter.cli.on_hub import adapter_named, base_path
+from converter.cli.options import ADAPTER, BASE_BY_NAME, DOWNLOAD, FORMAT, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
 from converter.derive.adapter import text_part, with_renamed_keys
-from converter.derive.locate import locate_adapter, read_initial_adapter
+from converter.derive.locate import read_initial_adapter
 from converter.errors import JUDGED_BAD, ConverterError
 from converter.version import __version__
 
 if TYPE_CHECKING:
+    from converter.read.hub_address import HubAddress
     from converter.verification.prompts import Prompts
     from converter.verification.verification import Deployed, Progress, Verification
 
@@ -34,8 +36,14 @@ _EXTRA = ("numpy", "peft", "safetensors", "torch", "transformers", "xllamacpp")
 
 
 @click.command(COMMAND, cls=Command, help=_HELP)
-@click.argument("adapter", type=PATH)
-@click.option("--base", type=BASE, required=True, help="What PEFT gets: a Hugging Face directory or a GGUF file.")
+@click.argument("adapter", type=ADAPTER)
+@click.option(
+    "--base",
+    type=BASE_BY_NAME,
+    required=True,
+    help="What PEFT gets: a Hugging Face directory, ORG/NAME[@REVISION], or a GGUF file.",
+)
+@click.option("--download", is_flag=True, help=DOWNLOAD)
 @click.option("--model", type=PATH, help="The merged GGUF to prove.")
 @click.option("--lora", type=PATH, help="The LoRA GGUF to prove; needs --base-gguf.")
 @click.option(
@@ -48,11 +56,12 @@ _EXTRA = ("numpy", "peft", "safetensors", "torch", "transformers", "xllamacpp")
 @click.option("--text-only", is_flag=True, help=TEXT_ONLY)
 @click.option("--prompts", type=PATH, help="Texts to compare on, one a line. Default: a built-in set.")
 @click.option("--tokens", type=PATH, help="Token ids to compare on, one sequence a line.")
-@click.option("--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@FORMAT
 @click.version_option(__version__)
 def main(
-    adapter: Path,
-    base: Path,
+    adapter: "Path | HubAddress",
+    base: "Path | HubAddress",
+    download: bool,
     model: Path | None,
     lora: Path | None,
     base_gguf: Path | None,
@@ -65,7 +74,7 @@ def main(
 ) -> None:
     if prompts and tokens:
         raise ConverterError("give --prompts or --tokens, not both")
-    found = locate_adapter(adapter)
+    found = adapter_named(adapter, download=download)
     if rename_keys:
         found = with_renamed_keys(found)
     if text_only:
@@ -73,8 +82,13 @@ def main(
     if initial_adapter:
         found = replace(found, initial=read_initial_adapter(initial_adapter))
     need_extra("verify", *_EXTRA)
+    base = base_path(base, download=download)
     # Before their import: no model hub is asked, no bar but ours is drawn, no thread spins while another works.
     os.environ.update({"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"})
+    if download:
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE = True  # it has read the environment when it was imported
     from converter.verification.verification import verify
 
     deployed = _deployed(model, lora, base_gguf or (base if base.is_file() else None))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from converter.checking import check_adapter, compared
 from converter.conversion.refused import Refused, refusals
-from converter.conversion.scratch import Scratch
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
 from converter.derive.config_fields import initialization
@@ -18,6 +17,7 @@ from converter.errors import ConverterError, how_to_install
 from converter.inputs import stamps
 from converter.planning.conversion import plan_conversion
 from converter.planning.conversion_plan import ConversionPlan
+from converter.scratch import Scratch
 
 Progress = Callable[[int, int], None]
 
@@ -43,6 +43,8 @@ def plan(
     base = _matched(adapter, base, deployment, progress)
     if adapter.initial:
         judge(adapter.initial, base, deployment)
+    if needs_weights(adapter, deployment):
+        base.require_numbers()
     imatrix = deployment.quantize.imatrix if deployment.quantize else None
     inputs = stamps(adapter, base, *([imatrix] if imatrix else []))
     report = judge(adapter, base, deployment)
@@ -50,6 +52,12 @@ def plan(
         if _needs_peft(adapter):
             return replace(_through_peft(adapter, base, deployment, scratch), inputs=inputs)
         return replace(_planned(adapter, base, deployment), report=report, inputs=inputs)
+
+
+def needs_weights(adapter: Adapter, deployment: Deployment) -> bool:
+    """Whether the base's numbers are asked for: where it is written, or says what the adapter's own numbers are."""
+    compares = adapter.base_layers or adapter.saved_modules or any(pair.magnitude for pair in adapter.pairs)
+    return deployment.kind != "lora" or bool(compares or adapter.initial) or _needs_peft(adapter)
 
 
 def _matched(adapter: Adapter, base: BaseModel, deployment: Deployment, progress: Progress) -> BaseModel:
@@ -63,7 +71,8 @@ def _matched(adapter: Adapter, base: BaseModel, deployment: Deployment, progress
 
 def _planned(adapter: Adapter, base: BaseModel, deployment: Deployment) -> ConversionPlan:
     """Plan what was judged: with what the judgement knew of the numbers."""
-    return plan_conversion(compared(adapter, as_trained(base, adapter)), base, deployment)
+    known = adapter if base.on_hub else compared(adapter, as_trained(base, adapter))
+    return plan_conversion(known, base, deployment)
 
 
 def judge(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Report:

@@ -34,4 +34,4 @@ def refusals(report: Report) -> Iterator[None]:
 
 def unjudged(adapter: Adapter, base: BaseModel, deployment: Deployment) -> Report:
     """The report of a plan that nobody judged: nothing found, nothing skipped."""
-    return Report(adapter.path, str(base.path), deployment, (), ())
+    return Report(adapter.path, str(base.shown_path), deployment, (), ())

@@ -29,6 +29,7 @@ from converter.read.tokenizer import Tokenizer, read_tokenizer
 if TYPE_CHECKING:
     from converter.derive.match import Match
     from converter.read.gguf_header import GgufHeader, GgufTensor
+    from converter.read.hub_address import HubAddress, OnHub
 
 
 class Section(NamedTuple):
@@ -66,6 +67,8 @@ class BaseModel:
     stems: frozenset[str] = frozenset()
     named_by_adapter: bool = False  # and not by the user
     original: "BaseModel | None" = None  # the base as it lies there, where an adapter replicated its layers
+    on_hub: "OnHub | None" = None  # whose directory holds headers and small files, and no numbers
+    norms_digest: str | None = None  # the fingerprint, of one whose norms aren't here
     checkpoint: "BaseModel | None" = None
     match: "Match | None" = None
     # What is found once for all rules, and for every adapter on this base.
@@ -77,7 +80,22 @@ class BaseModel:
     @property
     def label(self) -> str:
         """How messages call the base: the last part of its path, or the repository that the hub's cache has there."""
-        return public_name(self.path)
+        return self.on_hub.address.repository if self.on_hub else public_name(self.path)
+
+    @property
+    def shown_path(self) -> "Path | HubAddress":
+        """Where it lies, for people: the directory or file, or its address on a hub."""
+        return self.on_hub.address if self.on_hub else self.path
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether the weights can be read."""
+        return bool(self.tensors) and self.on_hub is None
+
+    def require_numbers(self) -> None:
+        """Raise ConverterError where the base's numbers aren't here."""
+        if self.on_hub:
+            raise ConverterError(f"{self.shown_path}: its weights are on the hub; download it, and give the directory")
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -233,14 +251,16 @@ class BaseModel:
         )
 
 
-def read_base_model(path: Path) -> BaseModel:
+def read_base_model(path: Path, sizes: Mapping[str, int] | None = None, *, on_hub: "OnHub | None" = None) -> BaseModel:
     """Read the base at ``path``, a directory or a GGUF file.
+
+    Of one ``on_hub`` there is what was fetched; ``sizes`` are those of its files of weights, which end early here.
 
     Raises ConverterError, status 2: there is no such base, or it is of a kind that is not read.
     """
-    match read_base_files(path):
+    match read_base_files(path, sizes):
         case HuggingfaceFiles() as files:
-            return _of_huggingface(files)
+            return _of_huggingface(files, on_hub)
         case GgufFiles() as files:
             return _of_gguf(files)
 
@@ -248,7 +268,7 @@ def read_base_model(path: Path) -> BaseModel:
 # --- Hugging Face ---------------------------------------------------------------------------------------------------
 
 
-def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
+def _of_huggingface(files: HuggingfaceFiles, on_hub: "OnHub | None") -> BaseModel:
     config = files.config
     text = config.get("text_config")
     text = with_layer_types(text if isinstance(text, dict) else config)
@@ -261,9 +281,9 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
     if has_layers_of_experts(text):
         architecture = architecture_with_experts(text_type) or architecture
     text = _renamed(text, architecture) if architecture else text
-    quantization = _quantization(config)
+    quantiser = quantization(config)
     tensors = _under_their_names(_safetensors_tensors(files.headers), architecture)
-    tensors = dict(_left_alone(tensors)) if quantization else tensors
+    tensors = dict(_left_alone(tensors)) if quantiser else tensors
     dims = config_dims(files.directory, text, architecture) if architecture else {}
     traits = layer_traits(architecture, text, dims["n_layer"]) if architecture else ()
     return BaseModel(
@@ -274,12 +294,17 @@ def _of_huggingface(files: HuggingfaceFiles) -> BaseModel:
         dims=dims,
         layer_dims=config_layer_dims(files.directory, text, architecture, traits) if architecture else (),
         layer_traits=traits,
-        tied=_says_tied(config, text, architecture) and not _has_own_head(tensors),
+        tied=_says_tied(config, text, architecture) and not _has_own_head(tensors, on_hub),
         tensors=tensors,
-        quantization=quantization,
-        name=str(config.get("_name_or_path") or "") or cached_repository(files.directory),
+        quantization=quantiser,
+        name=str(config.get("_name_or_path") or "") or _repository(files.directory, on_hub),
         config={**config, **text},
+        on_hub=on_hub,
     )
+
+
+def _repository(directory: Path, on_hub: "OnHub | None") -> str | None:
+    return on_hub.address.repository if on_hub else cached_repository(directory)
 
 
 def _renamed(text: Mapping[str, object], architecture: Architecture) -> dict[str, object]:
@@ -304,16 +329,24 @@ def _says_tied(config: Mapping[str, object], text: Mapping[str, object], archite
     return bool(architecture and architecture.config.tied_by_default) if stated is None else bool(stated)
 
 
-def _has_own_head(tensors: Mapping[str, StoredTensor]) -> bool:
+def _has_own_head(tensors: Mapping[str, StoredTensor], on_hub: "OnHub | None") -> bool:
     """Whether the checkpoint has a head that is another tensor than its embedding, whatever its config says.
 
     A merge of saved ends leaves such a one. transformers 5 loads both, and llama.cpp's converter writes both.
     """
     head, embedding = tensors.get(f"{HEAD}.weight"), tensors.get(f"{EMBEDDING}.weight")
-    return head is not None and embedding is not None and not head.holds_the_bytes_of(embedding)
+    if head is None or embedding is None:
+        return False
+    if on_hub:
+        raise ConverterError(
+            f"{on_hub.address}: stores a head beside the embedding that it says is tied to it; whether both are the "
+            "same only its weights tell: download it, and give the directory"
+        )
+    return not head.holds_the_bytes_of(embedding)
 
 
-def _quantization(config: Mapping[str, object]) -> str | None:
+def quantization(config: Mapping[str, object]) -> str | None:
+    """The quantiser of PyTorch's that a config names."""
     settings = config.get("quantization_config")
     if isinstance(config.get("quantization"), dict):
         return "MLX"  # which writes its settings under both names

@@ -36,6 +36,7 @@ _CONFIG_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "mla_rope": ("qk_rope_head_dim",),
     "mla_v": ("v_head_dim",),
     "ssm_inner": ("mamba_d_head",),  # times the heads
+    "ssm_rank": ("mamba_dt_rank",),
     "ssm_heads": ("mamba_n_heads",),
     "ssm_groups": ("mamba_n_groups",),
     "ssm_state": ("mamba_d_state",),
@@ -53,6 +54,8 @@ def config_dims(
     factors = _of_traits(architecture.layers.factors, traits)
 
     def number(dim: str, otherwise: int | None = None) -> int:
+        if dim in architecture.graph.sizes:
+            return architecture.graph.sizes[dim]
         names = fields[dim]
         if isinstance(names, int):
             return names
@@ -61,6 +64,8 @@ def config_dims(
         field = next((name for name in names if config.get(name) is not None), names[0])
         value = config.get(field)
         value = architecture.config.defaults.get(names[0], otherwise) if value is None else value
+        if dim == "ssm_rank" and value == "auto":  # as in Mamba's and Jamba's configs
+            value = -(-number("hidden") // 16)
         value = 0 if value is None and dim in _MAY_BE_0 else _of_all_layers(value)
         if type(value) is not int or not least(dim) <= value <= most(dim):
             wanted = f"wanted a whole number from {least(dim)} to {most(dim)}"
@@ -171,6 +176,7 @@ _OF_SOME: Final = (
     "mla_rope",
     "mla_v",
     "ssm_inner",
+    "ssm_rank",
     "ssm_heads",
     "ssm_groups",
     "ssm_state",
@@ -183,6 +189,8 @@ _FACTORS: Final[Mapping[str, frozenset[str]]] = {
     "shared_ffn": frozenset({"n_shared"}),
     "kv_b": frozenset({"mla_rope", "mla_v"}),
     "shexp_gate_up": frozenset({"shexp_ffn"}),
+    "ssm1_in": frozenset({"ssm_inner"}),
+    "ssm1_x": frozenset({"ssm_rank", "ssm_state"}),
     "ssm_in": frozenset({"ssm_inner", "ssm_heads", "ssm_groups", "ssm_state"}),
     "ssm_conv": frozenset({"ssm_inner", "ssm_groups", "ssm_state"}),
 }
@@ -212,7 +220,7 @@ def products(dims: Mapping[str, int]) -> Mapping[str, int]:
     some |= {"shexp_gate_up": 2 * dims["shexp_ffn"]} if "shexp_ffn" in dims else {}
     some |= _linear_attention(dims) if "lin_dim" in dims else {}
     some |= _latent_attention(dims) if "mla_v" in dims else {}
-    some |= _mamba(dims) if "ssm_inner" in dims else {}
+    some |= _mamba_1(dims) if "ssm_rank" in dims else _mamba(dims) if "ssm_inner" in dims else {}
     hidden = dims["hidden"]
     return {
         "gate_up": 2 * dims["ffn"],
@@ -242,6 +250,11 @@ def _latent_attention(dims: Mapping[str, int]) -> Mapping[str, int]:
     n, nope, rope, v = dims["n_head"], dims["mla_nope"], dims["mla_rope"], dims["mla_v"]
     queries = {"mla_q": n * (nope + rope), "mla_o": n * v}
     return {**queries, "mla_kv": nope + v, "kv_b": n * (nope + v), "kv_a": dims["kv_rank"] + rope}
+
+
+def _mamba_1(dims: Mapping[str, int]) -> Mapping[str, int]:
+    """Sizes of a layer of the first Mamba: values and gates, and what steps, B and C are made of."""
+    return {"ssm1_in": 2 * dims["ssm_inner"], "ssm1_x": dims["ssm_rank"] + 2 * dims["ssm_state"]}
 
 
 def _mamba(dims: Mapping[str, int]) -> Mapping[str, int]:

@@ -39,6 +39,7 @@ GGUF_KEYS: Final = {
     "mla_rope": "rope.dimension_count",
     "mla_v": "attention.value_length_mla",
     "ssm_inner": "ssm.inner_size",
+    "ssm_rank": "ssm.time_step_rank",
     "ssm_heads": "ssm.time_step_rank",
     "ssm_groups": "ssm.group_count",
     "ssm_state": "ssm.state_size",

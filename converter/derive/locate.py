@@ -8,14 +8,17 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.base_model import BaseModel, read_base_model
-from converter.derive.model_names import COMMIT, cached_snapshot, original_name, without_cache
+from converter.derive.model_names import COMMIT, HUB_NAME, cached_snapshot, original_name, without_cache
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.read.checkpoint import find_adapters, is_adapter
 from converter.read.files import could_not_read, is_file, read_whole
+
+if TYPE_CHECKING:
+    from converter.read.hub_address import HubAddress
 
 _REPOSITORY: Final = r"[\w.-]+(/[\w.-]+)?"
 _REVISION: Final = r"[\w.-]+(/[\w.-]+)*"
@@ -65,8 +68,18 @@ def locate_base(adapter: Adapter) -> BaseModel:
             raise ConverterError(f"{adapter.path}: names no base; give it with --base")
         original = original_name(without_cache(named))
         other = f", or {original}, which it was made from, or a GGUF of that" if original else ""
-        raise ConverterError(f"{adapter.path}: its base {named!r} is not on this machine; give it with --base{other}")
+        raise ConverterError(
+            f"{adapter.path}: its base {named!r} is not on this machine; give it with --base{other}{_how_to_get(named)}"
+        )
     return base
+
+
+def _how_to_get(named: str) -> str:
+    """What to type where the name is a repository's: a base is fetched where the user says so, not the adapter."""
+    name = without_cache(named)
+    if not re.fullmatch(HUB_NAME, name) or original_name(name):
+        return ""
+    return f" (`--base {name} --download` fetches it)"
 
 
 def find_base(option: Path | None, adapter: Adapter) -> BaseModel | None:
@@ -84,7 +97,23 @@ def located_base(path: Path) -> Path:
     """``path``; where nothing lies there and it is the name of a repository, what the hub's cache has of that."""
     if os.path.lexists(path):
         return path
-    return next(filter(_is_base, _cached(path.as_posix(), None)), path)
+    name, _, revision = path.as_posix().partition("@")
+    return next(filter(_is_base, _cached(name, revision or None)), path)
+
+
+def cached_directory(address: "HubAddress") -> Path | None:
+    """What the hub's cache on this machine has at an address; None where it has nothing there."""
+    for snapshot in _cached(address.repository, address.revision):
+        directory = snapshot / address.folder
+        if directory.is_dir():
+            return directory
+    return None
+
+
+def cached_base(address: "HubAddress") -> Path | None:
+    """The base that the hub's cache on this machine has at an address; None where it has none."""
+    directory = cached_directory(address)
+    return directory if directory and _is_base(directory) else None
 
 
 def named_base(adapter: Adapter) -> Path | None:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from converter.derive.regex import Regex
 
 _ALL_LINEAR: Final = "all-linear"  # the word in place of a list; PEFT looks at it in lower case
-# EMBEDDING_LAYER_NAMES in peft/utils/constants.py. PEFT trains GPT-2's and BLOOM's two ends as one too, saves the
-# embedding in the place of lm_head, and leaves out the head when it loads that: what was trained is meant.
-_ENDS: Final = ("embed_tokens", "lm_head", "wte", "word_embeddings")
+# EMBEDDING_LAYER_NAMES in peft/utils/constants.py. PEFT trains GPT-2's, BLOOM's and Mamba's two ends as one too, saves
+# the embedding in the place of lm_head, and leaves out the head when it loads that: what was trained is meant.
+_ENDS: Final = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embeddings")
 _PLAIN: Final = "[A-Za-z0-9_.-]+"
 # The fields that PEFT's methods match as they match rank_pattern.
 _BY_KEY: Final = ("rank_pattern", "alpha_pattern", "block_size_pattern", "n_frequency_pattern")

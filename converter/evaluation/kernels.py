@@ -1,6 +1,6 @@
 """base + scaling * product, rounded once to a float type, in one pass over memory: compiled by numba.
 
-numpy takes a pass for every step, and its cast from float64 to float16 is a loop of scalars: five times the CPU. Every
+numpy takes a pass for every step, and its cast from float64 to float16 is a loop of scalars: six times the CPU. Every
 operation here is the one that the plain way does, in float64 and in its order, so every byte is the same; no fused
 multiply-add, no reassociation but in the sums of ``DeltaKept``, which are statistics.
 

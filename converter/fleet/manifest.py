@@ -5,20 +5,23 @@ A path of a manifest is relative to the manifest, wherever the command runs.
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple, cast, get_args
 
 from converter.derive.locate import located_base
-from converter.diagnostics import HOSTS, Deployment, Kind
+from converter.diagnostics import HOSTS, Deployment, Kind, Quantize
 from converter.errors import ConverterError
 from converter.fleet.manifest_files import Line, Value, read_lines
 from converter.fleet.rows import Row
+from converter.planning.file_types import FILE_TYPES
 from converter.planning.outtypes import OUTTYPES
 from converter.read.checkpoint import find_adapters
 
 KINDS: Final = get_args(Kind)
 COLUMNS: Final = (
-    "adapter", "base", "deployment", "output", "outtype", "host", "initial_adapter", "rename_keys", "text_only",
+    "adapter", "base", "deployment", "output", "outtype", "quantize", "imatrix", "host", "initial_adapter",
+    "rename_keys", "text_only",
 )  # fmt: skip
 _SWITCHES: Final = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 _REMOTE: Final = "://"
@@ -143,11 +146,27 @@ def _row(cells: _Cells, defaults: Defaults) -> Row:
 def _deployment(cells: _Cells, default: Deployment) -> Deployment:
     kind = cells.one_of("deployment", KINDS)
     of = Deployment.of(cast("Kind", kind)) if kind else default
+    if cells.text("quantize") and not kind:
+        of = replace(of, to="model")
     outtype, host = cells.one_of("outtype", OUTTYPES), cells.one_of("host", HOSTS)
     if host and not of.untie:
         raise cells.wrong("host", "none: it is for a head apart from the embedding (untie-lora, untie-model)")
     own_host = default.host if of.untie else None
-    return Deployment(of.to, of.untie, outtype or default.outtype, host or own_host)
+    quantize = _quantize(cells, of) or (default.quantize if of.to == "model" else None)
+    return Deployment(of.to, of.untie, outtype or default.outtype, host or own_host, quantize)
+
+
+def _quantize(cells: _Cells, of: Deployment) -> Quantize | None:
+    named, imatrix = cells.text("quantize"), cells.path("imatrix")
+    if named is None:
+        if imatrix:
+            raise cells.wrong("imatrix", "none: it is for a row that says quantize")
+        return None
+    if named.upper() not in FILE_TYPES:
+        raise cells.wrong("quantize", f"one of {', '.join(FILE_TYPES)}")
+    if of.to != "model":
+        raise cells.wrong("quantize", "none: only a merged model (model, untie-model) is quantised")
+    return Quantize(named.upper(), imatrix)
 
 
 def _output(cells: _Cells, adapter: Path, deployment: Deployment, defaults: Defaults) -> Path:

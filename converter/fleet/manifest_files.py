@@ -72,7 +72,7 @@ def _text_lines(path: Path, most: int) -> list[tuple[str, str]]:
     """The lines of a text file that hold anything, of which there may be ``most``, and how messages call them."""
     with could_not_read(path), open_regular(path) as file:
         _refuse_large(path, os.fstat(file.fileno()).st_size)
-        raw_lines = enumerate(iter(lambda: file.readline(_LINE_NBYTES + 1), b""), 1)
+        raw_lines = enumerate(_up_to(path, iter(lambda: file.readline(_LINE_NBYTES + 1), b""), _LINES), 1)
         lines = ((f"{path}: line {number}", raw) for number, raw in raw_lines if raw.strip() or len(raw) > _LINE_NBYTES)
         return [(where, _decoded(where, raw)) for where, raw in _up_to(path, lines, most)]
 
@@ -183,6 +183,7 @@ def _parquet_rows(path: Path, file: Any) -> Iterator[dict[str, object]]:
         yield from batch.to_pylist()
 
 
+_LINES: Final = 3 * MANIFEST_ROWS  # empty ones too
 _LINE_NBYTES: Final = 16 * CELL_LENGTH
 _BATCH: Final = 1_000  # rows that are decoded at a time
 _READERS: Final[dict[str, Callable[[Path, frozenset[str]], Iterable[_Found]]]] = {

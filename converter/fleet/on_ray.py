@@ -8,6 +8,7 @@ https://docs.ray.io/en/latest/ray-core/fault_tolerance/objects.html
 import logging
 import os
 import signal
+import socket
 from collections import OrderedDict
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ _AHEAD: Final = 2  # tasks for each CPU that are handed over before the last one
 _STORE_NBYTES: Final = 256 << 20  # of the object store on this machine; what a base says takes up to 40 MB
 _N_BASES: Final = 2  # that a worker's process keeps unpickled
 _POLL_SECONDS: Final = 1.0
+_CONNECT_SECONDS: Final = 10.0
 
 
 class Cluster(NamedTuple):
@@ -45,6 +47,22 @@ def ray_workers(cluster: Cluster, tasks: Iterator[Task]) -> Generator[tuple[Task
     for first in tasks:
         with _connected(cluster) as ray:
             yield from _Workers(ray, cluster).results(chain([first], tasks))
+
+
+def check_address(address: str) -> None:
+    """Raise ConverterError where no cluster answers at HOST:PORT: Ray itself would try for two minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or int(port) > 65535:
+        raise ConverterError(f"--address {address}: is no address of a Ray cluster; wanted HOST:PORT, or auto")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConverterError(
+            f"--address {address}: no Ray cluster answers there ({error.strerror or error}); "
+            "start one with `ray start --head`, or leave --address out"
+        ) from error
 
 
 @contextmanager

@@ -87,6 +87,7 @@ def request_of(row: Row, steps: Steps) -> str:
         "kind": row.deployment.kind,
         "outtype": row.deployment.outtype or "auto",
         "host": row.deployment.host or "auto",
+        "quantize": _quantize_of(row),
         "initial_adapter": row.initial_adapter and str(row.initial_adapter),
         "rename_keys": row.rename_keys,
         "text_only": row.text_only,
@@ -96,6 +97,11 @@ def request_of(row: Row, steps: Steps) -> str:
         "version": __version__,
     }
     return json.dumps(asked, sort_keys=True)
+
+
+def _quantize_of(row: Row) -> list[object] | None:
+    quantize = row.deployment.quantize
+    return [*map(str, quantize), _stamps_of(quantize.imatrix)] if quantize else None
 
 
 def _stamps_of(path: Path | None) -> Stamps | None:

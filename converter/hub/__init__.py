@@ -1,5 +1,7 @@
-"""Adapters on a model hub: what the rules read of them is fetched, and nothing else. The one door to a network."""
+"""Adapters and bases on a model hub: what is needed of them is fetched, and nothing else. The one door to a network."""
 
 from converter.hub.adapters import read_adapter_on_hub, read_adapters_on_hub
+from converter.hub.bases import read_base_on_hub
+from converter.hub.downloads import download_adapter, download_base
 
-__all__ = ["read_adapter_on_hub", "read_adapters_on_hub"]
+__all__ = ["download_adapter", "download_base", "read_adapter_on_hub", "read_adapters_on_hub", "read_base_on_hub"]

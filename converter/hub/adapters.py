@@ -7,21 +7,17 @@ rules know by its name alone there is the name.
 """
 
 import asyncio
-import os
-import shutil
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from tempfile import mkdtemp
-from threading import Thread
-from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
-from weakref import finalize
+from typing import Final, NamedTuple
 
 from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.pickles import ENDINGS
-from converter.errors import NOTHING_LOOKED_AT, ConverterError, how_to_install
+from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.fingerprint import RECORD_NAME
-from converter.hub.client import Hub, Part
-from converter.hub.listing import at_its_commit, listed_files
+from converter.hub.client import Hub
+from converter.hub.fetching import AT_ONCE, Folder, ask_hub, every, fetch_header, fetch_whole, require_names
 from converter.read.checkpoint import (
     CONFIG_NAME,
     INDEX_NAME,
@@ -33,20 +29,12 @@ from converter.read.checkpoint import (
     is_local_name,
     read_index,
 )
-from converter.read.files import START_NBYTES, Unreadable
+from converter.read.files import Unreadable
 from converter.read.hub_address import HubAddress, OnHub
-from converter.read.limits import (
-    CONFIG_NBYTES,
-    HEADER_NBYTES,
-    HUB_PICKLE_NBYTES,
-    HUB_SECONDS,
-    INDEX_NBYTES,
-    RECORD_NBYTES,
-    TOKENIZER_NBYTES,
-)
+from converter.read.limits import CONFIG_NBYTES, HUB_PICKLE_NBYTES, INDEX_NBYTES, RECORD_NBYTES, TOKENIZER_NBYTES
 from converter.read.mlx_config import WEIGHTS_NAME
 from converter.read.tokenizer import TOKENIZER_FILES
-from converter.version import __version__
+from converter.scratch import Scratch
 
 # What the rules read whole, and how much of it.
 _WHOLE: Final[Mapping[str, int]] = {
@@ -56,19 +44,6 @@ _WHOLE: Final[Mapping[str, int]] = {
     **dict.fromkeys(TOKENIZER_FILES, TOKENIZER_NBYTES),
 }
 _MARKS: Final = (CONFIG_NAME, SAFETENSORS_NAME, INDEX_NAME, PICKLE_NAME)  # by which an adapter is found
-_START_NBYTES: Final = 64_000  # holds the header of some 500 tensors, which is the usual number
-_AT_ONCE: Final = 8
-_NAME_NBYTES: Final = 255  # of most file systems
-
-Result = TypeVar("Result")
-
-
-class _Place:
-    """A private directory, which goes with the last adapter that lies in it, or with the process."""
-
-    def __init__(self) -> None:
-        self.path = Path(mkdtemp(prefix="adapter-check-"))
-        self.close = finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 class _Fetched(NamedTuple):
@@ -85,11 +60,11 @@ def read_adapters_on_hub(address: HubAddress) -> tuple[Adapter, ...]:
 
     Raises ConverterError: status 3 where there is none, 2 where the hub can't be asked or its answers don't hold.
     """
-    place = _Place()
+    place = Scratch()
     try:
         return tuple(
             read_adapter(one.directory, one.sizes, on_hub=OnHub(one.address, one.unread, place))
-            for one in _run(_fetched(address, place.path))
+            for one in ask_hub(address, partial(_all, place=place.path))
         )
     except OSError as error:
         place.close()
@@ -109,77 +84,9 @@ def read_adapter_on_hub(address: HubAddress) -> Adapter:
     return here[0]
 
 
-def _run(work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of some work, done by a loop in a thread of its own.
-
-    This thread may have a loop already, as in a notebook; and Ctrl-C or SIGTERM, which end it wherever it is, must end
-    the work's tasks in order.
-    """
-    loop = asyncio.new_event_loop()
-    thread = Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    done = asyncio.run_coroutine_threadsafe(work, loop)
-    try:
-        return done.result()
-    finally:
-        done.cancel()
-        asyncio.run_coroutine_threadsafe(_others(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
-async def _others() -> None:
-    """Wait for all other tasks of this loop."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    await asyncio.gather(*others, return_exceptions=True)
-
-
-async def _fetched(address: HubAddress, place: Path) -> Sequence[_Fetched]:
+async def _all(hub: Hub, address: HubAddress, files: Mapping[str, int], *, place: Path) -> Sequence[_Fetched]:
     """Fetch what the rules read of every adapter at an address."""
-    constants, client, headers = _of_library(address)
-    async with client:
-        # A hook of huggingface_hub's reads what a refusal says, and would unpack it, however large that gets.
-        client.event_hooks = {"request": client.event_hooks["request"], "response": []}
-        try:
-            hub = Hub(client, headers, constants.ENDPOINT, constants.HF_HUB_DOWNLOAD_TIMEOUT)
-        except ValueError as error:
-            raise ConverterError(f"{address}: HF_ENDPOINT is no address: {error}") from error
-        try:
-            async with asyncio.timeout(HUB_SECONDS):
-                return await _all(hub, address, place)
-        except TimeoutError as error:
-            raise ConverterError(f"{address}: took longer than {HUB_SECONDS} s; try again later") from error
-
-
-def _of_library(address: HubAddress) -> tuple[Any, Any, Mapping[str, str]]:
-    """huggingface_hub's settings, a client of its, and the headers to send. Raises ConverterError without it.
-
-    Not by its ``build_hf_headers``: for the name of the program that calls us that asks the endpoint for a list, of any
-    length, and keeps it in the cache.
-    """
-    try:
-        import httpx2  # noqa: F401  its errors are told apart
-        from huggingface_hub import constants, get_async_session, get_token
-    except ImportError as error:
-        raise ConverterError(
-            f"{address}: needs {error.name}, which is not installed; {how_to_install('hub')}"
-        ) from error
-    except ValueError as error:  # huggingface_hub looks at the endpoint when it is imported
-        raise ConverterError(f"{address}: HF_ENDPOINT is no address: {error}") from error
-    if constants.is_offline_mode():
-        raise ConverterError(f"{address}: HF_HUB_OFFLINE is set, and hf:// needs the network; unset it, or give a path")
-    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
-    if token and not (token.isascii() and token.isprintable()):
-        raise ConverterError(f"{address}: the token in HF_TOKEN is none: it holds characters that no token has")
-    own = {"user-agent": f"adapter-to-gguf/{__version__}"}
-    return constants, get_async_session(), {**own, "authorization": f"Bearer {token}"} if token else own
-
-
-async def _all(hub: Hub, address: HubAddress, place: Path) -> Sequence[_Fetched]:
-    address = await at_its_commit(hub, address)
-    files = await listed_files(hub, address)
-    one_of = asyncio.Semaphore(_AT_ONCE)
+    one_of = asyncio.Semaphore(AT_ONCE)
     found = [*_folders(files, address, place / "listed")]
     if not found:
         raise ConverterError(f"{address}: holds no adapter (no {CONFIG_NAME})", status=NOTHING_LOOKED_AT)
@@ -189,10 +96,10 @@ async def _all(hub: Hub, address: HubAddress, place: Path) -> Sequence[_Fetched]
         if folder in own:
             own[folder][name] = size
     folders = [
-        _Folder(hub, address / folder if folder else address, own[folder], place / str(i), one_of)
+        Folder(hub, address / folder if folder else address, own[folder], place / str(i), one_of)
         for i, folder in enumerate(found)
     ]
-    return await _every(map(_adapter, folders))
+    return await every(map(_adapter, folders))
 
 
 def _folders(files: Mapping[str, int], address: HubAddress, place: Path) -> Iterator[str]:
@@ -201,7 +108,7 @@ def _folders(files: Mapping[str, int], address: HubAddress, place: Path) -> Iter
     for path in files:
         *above, name = path.split("/")
         if name in _MARKS and len(above) <= MAX_DEPTH:
-            _require_names(path, address)
+            require_names(path, address)
             (place / "/".join(above)).mkdir(parents=True, exist_ok=True)
             (place / path).touch()
     for directory in find_adapters(place).adapters:
@@ -209,61 +116,46 @@ def _folders(files: Mapping[str, int], address: HubAddress, place: Path) -> Iter
         yield "" if found == "." else found
 
 
-def _require_names(path: str, address: HubAddress) -> None:
-    """Refuse a path of which no repository has the like, and which could lead out of our own directory."""
-    if not all(is_local_name(name) and len(os.fsencode(name)) <= _NAME_NBYTES for name in path.split("/")):
-        raise ConverterError(f"{address}: the hub lists a file with an impossible name, {path[:100]!r}")
-
-
-async def _every(work: Iterable[Coroutine[Any, Any, Result]]) -> Sequence[Result]:
-    """The results of all; where one fails, its error, and the others are ended."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
-
-
 # --- One adapter ------------------------------------------------------------------------------------------------------
 
 
-class _Folder(NamedTuple):
-    """A folder of a hub that holds an adapter, and the directory here that its files go to."""
-
-    hub: Hub
-    address: HubAddress
-    files: Mapping[str, int]
-    directory: Path
-    one_of: asyncio.Semaphore
-
-
-async def _adapter(folder: _Folder) -> _Fetched:
+async def _adapter(folder: Folder) -> _Fetched:
     folder.directory.mkdir()
-    whole = [name for name in folder.files if name in _WHOLE or _is_small_pickle(name, folder.files[name])]
-    for name in whole:
-        if folder.files[name] > _WHOLE.get(name, HUB_PICKLE_NBYTES):
-            raise ConverterError(
-                f"{folder.address / name}: has {folder.files[name]} bytes on the hub (at most {_WHOLE[name]} are read)"
-            )
-    await _every(_whole(folder, name) for name in whole)
+    whole = _small_files(folder)
+    await every(fetch_whole(folder, name, _WHOLE.get(name, HUB_PICKLE_NBYTES)) for name in whole)
     weights = _weights(folder)
-    await _every(_header(folder, name) for name in weights)
+    await every(fetch_header(folder, name) for name in weights)
     known_by_name = [
         name for name in folder.files if name not in {*whole, *weights} and name.endswith((*ENDINGS, *WEIGHT_ENDINGS))
     ]
     for name in known_by_name:
-        _require_names(name, folder.address)
+        require_names(name, folder.address)
         (folder.directory / name).touch()
     sizes = {name: folder.files[name] for name in weights}
     return _Fetched(folder.directory, folder.address, sizes, tuple(known_by_name))
+
+
+async def wanted_files(folder: Folder) -> Sequence[str]:
+    """The files of an adapter that are needed where it is converted; none where there is no adapter.
+
+    The index of shards, where there is one, is fetched.
+    """
+    if not any(name in folder.files for name in (*_MARKS, WEIGHTS_NAME)):
+        return ()
+    if INDEX_NAME in folder.files:
+        await fetch_whole(folder, INDEX_NAME, INDEX_NBYTES)
+    return [*_weights(folder), *_small_files(folder)]
+
+
+def _small_files(folder: Folder) -> Sequence[str]:
+    return [name for name in folder.files if name in _WHOLE or _is_small_pickle(name, folder.files[name])]
 
 
 def _is_small_pickle(name: str, nbytes: int) -> bool:
     return name.endswith(ENDINGS) and nbytes <= HUB_PICKLE_NBYTES
 
 
-def _weights(folder: _Folder) -> Sequence[str]:
+def _weights(folder: Folder) -> Sequence[str]:
     """The files of weights of which the header is read, as read/adapter_files.py chooses them."""
     if SAFETENSORS_NAME in folder.files:
         return (SAFETENSORS_NAME,)
@@ -274,33 +166,3 @@ def _weights(folder: _Folder) -> Sequence[str]:
             return ()
         return [name for name in named if is_local_name(name) and name in folder.files and name not in _WHOLE]
     return (WEIGHTS_NAME,) if WEIGHTS_NAME in folder.files else ()
-
-
-async def _whole(folder: _Folder, name: str) -> None:
-    async with folder.one_of:
-        with _new(folder, name) as file:
-            await folder.hub.file(folder.address / name, folder.files[name], file)
-
-
-async def _header(folder: _Folder, name: str) -> None:
-    """Fetch the header of a file of weights: of what is none the beginning, which tells a reader what it is."""
-    where, nbytes = folder.address / name, folder.files[name]
-    n_start = min(_START_NBYTES, nbytes)
-    async with folder.one_of:
-        with _new(folder, name) as file:
-            if n_start:
-                await folder.hub.part(where, Part(0, n_start, nbytes), file)
-            file.seek(0)
-            length = file.read(8)
-            end = 8 + int.from_bytes(length, "little")
-            if len(length) < 8 or end > min(nbytes, 8 + HEADER_NBYTES):
-                end = min(START_NBYTES, n_start)
-            file.truncate(min(end, n_start))
-            if end > n_start:
-                file.seek(0, os.SEEK_END)
-                await folder.hub.part(where, Part(n_start, end, nbytes), file)
-
-
-def _new(folder: _Folder, name: str) -> BinaryIO:
-    _require_names(name, folder.address)
-    return (folder.directory / name).open("x+b")

@@ -126,4 +126,5 @@ def huggingface_rows(key: str, tensor: StoredTensor, place: Place, orders: Order
         return StoredRows(key, tensor, orders.rows, add=place.add)
     if place.transposed:
         return StoredColumns(key, tensor)
-    return StoredRows(key, tensor, orders.rows, add=place.add, columns=orders.columns)
+    rows = StoredRows(key, tensor, orders.rows, add=place.add, columns=orders.columns)
+    return NegativeExp(rows) if place.operation == "negative_exp" else rows

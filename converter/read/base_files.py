@@ -36,11 +36,12 @@ class GgufFiles(NamedTuple):
     shards: "tuple[GgufHeader, ...]"
 
 
-def read_base_files(path: Path) -> HuggingfaceFiles | GgufFiles:
-    """Read what lies at ``path``, a directory or a GGUF file."""
+def read_base_files(path: Path, sizes: Mapping[str, int] | None = None) -> HuggingfaceFiles | GgufFiles:
+    """Read what lies at ``path``, a directory or a GGUF file; ``sizes`` are those of files that end early here."""
     with could_not_read(path):
         if path.is_dir():
-            return HuggingfaceFiles(path, _config(path), tuple(map(_base_header, _safetensors_files(path))))
+            headers = (_base_header(file, (sizes or {}).get(file.name)) for file in _safetensors_files(path))
+            return HuggingfaceFiles(path, _config(path), tuple(headers))
         if path.exists():
             return GgufFiles(path, _shards(path))
     what = "give a Hugging Face directory, a GGUF file, or the name of a model in the hub's cache with --base"
@@ -72,11 +73,11 @@ def _safetensors_files(directory: Path) -> tuple[Path, ...]:
     return tuple(directory / name for name in names)
 
 
-def _base_header(path: Path) -> SafetensorsHeader:
+def _base_header(path: Path, whole_nbytes: int | None) -> SafetensorsHeader:
     with could_not_read(path):
         if is_lfs_pointer(path):
             raise ConverterError(f"{path}: is a Git LFS pointer, not the weights; run `git lfs pull`")
-        return read_safetensors_header(path)
+        return read_safetensors_header(path, whole_nbytes)
 
 
 # --- GGUF -----------------------------------------------------------------------------------------------------------

@@ -35,6 +35,11 @@ class HubAddress(NamedTuple):
         return self._replace(folder=f"{self.folder}/{name}" if self.folder else name)
 
     @property
+    def name(self) -> str:
+        """As it may be given with --base, the usual revision left out."""
+        return str(self).removeprefix(SCHEME).replace("@main", "", 1)
+
+    @property
     def lasting_name(self) -> str:
         """What names the adapter at every revision."""
         return f"{SCHEME}{self.repository}{self.folder and '/'}{self.folder}"
@@ -56,7 +61,7 @@ def hub_address(text: str) -> HubAddress:
 
 
 class OnHub(NamedTuple):
-    """Of an adapter on a hub: its address, with the commit, and what of it is here.
+    """Of an adapter or a base on a hub: its address, with the commit, and what of it is here.
 
     ``unread`` are the files beside it that were listed and not fetched. ``place`` keeps the directory with what was.
     """

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from converter.planning.conversion_plan import ConversionPlan
     from converter.read.hub_address import HubAddress
 
+_SCHEME: Final = "hf://"
 # --untie alone means --to model; a directory takes the two files of --untie --to lora.
 _OPTIONS: Final[dict[Kind, tuple[str, ...]]] = {
     "lora": ("-o", "lora.gguf"),
@@ -41,13 +42,18 @@ def download_command(address: "HubAddress", directory: str) -> str:
 
 def conversion_command(adapter: str, base: str, kind: Kind, *read_with: str) -> str:
     """The command that makes this deployment of an adapter, which is ``read_with`` some options."""
-    return shlex.join(("adapter-to-gguf", adapter, "--base", base, *read_with, *_OPTIONS[kind]))
+    return shlex.join(("adapter-to-gguf", adapter, "--base", *_base_options(base), *read_with, *_OPTIONS[kind]))
+
+
+def _base_options(base: str) -> tuple[str, ...]:
+    """A base as a command is given it: one on a hub has to be fetched."""
+    return (base, "--download") if base.startswith(_SCHEME) else (base,)
 
 
 def proof_command(plan: "ConversionPlan", output: Path) -> str:
     """The adapter-verify command that proves what a plan wrote to ``output``."""
-    base = "ORIGINAL_BASE" if plan.base.quantization else str(plan.base.path)
-    start = ["adapter-verify", str(plan.adapter.path), "--base", base]
+    base = ("ORIGINAL_BASE",) if plan.base.quantization else _base_options(str(plan.base.shown_path))
+    start = ["adapter-verify", str(plan.adapter.path), "--base", *base]
     start += plan.adapter.read_with
     if plan.adapter.initial and not plan.scratch:  # not what PEFT computed, and computes again for the proof
         start += ["--initial-adapter", str(plan.adapter.initial.path)]

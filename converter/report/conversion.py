@@ -7,8 +7,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from converter.diagnostics import Report, Severity
+from converter.errors import FINE
 from converter.planning.conversion_plan import ConversionPlan, PlannedFile, PlannedTensor
 from converter.planning.plan_data import plan_data
+from converter.report.envelope import envelope
 from converter.report.formats.json import report_data
 from converter.report.printable import printable
 from converter.report.sizes import size_text
@@ -175,7 +177,7 @@ def judged_lines(report: Report | None) -> Iterator[str]:
 
 def conversion_data(plan: ConversionPlan, written: "tuple[Written, ...] | None") -> dict[str, object]:
     """The conversion for JSON: the plan, and where it was written the files with what each tensor kept."""
-    data: dict[str, object] = {"version": 1, "plan": plan_data(plan)}
+    data = envelope("adapter-to-gguf", FINE, plan=plan_data(plan))
     if plan.report is not None:
         data["judgement"] = report_data(plan.report, strict=False)
     if written is not None:

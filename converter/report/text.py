@@ -4,7 +4,7 @@ Plain ASCII of our own; what comes from files is escaped where it isn't printabl
 """
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
@@ -21,14 +21,20 @@ _N_SHOWN: Final = 3  # of one rule's findings; a fault in every layer is told on
 _OPTIONS_WIDTH: Final = max(map(len, OPTIONS.values()))
 
 
-def text_report(report: Report, width: int = 80, *, strict: bool = False) -> str:
-    """One adapter's report, ready to print."""
+def text_report(report: Report, width: int = 80, *, strict: bool = False, every: bool = False) -> str:
+    """One adapter's report, ready to print. ``every``: all findings, where a rule has many."""
+    skipped = [skip for skip in report.skipped if concerns(report, skip)]
+    return "\n\n".join((details(report, width, strict=strict, every=every), *not_applied(skipped, width)))
+
+
+def details(report: Report, width: int, *, strict: bool, every: bool = False, known: Collection[str] = ()) -> str:
+    """One adapter's report but for the rules that were not applied; of the rules ``known`` only what they found."""
+    findings = groupby(shown(report), lambda finding: finding.code)
     parts = (
-        _verdict(report, strict=strict),
-        *(_rule_block(list(group), width) for _, group in groupby(_shown(report), lambda finding: finding.code)),
+        verdict_line(report, strict=strict),
+        *(_rule_block(list(group), width, every=every, explained=code not in known) for code, group in findings),
         *([_targets(report, width)] if report.targets else []),
         *([_deployments(report, width)] if _shows_deployments(report) else []),
-        *([_not_applied(skipped, width)] if (skipped := [it for it in report.skipped if concerns(report, it)]) else []),
     )
     return "\n\n".join(parts)
 
@@ -40,7 +46,8 @@ def text_summary(statuses: Sequence[Status]) -> str:
     return f"{len(statuses)} looked at: {counts}"
 
 
-def _verdict(report: Report, *, strict: bool) -> str:
+def verdict_line(report: Report, *, strict: bool) -> str:
+    """What comes of one adapter, in a line; and a second one where something was left out."""
     asked = ", ".join(map(printable, report.asked))
     words, colour = {
         "refused": (f"refused for {', '.join(map(printable, report.refused))}", "red"),
@@ -72,7 +79,7 @@ def _plural(n: int, noun: str) -> str:
     return f"{n} {head}{'s' if n != 1 else ''} {tail}".rstrip()
 
 
-def _shown(report: Report) -> Iterator[Finding]:
+def shown(report: Report) -> Iterator[Finding]:
     """What matters for what was asked for; the rest has its line among the deployments."""
     for finding in report.findings:
         warns = finding.severity is Severity.WARNING and concerns(report, finding)
@@ -80,14 +87,15 @@ def _shown(report: Report) -> Iterator[Finding]:
             yield finding
 
 
-def _rule_block(findings: Sequence[Finding], width: int) -> str:
+def _rule_block(findings: Sequence[Finding], width: int, *, every: bool, explained: bool) -> str:
     first = findings[0]
     colour = "red" if first.severity is Severity.ERROR else "yellow"
     head = f"{click.style(first.severity.value, fg=colour)} {click.style(first.code, bold=True)} {first.name}"
-    lines = [_wrapped(_at(finding), width, "  ") for finding in findings[:_N_SHOWN]]
-    if len(findings) > _N_SHOWN:
-        lines.append(f"  ... and {len(findings) - _N_SHOWN} more")
-    rule = rule_named(first.code)
+    n_shown = len(findings) if every else _N_SHOWN
+    lines = [_wrapped(_at(finding), width, "  ") for finding in findings[:n_shown]]
+    if len(findings) > n_shown:
+        lines.append(f"  ... and {len(findings) - n_shown} more (adapter-check -v shows all)")
+    rule = rule_named(first.code) if explained else None
     if rule:
         text = documentation(rule)
         lines.append(_wrapped(f"Why: {text.why}", width, "  "))
@@ -141,7 +149,7 @@ def _deployment_lines(report: Report, kind: Kind) -> Iterator[str]:
 
 def _unexplained(report: Report) -> Iterator[str]:
     """One line for each rule that forbids other deployments only, with what to do if none is open."""
-    told = {finding.code for finding in _shown(report)}
+    told = {finding.code for finding in shown(report)}
     none_is_open = all(report.blockers(kind) for kind in OPTIONS)
     for finding in (*report.findings, *report.hidden):
         if finding.code not in told:
@@ -151,12 +159,14 @@ def _unexplained(report: Report) -> Iterator[str]:
             yield f"{finding.code} {finding.name}: {_at(finding)}{advice}"
 
 
-def _not_applied(skipped: Iterable[Skipped], width: int) -> str:
+def not_applied(skipped: Iterable[Skipped], width: int) -> Iterator[str]:
+    """The rules that were not applied, by the reason why; nothing where there are none."""
     codes: dict[str, list[str]] = {}
     for skip in skipped:
         codes.setdefault(skip.reason, []).append(skip.code)
-    texts = (f"{printable(reason)}: {', '.join(_ranges(of_reason))}" for reason, of_reason in codes.items())
-    return "\n".join(("Not applied", *(_wrapped(text, width, "  ") for text in texts)))
+    if codes:
+        texts = (f"{printable(reason)}: {', '.join(_ranges(of_reason))}" for reason, of_reason in codes.items())
+        yield "\n".join(("Not applied", *(_wrapped(text, width, "  ") for text in texts)))
 
 
 def _ranges(codes: Sequence[str]) -> Iterator[str]:

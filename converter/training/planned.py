@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from peft import PeftModel, get_peft_model_state_dict
@@ -21,6 +20,7 @@ from converter.derive.base_model import BaseModel
 from converter.diagnostics import OPTIONS, Deployment, Kind, Report
 from converter.errors import ConverterError
 from converter.planning.conversion import plan_conversion
+from converter.scratch import Scratch
 from converter.training.head import attach
 from converter.training.settings import TrainingSettings
 from converter.transformers_base import quiet, shell
@@ -54,10 +54,10 @@ def judge_planned(settings: TrainingSettings, config: PretrainedConfig, base: Ba
 
     Raises Refused where it can't be deployed to the settings' target, ConverterError where PEFT can't make it.
     """
-    with TemporaryDirectory() as directory, quiet():
+    with Scratch() as scratch, quiet():
         model = attach(shell(config), settings)
-        _write_planned(model, Path(directory))
-        adapter = read_adapter(Path(directory))
+        _write_planned(model, scratch.path)
+        adapter = read_adapter(scratch.path)
         report = check_adapter(adapter, base, settings.deployment)
         if not report.passed:
             raise Refused(replace(report, path=settings.output))

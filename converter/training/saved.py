@@ -79,7 +79,7 @@ def read_metrics(directory: Path) -> list[Mapping[str, float]]:
 def _begin(directory: Path, settings: TrainingSettings) -> None:
     if checkpoints(directory):
         raise ConverterError(f"{directory}: holds checkpoints; go on from them with --resume, or delete it first")
-    if directory.exists() and not (directory / SETTINGS_NAME).is_file():
+    if directory.exists() and not _is_of_a_run(directory):
         raise ConverterError(f"{directory}: is in the way, and no run's; move it, or give another --output")
     try:
         shutil.rmtree(directory, ignore_errors=True)
@@ -88,6 +88,14 @@ def _begin(directory: Path, settings: TrainingSettings) -> None:
         (directory / METRICS_NAME).touch()
     except OSError as error:
         raise ConverterError(f"{directory}: can't be written: {error.strerror or error}") from error
+
+
+def _is_of_a_run(directory: Path) -> bool:
+    """Whether all in it is a run's; one that was killed at its begin or end has left a part of that."""
+    if not directory.is_dir():
+        return False
+    names = {path.name for path in directory.iterdir() if not path.match(_CHECKPOINTS)}
+    return names <= {SETTINGS_NAME, METRICS_NAME}
 
 
 def _continue(directory: Path, settings: TrainingSettings) -> None:

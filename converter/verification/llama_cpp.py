@@ -11,7 +11,6 @@ import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from typing import IO, Any, Final, Self
 import numpy as np
 
 from converter.errors import JUDGED_BAD, ConverterError
+from converter.scratch import Scratch
 from converter.verification.llama_cpp_library import find_library
 
 _LOG_LINES: Final = 12
@@ -70,8 +70,7 @@ class LlamaCpp:
         self._timeout = timeout
         self._ids = itertools.count()
         self._worker: _Worker | None = None
-        # A worker that hangs on to its files must not turn a finished proof into an error (Windows).
-        self._folder = tempfile.TemporaryDirectory(prefix="adapter-verify-", ignore_cleanup_errors=True)
+        self._folder = Scratch()
 
     def __enter__(self) -> Self:
         return self
@@ -84,7 +83,7 @@ class LlamaCpp:
     def close(self) -> None:
         """End the worker and remove its files."""
         self._end_worker()
-        self._folder.cleanup()
+        self._folder.close()
 
     def logits(
         self,
@@ -132,13 +131,13 @@ class LlamaCpp:
             "model": str(model.absolute()),
             "settings": {"model": dict(settings.model), "context": dict(settings.context)},
             "n_tokens_early": settings.n_tokens_early,
-            "folder": self._folder.name,
+            "folder": str(self._folder.path),
             **more,
         }
         return self._send(request)
 
     def _send(self, request: dict[str, Any]) -> Any:
-        worker = self._worker = self._worker or _Worker(Path(self._folder.name))
+        worker = self._worker = self._worker or _Worker(self._folder.path)
         try:
             return worker.ask(request, self._timeout)
         except _DeathError as death:

@@ -7,7 +7,9 @@ Its own log goes to stderr, where the parent reads the reason of a death.
 import ctypes
 import json
 import os
+import queue
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -252,16 +254,42 @@ def _replies() -> TextIO:
     return replies
 
 
+def _requests(pipe: TextIO) -> Iterator[str]:
+    """The lines of a pipe that its writer closes by ending alone: then this process ends too, whatever it is at."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def collect() -> None:
+        for line in pipe:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=collect, daemon=True).start()
+    while True:
+        yield lines.get()
+
+
+def bound_memory(nbytes: int) -> None:
+    """Let the process ask for so much memory; files that are mapped don't count. Linux alone.
+
+    A file that makes llama.cpp ask for more is then refused, where the system would end whoever has most.
+    """
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (nbytes, nbytes))
+
+
 def main() -> None:
     """Answer requests until stdin closes. The first line says whether llama.cpp can be used at all."""
     replies = _replies()
+    if sys.platform == "linux":
+        bound_memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     try:
         engine = Engine(lib.load_library(), sys.stderr)
     except ConverterError as error:
         print(json.dumps({"unusable": error.message}), file=replies, flush=True)
         return
     print(json.dumps({"ready": lib.XLLAMACPP_VERSION}), file=replies, flush=True)
-    for line in sys.stdin:
+    for line in _requests(sys.stdin):
         print(json.dumps(engine.answer(json.loads(line))), file=replies, flush=True)
 
 

@@ -53,6 +53,7 @@ class PreparedBase:
         """A normal module path, with or without a parameter behind it, as the model spells it."""
         name = normal_module(name)
         module = EMBEDDING if name.startswith(f"{EMBEDDING}.") else name
+        module = module.partition(".base_layer")[0]  # of fused experts PEFT wraps one parameter around the other
         return self.paths.get(module, module) + name.removeprefix(module)
 
 

@@ -5,6 +5,8 @@ from dataclasses import asdict
 from math import isfinite
 from typing import Any, Final
 
+from converter.errors import FINE, JUDGED_BAD
+from converter.report.envelope import envelope
 from converter.report.printable import printable
 from converter.verification.comparison import LogitsComparison
 from converter.verification.sums import KEPT_AT_LEAST, KEPT_AT_MOST
@@ -24,7 +26,7 @@ def verdict_text(verification: Verification) -> str:
     return "\n".join(map(printable, [*lines, *_aligned(list(_rows(verification)))]))
 
 
-def verdict_data(verification: Verification) -> dict[str, Any]:
+def verdict_data(verification: Verification) -> dict[str, object]:
     """The same for ``--format json``; numbers that are not finite are null."""
     logits, tensors = verification.comparison, verification.tensors
     data: dict[str, Any] = {
@@ -36,7 +38,8 @@ def verdict_data(verification: Verification) -> dict[str, Any]:
         "logits": logits and _logits_data(logits),
         "tensors": [asdict(check) for check in tensors.checks],
     }
-    return {key: _finite(value) for key, value in data.items()}
+    status = FINE if verification.passed else JUDGED_BAD
+    return envelope("adapter-verify", status, **{key: _finite(value) for key, value in data.items()})
 
 
 def _first_line(verification: Verification) -> str:

@@ -1,19 +1,22 @@
 """A file that appears whole or not at all.
 
 On Linux the file has no name while it is written (O_TMPFILE), so that even a killed process leaves nothing. Elsewhere a
-temporary file in the same directory is renamed at the end, and removed where the writing fails.
+temporary file in the same directory is renamed at the end, and removed where the writing fails; that of a killed
+process goes when the next file is written there.
 """
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from converter.errors import ConverterError
+from converter.left_behind import lock, remove_left_behind
 from converter.writing.outputs import refuse_special
+
+_PARTIAL: Final = ".{}.partial"
 
 
 @contextmanager
@@ -26,8 +29,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     where it is no plain file.
     """
     refuse_special(path)
-    with _refused(path), _nameless(path) or _temporary(path) as file:
-        yield file
+    with _refused(path):
+        remove_left_behind(path.parent, _PARTIAL.format("?" * 16), Path.unlink)
+        with _nameless(path) or _temporary(path) as file:
+            yield file
 
 
 @contextmanager
@@ -49,9 +54,10 @@ def whole_files(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
                 named = True
                 if others:
                     first.unlink(missing_ok=True)
-    except ConverterError:
+    except BaseException:
         for path in others if named else ():
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # it has no name yet, or can't be removed either
+                path.unlink()
         raise
 
 
@@ -98,9 +104,14 @@ class _Nameless:
             self._link(self._path)
         except FileExistsError:
             # A name of its own, whoever else writes the same file at this moment, and no longer than a name may be.
-            beside = self._path.with_name(f".{os.urandom(8).hex()}.partial")
+            lock(self._file.fileno())
+            beside = _name_beside(self._path)
             self._link(beside)
-            beside.replace(self._path)
+            try:
+                beside.replace(self._path)
+            except OSError:
+                beside.unlink()
+                raise
         _sync_directory(self._path.parent)
 
     def _link(self, path: Path) -> None:
@@ -114,8 +125,8 @@ class _Nameless:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[BinaryIO]:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    partial, mode = Path(name), _mode(path)
+    mode = _mode(path)
+    partial, descriptor = _partial_beside(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -126,6 +137,20 @@ def _temporary(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(FileNotFoundError):
             partial.unlink()
+
+
+def _name_beside(path: Path) -> Path:
+    return path.with_name(_PARTIAL.format(os.urandom(8).hex()))
+
+
+def _partial_beside(path: Path) -> tuple[Path, int]:
+    """A new file and what holds its lock. Another process may remove it before that; then there is another."""
+    while True:
+        partial = _name_beside(path)
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        if not lock(descriptor) or partial.exists():
+            return partial, descriptor
+        os.close(descriptor)
 
 
 def _mode(path: Path) -> int:

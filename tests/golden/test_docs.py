@@ -8,7 +8,7 @@ import pytest
 
 from converter.report.documentation import rules_page
 from converter.report.targets_page import readme_table, targets_page
-from tools import architectures_page, commands_page
+from tools import architectures_page, commands_page, json_page
 
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"(?<=<!-- targets -->\n).*?(?=<!-- /targets -->)", re.DOTALL)
@@ -24,6 +24,7 @@ PAGES = {
     ROOT / "docs" / "rules.md": rules_page,
     ROOT / "docs" / "targets.md": targets_page,
     commands_page.PAGE: commands_page.page,
+    json_page.PAGE: json_page.page,
     architectures_page.PAGE: architectures_page.page,
     architectures_page.README: readme,
 }

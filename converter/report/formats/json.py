@@ -1,36 +1,30 @@
-"""The report as JSON: one object for the whole run, one line, a stable schema.
+"""The report as JSON: one object for the whole run, one line, a stable schema."""
 
-``version`` changes only with a change that breaks readers; fields may be added without one.
-"""
-
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from converter.diagnostics import OPTIONS, Finding, Report
 from converter.report.commands import command
+from converter.report.documentation import address, documentation, rule_named
+from converter.report.envelope import envelope
 from converter.report.outcomes import Run, Unread, status_of
 from converter.report.printable import json_line
-from converter.version import __version__
 
 if TYPE_CHECKING:
     from converter.policy import WaiverUse
-
-_SCHEMA_VERSION: Final = 1
 
 
 def render(run: Run) -> str:
     """The outcomes of a run as one JSON object."""
     reports = [outcome for outcome in run.outcomes if isinstance(outcome, Report)]
     unread = [outcome for outcome in run.outcomes if isinstance(outcome, Unread)]
-    data = {
-        "version": _SCHEMA_VERSION,
-        "tool": "adapter-check",
-        "tool_version": __version__,
-        "status": run.status,
-        "adapters": [report_data(report, strict=run.strict) for report in reports],
-        "unread": [_unread_data(outcome) for outcome in unread],
-        "policy": str(run.policy) if run.policy else None,
-        "waivers": [_waiver_data(use) for use in run.waivers],
-    }
+    data = envelope(
+        "adapter-check",
+        run.status,
+        adapters=[report_data(report, strict=run.strict) for report in reports],
+        unread=[_unread_data(outcome) for outcome in unread],
+        policy=str(run.policy) if run.policy else None,
+        waivers=[_waiver_data(use) for use in run.waivers],
+    )
     return json_line(data) + "\n"
 
 
@@ -71,6 +65,7 @@ def report_data(report: Report, *, strict: bool) -> dict[str, object]:
 
 
 def _finding_data(report: Report, finding: Finding) -> dict[str, object]:
+    rule = rule_named(finding.code)
     return {
         "code": finding.code,
         "name": finding.name,
@@ -81,6 +76,8 @@ def _finding_data(report: Report, finding: Finding) -> dict[str, object]:
         "stops": report.is_stopped_by(finding),
         "target": finding.target or None,
         "note": finding.note,
+        "remedy": documentation(rule).what_to_do if rule else "",
+        "help_uri": address(finding.code),
     }
 
 

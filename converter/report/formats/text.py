@@ -1,17 +1,17 @@
-"""The reports of a run for people, one after the other, and a line that sums up several."""
+"""The reports of a run for people."""
 
 from converter.report.outcomes import Run, Unread
 from converter.report.printable import printable
-from converter.report.text import text_report, text_summary
+from converter.report.several import Several
+from converter.report.text import text_report
 
 
 def render(run: Run) -> str:
     """The text of a run, with the reason of each path that could not be judged among it."""
-    parts = [
-        printable(f"{outcome.path}: {outcome.message}")
-        if isinstance(outcome, Unread)
-        else text_report(outcome, run.width, strict=run.strict) + "\n"
-        for outcome in run.outcomes
-    ]
-    summary = [text_summary(run.statuses)] if len(run.outcomes) > 1 else []
-    return "\n".join((*parts, *summary, *map(printable, map(str, run.idle_waivers)))) + "\n"
+    if len(run.outcomes) == 1 and not isinstance(outcome := run.outcomes[0], Unread):
+        parts = [text_report(outcome, run.width, strict=run.strict)]
+    else:
+        several = Several(run.width, strict=run.strict)
+        parts = [several.text(outcome) for outcome in run.outcomes]
+        parts.append(several.end())
+    return "\n".join((*parts, *map(printable, map(str, run.idle_waivers)))) + "\n"

@@ -35,7 +35,7 @@ def a_wider_model(it: Specimen, _: Path) -> None:
 
 @bad("BM003")
 def a_base_of_no_known_architecture(it: Specimen, _: Path) -> None:
-    it.base = write_huggingface(it.directory.with_name("base"), model_type="mamba")
+    it.base = write_huggingface(it.directory.with_name("base"), model_type="rwkv")
     it.write()
 
 

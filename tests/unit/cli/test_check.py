@@ -246,3 +246,22 @@ def test_a_name_that_is_no_text_is_written_in_every_format(style: str, tmp_path:
     assert result.exit_code == NOTHING_LOOKED_AT, result.output
     assert "error of ours" not in result.output
     assert report.read_text(encoding="utf-8")
+
+
+SIDE_BY_SIDE = """
+import os, sys, time
+from converter.cli.jobs import side_by_side
+def judge(thing):
+    os.write(1, b"judging" + os.linesep.encode())
+    time.sleep(60)
+list(side_by_side(judge, range(2), 2))
+"""
+
+
+def test_the_processes_of_jobs_end_with_a_killed_parent() -> None:
+    """They share its pipe: as long as one lives, whoever reads of it waits."""
+    process = subprocess.Popen([sys.executable, "-c", SIDE_BY_SIDE], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert [process.stdout.readline() for _ in range(2)] == ["judging\n"] * 2
+    process.kill()
+    process.communicate(timeout=30)

@@ -27,8 +27,8 @@ BASE = TinyModel("llama")
 # Each command, its arguments, and a name in its module that is called early.
 COMMANDS: dict[str, tuple[Any, list[str], str]] = {
     "adapter-check": (check, ["a"], "Deployment"),
-    "adapter-to-gguf": (to_gguf, ["a"], "locate_adapter"),
-    "adapter-verify": (verify, ["a", "--base", "b"], "locate_adapter"),
+    "adapter-to-gguf": (to_gguf, ["a"], "adapter_named"),
+    "adapter-verify": (verify, ["a", "--base", "b"], "adapter_named"),
     "adapter-train": (train, ["--base", "b", "--data", "d", "--output", "o"], "TrainingSettings"),
 }
 

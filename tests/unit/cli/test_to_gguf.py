@@ -128,7 +128,7 @@ def test_a_refusal_for_machines() -> None:
     result = run("--format", "json")
     data = json.loads(result.stdout)
     assert result.exit_code == 1
-    assert "HD001" in {finding["code"] for finding in data["adapters"][0]["findings"]}
+    assert "HD001" in {finding["code"] for finding in data["judgement"]["findings"]}
 
 
 @pytest.mark.usefixtures("specimen")

@@ -14,6 +14,7 @@ from converter.errors import COULD_NOT, FINE, JUDGED_BAD
 from converter.training.settings import TrainingSettings
 from fixtures.tiny import TinyModel
 from fixtures.trainable import chats, trainable
+from tests.unit.schemas import faults
 
 BASE = TinyModel("llama")
 SHORT = ("--max-steps", "2", "--warmup-ratio", "0", "--learning-rate", "0.02", "--r", "4", "--max-length", "128")
@@ -53,7 +54,7 @@ def without(tmp_path: Path, *names: str) -> Path:
 
 
 def test_every_setting_is_an_option() -> None:
-    options = {option.name for option in train.main.params} - {"sweep", "config", "version"}
+    options = {option.name for option in train.main.params} - {"sweep", "config", "style", "version"}
     assert options == {field.name for field in fields(TrainingSettings)}
 
 
@@ -67,7 +68,9 @@ def test_a_run_tells_what_it_makes_and_what_came_out(run: Run, tmp_path: Path) -
 
 
 def test_the_settings_that_a_run_leaves_run_it_again(run: Run, tmp_path: Path) -> None:
-    assert run("--use-rslora", "--seed", "5").exit_code == FINE
+    told = run("--use-rslora", "--seed", "5", "--format", "json")
+    assert told.exit_code == FINE
+    assert faults("training", json.loads(told.stdout)) == []
     again = ["--config", str(tmp_path / "out" / "train.toml"), "--output", str(tmp_path / "again")]
     assert CliRunner().invoke(train.main, again).exit_code == FINE
     first, second = ((tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("out", "again"))

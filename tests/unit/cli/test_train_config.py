@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converter.cli.command import Command
 from converter.cli.train_config import config_option
 from converter.training.settings import TrainingSettings, settings_toml
 
@@ -38,7 +39,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command("train")
+@click.command("train", cls=Command)
 @_options
 @config_option
 def main(**options: Any) -> None:

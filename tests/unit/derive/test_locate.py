@@ -84,8 +84,15 @@ def test_the_option_wins(cache: Path, tmp_path: Path) -> None:
 
 
 def test_the_option_may_name_what_the_cache_has(cache: Path, tmp_path: Path) -> None:
-    assert located_base(Path("google/gemma-2b")) == cache / "snapshots" / COMMIT
-    for name in ("google/gemma-7b", "../hub", str(tmp_path / "nowhere")):
+    for name in ("google/gemma-2b", "google/gemma-2b@main", f"google/gemma-2b@{COMMIT}"):
+        assert located_base(Path(name)) == cache / "snapshots" / COMMIT
+    for name in (
+        "google/gemma-7b",
+        "google/gemma-2b@v9",
+        "google/gemma-2b@../main",
+        "../hub",
+        str(tmp_path / "nowhere"),
+    ):
         assert located_base(Path(name)) == Path(name)
 
 
@@ -168,7 +175,8 @@ THERE = " is not on this machine; give it with --base"
     ("named", "told"),
     [
         (None, "names no base; give it with --base"),
-        ("me/tiny", f"its base 'me/tiny'{THERE}"),
+        ("me/tiny", f"its base 'me/tiny'{THERE} (`--base me/tiny --download` fetches it)"),
+        ("tiny", f"its base 'tiny'{THERE}"),
         (
             "unsloth/T-bnb-4bit",
             f"its base 'unsloth/T-bnb-4bit'{THERE}, or T, which it was made from, or a GGUF of that",

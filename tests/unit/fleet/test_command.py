@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -81,6 +82,7 @@ def test_no_input_is_written_over(option: str, tmp_path: Path) -> None:
     [
         (("--host", "wide"), "--host needs --untie"),
         (("--prompts", "x"), "--prompts needs --verify"),
+        (("--html", "nowhere/x.html"), "nowhere/x.html: there is no such directory; make it first"),
         (("--export", "x.xlsx"), "x.xlsx: can't be exported to by its name; wanted .csv or .parquet"),
     ],
 )
@@ -88,6 +90,21 @@ def test_options_that_dont_go_together(options: tuple[str, str], message: str, t
     status, told = run(tmp_path / "x.csv", *options)
     assert status == COULD_NOT
     assert message in told
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:1", "here", "127.0.0.1:ssh", "127.0.0.1:99999"])
+def test_an_address_is_a_host_and_a_port(address: str, tmp_path: Path) -> None:
+    told = f"adapter-fleet: --address {address}: is no address of a Ray cluster; wanted HOST:PORT, or auto\n"
+    assert run(tmp_path / "x.csv", "--address", address) == (COULD_NOT, told)
+
+
+def test_a_cluster_that_isnt_there_is_told_at_once(tmp_path: Path) -> None:
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        status, told = run(tmp_path / "x.csv", "--address", address)
+    assert status == COULD_NOT
+    assert told.startswith(f"adapter-fleet: --address {address}: no Ray cluster answers there (Connection refused); ")
 
 
 def test_nothing_of_a_fleet_is_imported_by_other_commands() -> None:

@@ -75,6 +75,12 @@ FAULTS = {
         "line 2: column 'deployment' is 'merged', wanted one of lora, model, untie-lora, untie-model",
     ),
     "outtype": ("x.csv", "adapter,output,outtype\na,b,q9\n", "line 2: column 'outtype' is 'q9', wanted one of auto"),
+    "quantize": ("x.csv", "adapter,output,quantize\na,b,Q4\n", "column 'quantize' is 'Q4', wanted one of Q8_0"),
+    "quantised LoRA": (
+        "x.csv", "adapter,output,deployment,quantize\na,b,lora,Q8_0\n",
+        "line 2: column 'quantize' is 'Q8_0', wanted none: only a merged model",
+    ),
+    "imatrix": ("x.csv", "adapter,output,deployment,imatrix\na,b,model,i\n", "column 'imatrix' is 'i', wanted none"),
     "host": ("x.csv", "adapter,output,host\na,b,wide\n", "column 'host' is 'wide', wanted none"),
     "adapter": ("x.csv", "adapter,output\n,b\n", "line 2: column 'adapter' is empty, wanted an adapter's directory"),
     "output": ("x.csv", "adapter,output\na,\n", "line 2: column 'output' is empty, wanted a path"),
@@ -125,6 +131,12 @@ def test_rows_and_bytes_have_an_end(name: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(manifest_files, "MANIFEST_NBYTES", 100)
     with pytest.raises(ConverterError, match=r"has \d+ bytes \(at most 100\)"):
         rows_of(path)
+
+
+def test_empty_lines_have_an_end(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(b"\n" * 400_000)
+    with pytest.raises(ConverterError, match="has more than 100000 rows"):
+        rows_of(tmp_path / "x.csv")
 
 
 def test_a_parquet_of_few_bytes_may_say_that_it_holds_many(tmp_path: Path) -> None:

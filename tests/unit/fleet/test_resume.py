@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from converter import Deployment, convert
+from converter.diagnostics import Quantize
 from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
 from converter.fleet import resume, work
 from converter.fleet.task import Task
@@ -46,6 +47,17 @@ def test_an_output_is_what_the_library_writes(manifest: Path) -> None:
     top = manifest.parent
     convert(top / "a1", top / "own.gguf", base=top / "base1.gguf")
     assert (top / "out" / "a1.gguf").read_bytes() == (top / "own.gguf").read_bytes()
+
+
+def test_a_model_is_quantised_as_its_row_says(tmp_path: Path) -> None:
+    manifest = write_fleet(tmp_path, 1, 1, quantize="q8_0")
+    assert run_fleet(manifest, Serial()).states == {"fine": 1}
+    deployment = Deployment("model", quantize=Quantize("Q8_0"))
+    convert(tmp_path / "a0", tmp_path / "own.gguf", base=tmp_path / "base0.gguf", deployment=deployment)
+    assert (tmp_path / "out" / "a0.gguf").read_bytes() == (tmp_path / "own.gguf").read_bytes()
+    assert second_run(manifest) == []
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace('"q8_0"', '"IQ4_NL"'), encoding="utf-8")
+    assert second_run(manifest) == ["a0"]
 
 
 def test_a_second_run_has_nothing_to_do(manifest: Path) -> None:

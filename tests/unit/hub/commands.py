@@ -1,15 +1,18 @@
 """adapter-check before a hub on this machine: in this process, or in one of its own, as a pipeline runs it."""
 
+import gc
 import os
 import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import pytest
 from click.testing import CliRunner
 from huggingface_hub import constants
@@ -32,6 +35,30 @@ class Ran(NamedTuple):
     @property
     def lines(self) -> list[str]:
         return self.stderr.splitlines()
+
+
+def invoked(command: click.Command, hub: FakeHub, tmp_path: Path, *arguments: object, token: str | None = None) -> Ran:
+    """Run a command here, with a hub and a cache of its own: ``tmp_path / "cache"``; nothing is left but that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        patch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+        patch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "home" / "token"))
+        patch.setattr(tempfile, "tempdir", str(_made(tmp_path / "scratch")))
+        patch.setattr(time, "sleep", lambda _: None)  # between tries
+        patch.delenv("HF_TOKEN", raising=False)
+        if token:
+            patch.setenv("HF_TOKEN", token)
+        patch.chdir(tmp_path)
+        result = CliRunner().invoke(command, [*map(str, arguments)])
+        ran = Ran(result.exit_code, result.stdout, result.stderr)
+        del result  # its traceback holds the base, and that its private directory
+        gc.collect()
+    assert [*(tmp_path / "scratch").iterdir()] == [], "left behind"
+    return ran
 
 
 def check(hub: FakeHub, tmp_path: Path, *arguments: object, token: str | None = None, timeout: float = 10) -> Ran:

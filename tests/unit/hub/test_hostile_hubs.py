@@ -386,7 +386,7 @@ def test_drop_by_drop(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_many_slow_answers(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converter.hub.adapters.HUB_SECONDS", 1)
+    monkeypatch.setattr("converter.hub.fetching.HUB_SECONDS", 1)
     hub.files |= {f"{n}/{CONFIG}": hub.files[CONFIG] for n in range(40)}
     del hub.files[CONFIG], hub.files[WEIGHTS]
 

@@ -244,17 +244,16 @@ def test_without_the_extra_it_is_named(hub: FakeHub, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("main", "arguments"),
     [
-        (check_command.main, ["{adapter}", "--base", ADDRESS]),
         (check_command.main, ["{adapter}", "--initial-adapter", ADDRESS]),
-        (to_gguf.main, [ADDRESS, "--base", "{base}", "-o", "out.gguf"]),
-        (verify.main, ["{adapter}", "--base", ADDRESS, "--model", "{base}"]),
+        (to_gguf.main, ["{adapter}", "--base", "{base}", "-o", ADDRESS]),
+        (verify.main, ["{adapter}", "--base", "{base}", "--model", ADDRESS]),
     ],
 )
 def test_nothing_else_may_lie_on_a_hub(main: Any, arguments: list[str], specimen: Specimen, hub: FakeHub) -> None:
     given = [argument.format(adapter=specimen.directory, base=specimen.base) for argument in arguments]
     result = CliRunner().invoke(main, given)
     assert result.exit_code == 2
-    assert "lies on a hub; only the adapters that adapter-check judges may: download it first" in result.stderr
+    assert "lies on a hub; only adapters and their bases may: download it first" in result.stderr
     assert hub.requests == []
 
 

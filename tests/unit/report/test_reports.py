@@ -86,7 +86,17 @@ def test_json_is_one_line_whatever_it_holds() -> None:
     data = json.loads(text)
     assert data["status"] == 3
     assert data["adapters"][0]["findings"][0]["where"] == HOSTILE
-    assert set(data) == {"version", "tool", "tool_version", "status", "adapters", "unread", "policy", "waivers"}
+    assert set(data) == {
+        "version",
+        "tool",
+        "tool_version",
+        "status",
+        "error",
+        "adapters",
+        "unread",
+        "policy",
+        "waivers",
+    }
 
 
 def test_status() -> None:

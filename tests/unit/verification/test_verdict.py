@@ -8,6 +8,7 @@ from converter.verification.tensor_proof import TensorCheck, TensorProof
 from converter.verification.thresholds import COARSE, EXACT
 from converter.verification.verdict import verdict_data, verdict_text
 from converter.verification.verification import DeployedModel, Verification
+from tests.unit.schemas import faults
 
 PROVEN = TensorProof((TensorCheck("token_embd.weight", "numbers", "F16", touched=True, error=0.9, kept=1.0),))
 GOOD = LogitsComparison(300, 2.0, 2e-6, 1e-5, 3e-6, 1.0, 0.01, 1.0001, 1e-9)
@@ -76,6 +77,9 @@ def test_columns_are_aligned() -> None:
 def test_data_is_json_whatever_the_numbers() -> None:
     broken = LogitsComparison(300, 0.0, inf, nan, inf, 1.0, nan, 1.0, None)
     data = json.loads(json.dumps(verdict_data(verification(broken)), allow_nan=False))
+    assert faults("verification", data) == []
+    assert faults("verification", {**data, "passed": "no"})
+    assert data["status"] == 1
     assert data["passed"] is False
     assert data["logits"]["kl"] is None
     assert data["logits"]["effect_ratio"] is None

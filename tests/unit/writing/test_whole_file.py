@@ -2,12 +2,16 @@
 
 import errno
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from converter.errors import COULD_NOT, ConverterError
-from converter.writing.whole_file import whole_file
+from converter.writing.whole_file import whole_file, whole_files
 
 WAYS = ["nameless", "temporary"]
 
@@ -143,3 +147,73 @@ def test_a_link_is_replaced_by_the_file(tmp_path: Path) -> None:
     write(tmp_path / "link")
     assert (tmp_path / "target").read_bytes() == b"old"
     assert (tmp_path / "link").read_bytes() == b"new"
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from converter.writing.whole_file import whole_file
+vars(os).pop("O_TMPFILE", None)
+with whole_file(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    os.write(1, b"half")
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_goes_with_the_next_file(tmp_path: Path) -> None:
+    """A running one's stays: two write one file, and the last one wins whole."""
+    (tmp_path / ".mine.partial").touch()
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "file")]
+    killed, running = (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    )
+    assert [process.stdout and process.stdout.read(4) for process in (killed, running)] == ["half"] * 2
+    killed.kill()
+    killed.communicate()
+    assert len(names(tmp_path)) == 3
+    write(tmp_path / "file")
+    assert len(names(tmp_path)) == 3
+    assert (tmp_path / "file").read_bytes() == b"new"
+    running.communicate("")
+    assert (tmp_path / "file").read_bytes() == b"half"
+    assert sorted(names(tmp_path)) == [".mine.partial", "file"]
+
+
+# --- Several ----------------------------------------------------------------------------------------------------------
+
+
+def write_several(directory: Path, at_the_end: Callable[[], object] = lambda: None) -> None:
+    with whole_files([directory / name for name in "abc"]) as files:
+        for number, file in enumerate(files):
+            file.write(b"new %d" % number)
+        at_the_end()
+
+
+def test_several_files_are_written(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "a").chmod(0o600)
+    write_several(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "a": b"new 0",
+        "b": b"new 1",
+        "c": b"new 2",
+    }
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
+def test_several_files_are_none_where_writing_fails(error: BaseException, tmp_path: Path) -> None:
+    for name in "ac":
+        (tmp_path / name).write_bytes(b"old")
+    with pytest.raises((type(error), ConverterError)):
+        write_several(tmp_path, Mock(side_effect=error))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old", "c": b"old"}
+
+
+def test_several_files_are_none_where_one_gets_no_name(tmp_path: Path) -> None:
+    """A directory came into the place of the second while they were written: the third has its name by then."""
+    with pytest.raises(ConverterError, match="b: can't be written"):
+        write_several(tmp_path, (tmp_path / "b").mkdir)
+    assert names(tmp_path) == ["b"]
