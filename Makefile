@@ -8,7 +8,7 @@ BIN := .venv/bin
 # No step may reach for a model hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help venv hashes demo train-demo sweep-demo test check variations targets odd fuzz site format bench bench-hosts bench-quantize bench-verify clean
+.PHONY: help venv hashes demo train-demo sweep-demo test check variations targets odd fuzz site release format bench bench-hosts bench-quantize bench-verify clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -23,6 +23,7 @@ help:
 	@echo "make odd     500 spoilt adapters and bases: each is refused, or has finite logits in llama.cpp"
 	@echo "make fuzz    spoilt inputs through every reader, SEED=0 COUNT=200000: none may crash, hang or take memory"
 	@echo "make site    the pages of docs/ for a browser, and whether their links lead somewhere"
+	@echo "make release  wheel and sdist of the last commit, tried, with checksums and a bill of materials, in dist/"
 	@echo "make format  put the code in the form that make check wants"
 	@echo "make bench   measure time and memory; 9 GB of disk"
 	@echo "make bench-hosts  untie a random model of Gemma-2B's size for each host; 18 GB of disk"
@@ -133,6 +134,9 @@ fuzz: .venv/installed
 # The folder needs no server, but for its search.
 site: .venv/installed
 	$(BIN)/python -m tools.site
+
+release: .venv/installed
+	$(BIN)/python -m tools.release
 
 format: .venv/installed
 	$(BIN)/ruff format .

@@ -169,6 +169,8 @@ def _kinds(table: str) -> list[str]:
 
 def _all_linear(table: str) -> str:
     refused = {name: KINDS[name].lora_refused for name in _kinds(table)}
+    if any(KINDS[name].directory_only for name in _kinds(table)):
+        return "exact from a directory, whose GGUF doesn't say its multipliers (BM049)"
     if not any(refused.values()):
         return "exact"
     codes = ", ".join(sorted({code for code in refused.values() if code}))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from gguf import GGUFReader, GGUFWriter
 
 from converter.verification.llama_cpp import LlamaCpp, LlamaCppFailed
+from fixtures.measure import tensors
 from fixtures.tiny import token_sequences
 
 Array = npt.NDArray[np.float32]
@@ -95,11 +96,6 @@ class Graph:
         writer.add_string("adapter.type", "lora")
         writer.add_float32("adapter.lora.alpha", RANK)
         return _written(writer, {f"{weight}.lora_a": a, f"{weight}.lora_b": b})
-
-
-def tensors(path: Path) -> dict[str, Array]:
-    """The tensors of an F32 GGUF."""
-    return {tensor.name: np.array(tensor.data) for tensor in GGUFReader(path).tensors}
 
 
 def _factors(weight: Array) -> tuple[Array, Array]:

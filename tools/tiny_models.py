@@ -25,8 +25,8 @@ import numpy as np
 from converter import Deployment, Refused, convert, read_adapter, read_base
 from converter.errors import ConverterError
 from converter.read.gguf_header import read_gguf_header
-from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp, LlamaCppFailed
+from fixtures.measure import kl
 from fixtures.survey import SURVEY
 from tools.llama_cpp_sources import Job
 from tools.llama_cpp_sources import convert as convert_by_llama_cpp
@@ -165,7 +165,7 @@ def _base_cell(base: _Bases) -> str:
     if not base.gguf.is_file():
         return NOT_CONVERTED
     try:
-        return f"{_kl(base.model.logits(), _logits(base, base.gguf)):.0e}"
+        return f"{kl(base.model.logits(), _logits(base, base.gguf)):.0e}"
     except LlamaCppFailed:
         return NOT_LOADED
 
@@ -173,7 +173,7 @@ def _base_cell(base: _Bases) -> str:
 def _row(name: str, said: str, base: _Bases, adapter: str, failed: str) -> Row:
     if failed:
         return Row(name, said, adapter, f"PEFT: {failed.partition(':')[0]}", dict.fromkeys(ROADS, ""))
-    effect = _kl(base.model.logits(adapter), base.model.logits())
+    effect = kl(base.model.logits(adapter), base.model.logits())
     cells = {f"{of}_{to}": _cell(base, adapter, of, to) for to in KINDS for of in BASES[to]}
     return Row(name, said, adapter, f"{effect:.0e}", cells)
 
@@ -216,7 +216,7 @@ def _served(base: _Bases, adapter: str, output: Path, to: To) -> str:
     n = min(_context(model), without.shape[1])
     try:
         found = _logits(base, model, lora, n)
-        return f"{_kl(peft[:, :n], found) / _kl(peft[:, :n], without[:, :n]):.0e}"
+        return f"{kl(peft[:, :n], found) / kl(peft[:, :n], without[:, :n]):.0e}"
     except LlamaCppFailed as failed:
         print(f"{output.name}: {failed}", file=sys.stderr)
         return NOT_LOADED
@@ -232,12 +232,6 @@ def _logits(base: _Bases, model: Path, lora: Path | None = None, n: int | None =
     sequences = [sequence[:n] for sequence in SEQUENCES]
     logits: Logits = np.stack(base.llama_cpp.logits(model, sequences, lora))
     return logits
-
-
-def _kl(p: Logits, q: Logits) -> float:
-    n_vocab = p.shape[-1]
-    log_p, log_q = log_softmax(p.reshape(-1, n_vocab)), log_softmax(q.reshape(-1, n_vocab))
-    return float(kl_divergence(log_p, log_q).mean())
 
 
 if __name__ == "__main__":

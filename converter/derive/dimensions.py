@@ -221,6 +221,9 @@ def products(dims: Mapping[str, int]) -> Mapping[str, int]:
     some |= _linear_attention(dims) if "lin_dim" in dims else {}
     some |= _latent_attention(dims) if "mla_v" in dims else {}
     some |= _mamba_1(dims) if "ssm_rank" in dims else _mamba(dims) if "ssm_inner" in dims else {}
+    # Of Falcon's: queries with one key in common, and their key and value behind them.
+    group = dims["n_head"] // dims["n_head_kv"] if dims["n_head_kv"] else 0
+    some |= {"q_group": group, "q_last": group + 1, "q_parts": group + 2}
     hidden = dims["hidden"]
     return {
         "gate_up": 2 * dims["ffn"],

@@ -98,6 +98,15 @@ TRAITS: Final[Mapping[str, Callable[[Layer], bool]]] = {
     "moe": lambda it: bool(it.number("enable_moe_block")),
     # DeepSeek's small models don't take queries apart.
     "whole_queries": lambda it: not it.number("q_lora_rank"),
+    # Jamba: every so many layers one attends, the others are Mamba, and every so many have experts.
+    "attends": lambda it: _is_every(it, "attn_layer_period", "attn_layer_offset"),
+    "recurs": lambda it: not _is_every(it, "attn_layer_period", "attn_layer_offset"),
+    "mixes": lambda it: it.number("num_experts") > 1 and _is_every(it, "expert_layer_period", "expert_layer_offset"),
+    "mixes_not": lambda it: (
+        it.number("num_experts") < 2 or not _is_every(it, "expert_layer_period", "expert_layer_offset")
+    ),
+    # Falcon: all queries have one key.
+    "multi_query": lambda it: bool(it.number("multi_query")) and not it.number("new_decoder_architecture"),
     # The first layers have no experts.
     "dense": lambda it: it.i < _n_dense(it),
     "sparse": lambda it: it.i >= _n_dense(it),
@@ -105,6 +114,11 @@ TRAITS: Final[Mapping[str, Callable[[Layer], bool]]] = {
     "between": lambda it: not _is_interleaved(it),
     "interleaved": lambda it: _is_interleaved(it),  # noqa: PLW0108  which is defined below
 }
+
+
+def _is_every(it: Layer, period: str, offset: str) -> bool:
+    n = it.number(period)
+    return n > 0 and it.i % n == it.number(offset)
 
 
 def _is_interleaved(it: Layer) -> bool:

@@ -65,6 +65,8 @@ def covers(of: Of, tensors: Mapping[str, StoredTensor]) -> tuple[tuple[Cover, ..
 def _kinds(of: Of, tensor: StoredTensor) -> Iterator[Kind]:
     """In which ways the tensor could have it, by its shape alone."""
     shape = tensor.shape
+    if 0 in shape:
+        return
     if of.weights.is_of_experts:
         if len(shape) == 3 and shape[0] == len(of.weights.matrices):
             yield "experts"

@@ -69,6 +69,10 @@ class Grid:
         """The same, turned round."""
         return Grid(self._tensor, is_turned=not self._is_turned)
 
+    def first(self, n: int) -> "Grid":
+        """The first rows of one that isn't turned round."""
+        return Grid(self._tensor.part(0, n))
+
     @property
     def is_known(self) -> bool:
         """Whether it is of a type whose rounding is known."""
@@ -124,6 +128,13 @@ class Sheet:
     def turned(self) -> "Sheet":
         """The same, turned round."""
         return Sheet(self._source, is_turned=not self._is_turned)
+
+    def first(self, n: int) -> "Sheet":
+        """The first rows of one that isn't turned round."""
+        source = self._source.parts[0] if isinstance(self._source, JoinedRows) else self._source
+        if not isinstance(source, StoredRows):
+            return self
+        return Sheet(source._replace(tensor=source.tensor.part(0, min(n, source.tensor.shape[0]))))
 
     def rows(self, begin: int, end: int) -> Floats:
         """Rows ``begin`` to ``end``: in float32, which is what F64 is rounded to first by llama.cpp's converter."""

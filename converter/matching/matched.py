@@ -9,12 +9,14 @@ from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
 from converter.derive.match import Match, MatchedTensor
 from converter.derive.module_paths import EMBEDDING, HEAD, tower_of
+from converter.derive.peft_methods import peft_method
 from converter.matching.covers import Cover
 from converter.matching.search import Found, Search, across_layers, layer_of
 from converter.matching.stored import Gguf, full_name
 from converter.matching.vectors import bias_agrees
 from converter.matching.weights import weights_of
 from converter.orders import order
+from converter.read.adapter_config import AdapterConfig
 from converter.read.stored import StoredTensor
 from converter.values.orders import Indices, indices
 
@@ -82,9 +84,9 @@ class _Matching:
         }
 
     def _match(self, progress: Progress) -> Match:
-        if self._adapter.config and self._adapter.config.layer_replication:
-            return Match({}, dict.fromkeys(self._modules, "is in replicated layers, which need a table"), (), ())
         config = self._adapter.config
+        if why := _needs_table(config):
+            return Match({}, dict.fromkeys(self._modules, why), (), ())
         search = Search(self._checkpoint, self._gguf, is_conv1d=bool(config and config.raw.get("fan_in_fan_out")))
         done = iter(range(1, len(self._modules) + 1))
         found = search.all(self._modules, lambda: progress(next(done), len(self._modules)))
@@ -171,6 +173,17 @@ class _Matching:
         """Whether a module is of a layer that the GGUF has: not of those that predict further."""
         layer = layer_of(module)
         return layer is None or layer in self._gguf.by_layer
+
+
+def _needs_table(config: AdapterConfig | None) -> str:
+    """Why numbers alone don't tell what an adapter does to its base; nothing where they do."""
+    if config is None:
+        return ""
+    if config.layer_replication:
+        return "is in replicated layers, which need a table"
+    method = peft_method(config.peft_type)
+    # Some of them go by the order of modules, which no checkpoint has.
+    return f"is changed by {method.name}, which needs a table" if method and method.needs_peft else ""
 
 
 def _architecture(base: BaseModel) -> Architecture:

@@ -15,6 +15,7 @@ from converter.orders import order
 from converter.values.orders import Indices, indices
 
 _SAMPLED: Final = 48  # rows that are looked for first
+_FIRST_ROWS: Final = 64  # by which columns are looked for first
 _CERTAIN: Final = 0.9  # of the sampled rows: so many tell that there is no other order beside the one that they are in
 _MOST_TRIED: Final = 1 << 16  # orders that rows with twins are tried against
 
@@ -39,7 +40,7 @@ def way_of(sheet: Sheet, grid: Grid, *, may_be_turned: bool) -> Way | Unclear | 
     if rows is not None:
         return rows if isinstance(rows, Unclear) else Way(rows)
     is_held = sheet.n_elements <= MOST_HELD
-    if is_held and sheet.shape == grid.shape:
+    if is_held and sheet.shape == grid.shape and _may_be_turned(sheet, grid):
         columns = row_order(sheet.turned(), grid.turned())
         if columns is not None:
             return columns if isinstance(columns, Unclear) else Way(columns=columns)
@@ -48,6 +49,14 @@ def way_of(sheet: Sheet, grid: Grid, *, may_be_turned: bool) -> Way | Unclear | 
         if rows is not None:
             return rows if isinstance(rows, Unclear) else Way(rows, transposed=True)
     return None
+
+
+def _may_be_turned(sheet: Sheet, grid: Grid) -> bool:
+    """Whether the first rows have the same columns, in whatever order: all of them are read where they have."""
+    first = sheet.first(_FIRST_ROWS)
+    n_rows, n_columns = first.shape
+    some = candidates(first.turned(), grid.first(n_rows).turned(), _sampled(n_columns)) if grid.is_known else []
+    return bool(some) and all(map(len, some))
 
 
 def keeps(sheet: Sheet, grid: Grid, way: Way) -> bool:

@@ -63,7 +63,7 @@ class Search:
     def _one(self, module: str) -> Found | Missing:
         weights = weights_of(self._checkpoint, module)
         if weights is None:
-            return Missing(f"is not in the checkpoint {self._checkpoint.label}, which has other names: {_RESAVE}")
+            return Missing(f"is not in the checkpoint {self._checkpoint.label} as numbers under this name: {_RESAVE}")
         if module in (EMBEDDING, HEAD):
             return self._end(module, weights)
         known = self._as_before(module, weights)
@@ -117,10 +117,10 @@ class Search:
     def _end(self, module: str, weights: Weights) -> Found | Missing:
         """Which tensor is an end, its name says; rows behind the vocabulary are left out of some."""
         name = "output.weight" if module == HEAD and "output.weight" in self._gguf.tensors else "token_embd.weight"
-        tensor, sheet = self._gguf.tensors.get(name), Sheet(weights.matrices[0])
-        if tensor is None or len(tensor.shape) != 2:
-            return Missing(f"is not in {self._gguf.label}: it has no matrix {name}")
-        n_rows, width = tensor.shape
+        tensor = self._gguf.tensors.get(name)
+        if tensor is None or len(tensor.shape) != 2 or len(weights.shape) != 2:
+            return Missing(f"is no matrix in both: {list(weights.shape)}, and {name} of {self._gguf.label}")
+        (n_rows, width), sheet = tensor.shape, Sheet(weights.matrices[0])
         if width != sheet.shape[1] or n_rows > sheet.shape[0]:
             return Missing(f"is {list(sheet.shape)} in the checkpoint, {name} is {list(tensor.shape)}")
         grid = Grid(tensor)

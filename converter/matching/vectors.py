@@ -10,7 +10,7 @@ from converter.matching.weights import Weights
 from converter.read.stored import StoredTensor
 from converter.sources import StoredRows
 from converter.values.orders import Indices
-from converter.values.rows import Array, read_rows
+from converter.values.rows import FLOAT_DTYPES, Array, read_rows
 
 _ADDENDS: Final = (0.0, 1.0)
 
@@ -40,6 +40,8 @@ def _values(weights: Weights) -> Array:
 
 
 def _has(values: Array, tensor: StoredTensor, add: float) -> bool:
+    if tensor.dtype not in FLOAT_DTYPES:
+        return False
     # F16 is added to as F16, all else as F32: so do llama.cpp's converters (fingerprint.py).
     wide = values if values.dtype == np.float16 else values.astype(np.float32)
     wanted = (wide + wide.dtype.type(add)).astype(np.float32)
@@ -48,7 +50,7 @@ def _has(values: Array, tensor: StoredTensor, add: float) -> bool:
 
 def bias_agrees(stored: StoredTensor, tensor: StoredTensor, rows: Indices) -> bool:
     """Whether a GGUF's bias has the rows of a checkpoint's in this order."""
-    if len(stored.shape) != 1 or tensor.shape != (len(rows),):
+    if len(stored.shape) != 1 or tensor.shape != (len(rows),) or {stored.dtype, tensor.dtype} - FLOAT_DTYPES.keys():
         return False
     values = stored_values(StoredRows("", stored), 0, stored.shape[0])[:, 0].astype(np.float32)
     return bool(np.array_equal(values[rows], read_rows(tensor, 0, len(rows))[:, 0].astype(np.float32)))

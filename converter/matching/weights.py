@@ -12,6 +12,7 @@ from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import EMBEDDING, HEAD
 from converter.read.stored import StoredTensor
 from converter.sources import JoinedRows, Rows, StoredRows, shape_of
+from converter.values.rows import FLOAT_DTYPES
 
 # A parameter of all experts: what each expert's own modules are called, gate before up.
 _OF_EXPERTS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
@@ -43,11 +44,16 @@ def weights_of(checkpoint: BaseModel, module: str) -> Weights | None:
     for name in _names(module):
         stored = checkpoint.tensors.get(f"{name}.weight") or checkpoint.tensors.get(name)
         if stored is not None:
-            return _whole(name, stored)
+            return _whole(name, stored) if _is_readable(stored) else None
     put_together = next((found for name in _names(module) if (found := _of_experts(checkpoint, name))), None)
     if put_together is None and module == HEAD:
         return weights_of(checkpoint, EMBEDDING)
     return put_together
+
+
+def _is_readable(stored: StoredTensor) -> bool:
+    """Whether it is a vector, a matrix or a stack of them, of floating-point numbers."""
+    return len(stored.shape) in (1, 2, 3) and 0 not in stored.shape and stored.dtype in FLOAT_DTYPES
 
 
 def _names(module: str) -> Iterator[str]:
@@ -67,11 +73,11 @@ def _of_experts(checkpoint: BaseModel, module: str) -> Weights | None:
     if not experts.endswith(".experts"):
         return None
     stacked = checkpoint.tensors.get(f"{experts.removesuffix('.experts')}.{_STACKED.get(parameter, '')}.weight")
-    if stacked is not None and len(stacked.shape) == 3:
+    if stacked is not None and len(stacked.shape) == 3 and _is_readable(stacked):
         return _whole(module, stacked)
     for parts in _OF_EXPERTS.get(parameter, ()):
         each = tuple(_each(checkpoint, experts, parts))
-        if each:
+        if each and len({*map(shape_of, each)}) == 1:
             keys = tuple(f"{experts}.{{e}}.{part}" for part in parts)
             return Weights(keys, each, (len(each), *shape_of(each[0])))
     return None
@@ -82,7 +88,9 @@ def _each(checkpoint: BaseModel, experts: str, parts: tuple[str, ...]) -> Iterat
     for e in range(_n_experts(checkpoint, experts)):
         keys = [f"{experts}.{e}.{part}.weight" for part in parts]
         found = [(key, checkpoint.tensors[key]) for key in keys if key in checkpoint.tensors]
-        if len(found) < len(parts):
+        if len(found) < len(parts) or not all(len(it.shape) == 2 and _is_readable(it) for _, it in found):
+            return
+        if len({it.shape[1] for _, it in found}) > 1:
             return
         rows = tuple(StoredRows(key, stored) for key, stored in found)
         yield rows[0] if len(rows) == 1 else JoinedRows(rows)

@@ -29,10 +29,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     where it is no plain file.
     """
     refuse_special(path)
-    with _refused(path):
-        remove_left_behind(path.parent, _PARTIAL.format("?" * 16), Path.unlink)
-        with _nameless(path) or _temporary(path) as file:
-            yield file
+    with _refused(path), _nameless(path) or _temporary(path) as file:
+        yield file
 
 
 @contextmanager
@@ -140,6 +138,7 @@ def _temporary(path: Path) -> Iterator[BinaryIO]:
 
 
 def _name_beside(path: Path) -> Path:
+    remove_left_behind(path.parent, _PARTIAL.format("?" * 16), Path.unlink)
     return path.with_name(_PARTIAL.format(os.urandom(8).hex()))
 
 

@@ -14,6 +14,19 @@ from converter.verification.llama_cpp import LlamaCpp
 # Signals, permissions and file systems as POSIX has them.
 collect_ignore = ["test_failures.py"] if os.name == "nt" else []
 
+# Models whose ways of a tensor are those of others: a LoRA on each and the merged model are always tried.
+LIKE_OTHERS = frozenset({"afmoe", "dots1", "falcon-7b", "jamba", "mamba2", "qwen3vlmoe"})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What else is tried on such models is a variation."""
+    for item in (item for item in items if item.path.name.startswith("test_more_")):
+        of = getattr(item, "callspec", None)
+        tried = {str(value) for value in of.params.values()} if of else set()
+        if tried & LIKE_OTHERS and not item.name.startswith("test_an_adapter_is_applied_exactly"):
+            item.add_marker(pytest.mark.thorough)
+
 
 @pytest.fixture(scope="session")
 def llama_cpp() -> Iterator[LlamaCpp]:

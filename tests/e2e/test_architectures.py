@@ -11,9 +11,10 @@ import pytest
 
 from converter.architectures import NAMES, Architecture, architecture_named, architecture_of_table
 from converter.verification.llama_cpp import LlamaCpp
+from fixtures.measure import tensors
 from fixtures.more_models import KINDS, MoreModel
 from fixtures.tiny import CONFIGS, MORE, TinyModel
-from tools.honoured import Graph, tensors
+from tools.honoured import Graph
 
 pytestmark = pytest.mark.llama
 

@@ -374,7 +374,8 @@ def test_several_adapters(here: Workplace) -> None:
 
 def test_no_base(here: Workplace) -> None:
     line = one_line(run(here.specimen.directory), 2)
-    assert line == f"{here.specimen.directory}: its base 'me/tiny' is not on this machine; give it with --base"
+    start = f"{here.specimen.directory}: its base 'me/tiny' is not on this machine; give it with --base"
+    assert line == f"{start} (`--base me/tiny --download` fetches it)"
 
 
 @pytest.mark.parametrize(

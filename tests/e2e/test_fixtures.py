@@ -16,12 +16,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from converter.derive.adapter import read_adapter
 from converter.read.gguf_header import read_gguf_header
-from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp, LlamaCppFailed
 from converter.verification.reference import Reference
 from fixtures.adapters import BASES, RECIPES, load_base, saved_logits, tiny_adapter
 from fixtures.cache import cached
 from fixtures.generated import write_gemma_2b_adapter, write_gemma_2b_head_adapter, write_safetensors
+from fixtures.measure import kl
 from fixtures.real import GEMMA3, SMOLLM2, RealModel
 from fixtures.tiny import CONFIGS, MORE, OUTTYPES, TIED_FOR_GOOD, UNTIED_FOR_GOOD, TinyModel, token_sequences
 from fixtures.train import TEXTS, trained_adapter, trained_on_packaged
@@ -43,7 +43,7 @@ TEXT = "The keeper wrote that fog had come in from the north, and that 3 + 4 = 7
 @pytest.mark.parametrize("model", LOADABLE, ids=str)
 def test_both_forms_of_a_tiny_model_are_one_model(model: TinyModel, llama_cpp: LlamaCpp) -> None:
     floor = FLOORS[model.outtype] + (GELU_FLOOR if model.name.startswith(("gemma", "gpt2", "starcoder2")) else 0.0)
-    assert _kl(_transformers(model.hf), _stacked(llama_cpp, model.gguf)) < floor
+    assert kl(_transformers(model.hf), _stacked(llama_cpp, model.gguf)) < floor
 
 
 @pytest.mark.llama
@@ -72,7 +72,7 @@ def test_the_sliding_window_is_felt(name: str) -> None:
     )
     with torch.no_grad():
         without = wide(torch.tensor(token_sequences())).logits.numpy()
-    assert _kl(_transformers(directory), without) > 1e-2
+    assert kl(_transformers(directory), without) > 1e-2
 
 
 @pytest.mark.llama
@@ -81,7 +81,7 @@ def test_an_adapter_has_an_effect_and_reloads(recipe: str, name: str) -> None:
     base = TinyModel(name)
     directory = tiny_adapter(recipe, base)
     base_logits, peft_logits = saved_logits(directory)
-    assert _kl(peft_logits, base_logits) > 0.3
+    assert kl(peft_logits, base_logits) > 0.3
     reference = Reference(base.hf, read_adapter(directory))
     for sequence, before, after in zip(token_sequences(), base_logits, peft_logits, strict=True):
         np.testing.assert_allclose(reference.base_logits(sequence), before, atol=1e-4)
@@ -149,8 +149,8 @@ def test_both_forms_of_a_real_model_are_one_model(model: RealModel, llama_cpp: L
     with torch.no_grad():
         expected = load_base(model.hf)(torch.tensor([tokens])).logits[0].numpy()
     bf16, packaged = (llama_cpp.logits(gguf, [tokens])[0] for gguf in (model.bf16_gguf, model.packaged_gguf))
-    assert _kl(expected, bf16) < 2e-4  # bf16 activations
-    assert _kl(expected, packaged) < 2e-2  # activations in Q8_0
+    assert kl(expected, bf16) < 2e-4  # bf16 activations
+    assert kl(expected, packaged) < 2e-2  # activations in Q8_0
 
 
 @pytest.mark.model
@@ -158,7 +158,7 @@ def test_both_forms_of_a_real_model_are_one_model(model: RealModel, llama_cpp: L
 def test_forty_steps_are_a_real_fine_tune(model: RealModel, effect: float) -> None:
     tokens = AutoTokenizer.from_pretrained(model.hf)(TEXTS[0]).input_ids
     reference = Reference(model.hf, read_adapter(trained_adapter("lm_head", model)))
-    assert _kl(reference.logits(tokens), reference.base_logits(tokens)) > effect
+    assert kl(reference.logits(tokens), reference.base_logits(tokens)) > effect
 
 
 @pytest.mark.model
@@ -222,9 +222,3 @@ def _stacked(llama_cpp: LlamaCpp, gguf: Path) -> np.ndarray:
 
 def _tensors(adapter: Path) -> dict[str, torch.Tensor]:
     return load_file(adapter / "adapter_model.safetensors")
-
-
-def _kl(p: np.ndarray, q: np.ndarray) -> float:
-    n_vocab = p.shape[-1]
-    log_p, log_q = log_softmax(p.reshape(-1, n_vocab)), log_softmax(q.reshape(-1, n_vocab))
-    return float(kl_divergence(log_p, log_q).mean())

@@ -25,10 +25,10 @@ from converter.planning.quantised import quantised
 from converter.planning.rehost.hosting import hosted_model
 from converter.read.gguf_header import read_gguf_header
 from converter.sources import Merged
-from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import PROOF, LlamaCpp, LlamaCppFailed, Settings
 from converter.writing.gguf_file import write_gguf
 from fixtures.adapters import saved_logits, tiny_adapter
+from fixtures.measure import kl
 from fixtures.tiny import HOSTED, N_VOCAB, WINDOW, TinyModel, token_sequences
 from fixtures.trained_tokenizers import write_byte_level
 
@@ -255,11 +255,4 @@ def _ratio(
     base, peft = (logits[:, :n] for logits in saved_logits(adapter))
     sequences = [sequence[:n] for sequence in token_sequences()]
     served = np.stack(llama_cpp.logits(file, sequences, lora, settings=settings))
-    return _kl(peft, served) / _kl(peft, base)
-
-
-def _kl(reference: np.ndarray, other: np.ndarray) -> float:
-    log_p, log_q = (
-        log_softmax(logits.astype(np.float64).reshape(-1, logits.shape[-1])) for logits in (reference, other)
-    )
-    return float(kl_divergence(log_p, log_q).mean())
+    return kl(peft, served) / kl(peft, base)

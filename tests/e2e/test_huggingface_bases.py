@@ -30,10 +30,10 @@ from converter.planning.base_tensors import base_tensors
 from converter.planning.conversion_plan import PlannedFile
 from converter.planning.metadata import base_key_values
 from converter.read.gguf_header import GgufTensor, read_gguf_header
-from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp
 from converter.writing.gguf_file import write_gguf
 from fixtures.adapters import BASES, load_base, tiny_adapter
+from fixtures.measure import kl
 from fixtures.real import GEMMA3, SMOLLM2, RealModel
 from fixtures.tiny import CONFIGS, MORE, N_VOCAB, TIED_FOR_GOOD, UNTIED_FOR_GOOD, TinyModel, token_sequences
 from fixtures.train import TEXTS, trained_adapter
@@ -78,7 +78,7 @@ def test_the_logits_are_those_of_transformers(name: str, dtype: str, llama_cpp: 
     assert dtype in matrices
     assert matrices <= {dtype, "F32"}
     floor = FLOORS[dtype] + (GELU_FLOOR if name.startswith(("gemma", "gpt2", "starcoder2")) else 0.0)
-    assert _kl(_transformers(directory), _llama_cpp(llama_cpp, gguf)) < floor
+    assert kl(_transformers(directory), _llama_cpp(llama_cpp, gguf)) < floor
 
 
 @pytest.mark.parametrize(("name", "recipe"), [*product(CONFIGS, ["plain"]), *product(BASES, ["lm_head", "tied_pair"])])
@@ -134,9 +134,9 @@ def test_rope_scaling(name: str, rope: str, llama_cpp: LlamaCpp, tmp_path: Path)
     plain = _transformers(directory)
     _edit_config(directory, _old_rope if rope == "old-names" else _new_rope, ROPES[rope])
     scaled = _transformers(directory)
-    assert _kl(plain, scaled) > 1e-3  # the scaling is felt
+    assert kl(plain, scaled) > 1e-3  # the scaling is felt
     floor = 1e-10 + (GELU_FLOOR if name.startswith(("gemma", "starcoder2")) else 0.0)
-    assert _kl(scaled, _llama_cpp(llama_cpp, _gguf(directory, tmp_path))) < floor
+    assert kl(scaled, _llama_cpp(llama_cpp, _gguf(directory, tmp_path))) < floor
 
 
 def test_windowed_layers_rotate_by_a_base_of_their_own(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_windowed_layers_rotate_by_a_base_of_their_own(llama_cpp: LlamaCpp, tmp_
     plain = _transformers(directory)
     _edit_config(directory, _local_theta, 50.0)
     changed = _transformers(directory)
-    assert _kl(plain, changed) > 1e-3
-    assert _kl(changed, _llama_cpp(llama_cpp, _gguf(directory, tmp_path))) < 1e-10 + GELU_FLOOR
+    assert kl(plain, changed) > 1e-3
+    assert kl(changed, _llama_cpp(llama_cpp, _gguf(directory, tmp_path))) < 1e-10 + GELU_FLOOR
 
 
 def _local_theta(config: dict[str, Any], theta: float) -> None:
@@ -266,8 +266,8 @@ def test_longrope(llama_cpp: LlamaCpp, tmp_path: Path) -> None:
             directory, _new_rope, {"rope_type": "longrope", **factors, "original_max_position_embeddings": original}
         )
         scaled = _transformers(directory)
-        assert _kl(plain, scaled) > 1e-3
-        assert _kl(scaled, _llama_cpp(llama_cpp, _gguf(directory, tmp_path))) < 1e-10
+        assert kl(plain, scaled) > 1e-3
+        assert kl(scaled, _llama_cpp(llama_cpp, _gguf(directory, tmp_path))) < 1e-10
 
 
 def _directory(model: TinyModel, tmp_path: Path, dtype: str = "F32") -> Path:
@@ -309,9 +309,3 @@ def _transformers(directory: Path) -> Array:
 
 def _llama_cpp(llama_cpp: LlamaCpp, gguf: Path) -> Array:
     return np.stack(llama_cpp.logits(gguf, token_sequences()))
-
-
-def _kl(p: Array, q: Array) -> float:
-    n_vocab = p.shape[-1]
-    log_p, log_q = log_softmax(p.reshape(-1, n_vocab)), log_softmax(q.reshape(-1, n_vocab))
-    return float(kl_divergence(log_p, log_q).mean())

@@ -14,9 +14,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from converter.cli.to_gguf import main
-from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp
 from fixtures.adapters import LINEAR, load_base, untie
+from fixtures.measure import kl
 from fixtures.tiny import TinyModel, token_sequences
 
 pytestmark = pytest.mark.llama
@@ -80,11 +80,6 @@ def logits(model: torch.nn.Module) -> np.ndarray:
     with torch.no_grad():
         found: np.ndarray = model(torch.tensor(token_sequences())).logits.numpy()
     return found
-
-
-def kl(reference: np.ndarray, other: np.ndarray) -> float:
-    log_p, log_q = (log_softmax(values.astype(np.float64)) for values in (reference, other))
-    return float(kl_divergence(log_p, log_q).mean())
 
 
 def convert(trained: Trained, base: Path, output: Path, *options: str) -> tuple[int, str]:

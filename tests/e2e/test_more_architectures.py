@@ -29,13 +29,13 @@ from converter.fingerprint import fingerprint
 from converter.planning.base_tensors import base_tensors
 from converter.planning.conversion_plan import PlannedFile
 from converter.planning.metadata import base_key_values
-from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp, LlamaCppFailed
 from converter.verification.reference import Reference
 from converter.verification.tensors import prove_model
 from converter.verification.verification import Case, DeployedModel, prove
 from converter.writing.gguf_file import write_gguf
 from fixtures.mapped_gguf import without_head
+from fixtures.measure import kl, tensors
 from fixtures.more_adapters import SEQUENCES, more_adapter, more_logits
 from fixtures.more_models import KINDS, N_VOCAB, WANTING_A_HEAD, MoreModel
 from fixtures.trained_tokenizers import write_byte_level
@@ -57,12 +57,12 @@ def _thorough_unless(needed: object) -> list[pytest.MarkDecorator]:
 @pytest.mark.parametrize("model", DIRECTORIES, ids=str)
 def test_its_directory_becomes_its_gguf(model: MoreModel, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     gguf = _converted(_directory(model, tmp_path), tmp_path)
-    ours, theirs = _tensors(gguf), _tensors(model.gguf)
+    ours, theirs = tensors(gguf), tensors(model.gguf)
     assert ours.keys() == theirs.keys()
     for name, values in ours.items():
         np.testing.assert_array_equal(values, theirs[name], err_msg=name)
     base, _ = more_logits(model)
-    assert _kl(base, _llama_cpp(llama_cpp, gguf)) < model.kind.floor
+    assert kl(base, _llama_cpp(llama_cpp, gguf)) < model.kind.floor
     np.testing.assert_array_equal(_llama_cpp(llama_cpp, gguf), _llama_cpp(llama_cpp, model.gguf))
 
 
@@ -86,7 +86,7 @@ def test_a_wrapped_text_model_becomes_the_same_gguf(name: str, wrapper: str, pre
     others = ("vision_tower.patch_conv.weight", "mtp.layers.0.mlp.up_proj.weight", "mtp.norm.weight")
     tower = {key: weights["model.norm.weight"].clone() for key in others}
     save_file(wrapped | tower, directory / "model.safetensors")
-    ours, theirs = _tensors(_converted(directory, tmp_path)), _tensors(model.gguf)
+    ours, theirs = tensors(_converted(directory, tmp_path)), tensors(model.gguf)
     assert ours.keys() == theirs.keys()
     for key, values in ours.items():
         np.testing.assert_array_equal(values, theirs[key], err_msg=key)
@@ -101,8 +101,8 @@ def test_a_lora_on_what_deepseeks_graph_honours(model: MoreModel, llama_cpp: Lla
     adapter, base = read_adapter(more_adapter(model, on=HONOURED)), read_base_model(model.gguf)
     (lora,) = write(plan(adapter, base, _deployment("lora")), tmp_path / "out")
     without, peft = more_logits(model, on=HONOURED)
-    assert _kl(peft, without) > 1e-2
-    assert _kl(peft, _llama_cpp(llama_cpp, model.gguf, lora=lora.path)) / _kl(peft, without) < model.kind.ratio
+    assert kl(peft, without) > 1e-2
+    assert kl(peft, _llama_cpp(llama_cpp, model.gguf, lora=lora.path)) / kl(peft, without) < model.kind.ratio
 
 
 @pytest.mark.parametrize("model", LATENT, ids=str)
@@ -118,8 +118,8 @@ def test_a_lora_that_deepseeks_graph_ignores(
         plan(adapter, base, _deployment("lora"))
     (merged,) = write(plan(adapter, base, _deployment("model")), tmp_path / "out")
     without, peft = more_logits(model, on=(module,))
-    assert _kl(peft, without) > 1e-4
-    assert _kl(peft, _llama_cpp(llama_cpp, merged.path)) / _kl(peft, without) < model.kind.ratio
+    assert kl(peft, without) > 1e-4
+    assert kl(peft, _llama_cpp(llama_cpp, merged.path)) / kl(peft, without) < model.kind.ratio
 
 
 def test_layers_that_predict_further_are_not_counted(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_layers_that_predict_further_are_not_counted(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="BM041"):
         plan(adapter, read_base_model(directory), _deployment("model"))
     _edit_config(directory, num_nextn_predict_layers=1)
-    ours, theirs = _tensors(_converted(directory, tmp_path)), _tensors(model.gguf)
+    ours, theirs = tensors(_converted(directory, tmp_path)), tensors(model.gguf)
     assert ours.keys() == theirs.keys()
 
 
@@ -144,7 +144,7 @@ def test_what_ernie_predicts_further_with_is_not_needed(tmp_path: Path) -> None:
     names = ("block.0.self_attn.q_proj", "emb_norm.0", "hidden_norm.0", "linear_proj.0")
     more = {f"model.mtp_{name}.weight": torch.ones(4, 4) for name in names}
     save_file(weights | more, directory / "model.safetensors")
-    ours, theirs = _tensors(_converted(directory, tmp_path)), _tensors(model.gguf)
+    ours, theirs = tensors(_converted(directory, tmp_path)), tensors(model.gguf)
     assert ours.keys() == theirs.keys()
 
 
@@ -159,8 +159,8 @@ def test_what_all_tokens_ask_of_ernie_is_served_exactly(to: Kind, llama_cpp: Lla
     found = _llama_cpp(llama_cpp, model.gguf if to == "lora" else written.path, **files)
     without, _ = more_logits(model)
     wanted = _transformers(peft)
-    assert _kl(wanted, without) > 1e-2
-    assert _kl(wanted, found) / _kl(wanted, without) < model.kind.ratio
+    assert kl(wanted, without) > 1e-2
+    assert kl(wanted, found) / kl(wanted, without) < model.kind.ratio
 
 
 def _on_what_all_ask(model: PreTrainedModel, directory: Path) -> Path:
@@ -201,7 +201,7 @@ def test_ernie_may_ask_no_expert_always(llama_cpp: LlamaCpp, tmp_path: Path) -> 
         plan(adapter, read_base_model(directory), _deployment("model"))
     _edit_config(directory, moe_num_shared_experts=0)
     wanted = _transformers(model.load(directory))
-    assert _kl(wanted, _llama_cpp(llama_cpp, _converted(directory, tmp_path))) < model.kind.floor
+    assert kl(wanted, _llama_cpp(llama_cpp, _converted(directory, tmp_path))) < model.kind.floor
     with pytest.raises(Refused, match=r": BM001$"):
         plan(
             read_adapter(_on_what_all_ask(model.load(), tmp_path / "adapter")),
@@ -259,8 +259,8 @@ def test_an_adapter_is_applied_exactly(
     files: Mapping[str, Any] = {"lora": written.path} if to == "lora" else {}
     found = _llama_cpp(llama_cpp, model.gguf if to == "lora" else written.path, **files)
     base, peft = more_logits(model)
-    assert _kl(peft, base) > 1e-2  # it has an effect
-    assert _kl(peft, found) / _kl(peft, base) < model.kind.ratio
+    assert kl(peft, base) > 1e-2  # it has an effect
+    assert kl(peft, found) / kl(peft, base) < model.kind.ratio
 
 
 @pytest.mark.parametrize("to", ["lora", "model"])
@@ -275,8 +275,8 @@ def test_experts_are_served_exactly(model: MoreModel, to: Kind, llama_cpp: Llama
     files: Mapping[str, Any] = {"lora": written.path} if to == "lora" else {}
     found = _llama_cpp(llama_cpp, model.gguf if to == "lora" else written.path, **files)
     without, peft = more_logits(model, on_experts=True)
-    assert _kl(peft, without) > 1e-3
-    assert _kl(peft, found) / _kl(peft, without) < model.kind.ratio
+    assert kl(peft, without) > 1e-3
+    assert kl(peft, found) / kl(peft, without) < model.kind.ratio
 
 
 @pytest.mark.parametrize(
@@ -322,13 +322,13 @@ def test_mxfp4_experts_are_kept_where_they_are_not_touched(llama_cpp: LlamaCpp, 
     assert changed == {f"blk.1.ffn_{part}_exps.weight" for part in ("gate", "up", "down")}
     assert before["blk.0.ffn_up_exps.weight"].tensor_type is after["blk.0.ffn_up_exps.weight"].tensor_type is MXFP4
     (of_floats,) = write(plan(adapter, read_base_model(model.gguf), _deployment("model")), tmp_path / "of_floats.gguf")
-    floats, merged = _tensors(model.gguf), _tensors(of_floats.path)
+    floats, merged = tensors(model.gguf), tensors(of_floats.path)
     for name in changed:
         delta = after[name].data - dequantize(before[name].data, MXFP4)
         np.testing.assert_allclose(delta, merged[name] - floats[name], atol=1e-6, err_msg=name)
     (lora,) = write(plan(adapter, read_base_model(base), _deployment("lora")), tmp_path / "lora.gguf")
     served, wanted = _llama_cpp(llama_cpp, written.path), _llama_cpp(llama_cpp, base, lora=lora.path)
-    assert _kl(wanted, served) < 1e-2 * _kl(wanted, _llama_cpp(llama_cpp, base))  # ggml rounds what MXFP4 multiplies
+    assert kl(wanted, served) < 1e-2 * kl(wanted, _llama_cpp(llama_cpp, base))  # ggml rounds what MXFP4 multiplies
 
 
 def _with_experts_in_mxfp4(source: Path, target: Path) -> Path:
@@ -379,7 +379,7 @@ def test_experts_that_are_kept_transposed_are_read_whichever_peft_saved_them(
     files: list[dict[str, Array]] = []
     for path in (adapter, more_adapter(MoreModel("gpt-oss"), on_experts=True)):
         (written,) = write(plan(read_adapter(path), base, _deployment("lora")), tmp_path / f"{len(files)}.gguf")
-        files.append(_tensors(written.path))
+        files.append(tensors(written.path))
     assert files[0].keys() == files[1].keys()
     for name, values in files[0].items():
         np.testing.assert_array_equal(values, files[1][name], err_msg=name)
@@ -399,7 +399,7 @@ def test_a_lora_needs_no_more_than_config_json(model: MoreModel, tmp_path: Path)
     files = []
     for path in (directory, model.hf if model.kind.directory_only else model.gguf):
         (written,) = write(plan(adapter, read_base_model(path), _deployment("lora")), tmp_path / f"{path.name}.out")
-        files.append(_tensors(written.path))
+        files.append(tensors(written.path))
     assert files[0].keys() == files[1].keys()
     for name, values in files[0].items():
         np.testing.assert_array_equal(values, files[1][name], err_msg=name)
@@ -482,13 +482,3 @@ def _require_no_findings(base: BaseModel) -> None:
 
 def _llama_cpp(llama_cpp: LlamaCpp, gguf: Path, **files: Any) -> Array:
     return np.stack(llama_cpp.logits(gguf, SEQUENCES, **files))
-
-
-def _tensors(gguf: Path) -> dict[str, Array]:
-    return {tensor.name: np.array(tensor.data) for tensor in GGUFReader(gguf).tensors}
-
-
-def _kl(p: Array, q: Array) -> float:
-    n_vocab = p.shape[-1]
-    log_p, log_q = log_softmax(p.reshape(-1, n_vocab)), log_softmax(q.reshape(-1, n_vocab))
-    return float(kl_divergence(log_p, log_q).mean())

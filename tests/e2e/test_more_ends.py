@@ -16,8 +16,8 @@ from converter.derive.adapter import read_adapter
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.module_paths import EMBEDDING, HEAD
 from converter.diagnostics import Deployment
-from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp
+from fixtures.measure import kl
 from fixtures.more_ends import SEQUENCES, WAYS, ends
 from fixtures.more_models import KINDS, N_VOCAB, NEVER_TIED, WANTING_A_HEAD, MoreModel
 from fixtures.trained_tokenizers import write_byte_level
@@ -46,7 +46,7 @@ def _cases() -> Iterator[object]:
 def test_its_ends_are_served_exactly(name: str, way: str, of: str, llama_cpp: LlamaCpp, tmp_path: Path) -> None:
     model, it = MoreModel(name, tied=WAYS[way].tied), ends(name, way)
     base = read_base_model(model.gguf if of == "gguf" else _directory(model, tmp_path))
-    effect = _kl(it.peft, it.base)
+    effect = kl(it.peft, it.base)
     assert effect > 1e-2
     for deployment in _deployments(way):
         if code := _refusal(base, way, deployment):
@@ -55,10 +55,10 @@ def test_its_ends_are_served_exactly(name: str, way: str, of: str, llama_cpp: Ll
             continue
         out = tmp_path / f"{deployment.to}-{deployment.untie}"
         write(plan(read_adapter(it.adapter), base, deployment), out)
-        left = _kl(it.peft, _served(model.gguf, out, deployment, llama_cpp))
+        left = kl(it.peft, _served(model.gguf, out, deployment, llama_cpp))
         # The larger logits of a head with a delta carry what the base is off by further.
         assert left < max(model.kind.ratio * effect, 2 * model.kind.floor), deployment
-        assert _kl(it.peft, _logits(llama_cpp, model.gguf)) / effect > 0.5  # the control: the base alone
+        assert kl(it.peft, _logits(llama_cpp, model.gguf)) / effect > 0.5  # the control: the base alone
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in UNTIED])
@@ -112,9 +112,3 @@ def _directory(model: MoreModel, tmp_path: Path) -> Path:
 
 def _logits(llama_cpp: LlamaCpp, gguf: Path, lora: Path | None = None) -> Array:
     return np.stack(llama_cpp.logits(gguf, SEQUENCES, lora))
-
-
-def _kl(p: Array, q: Array) -> float:
-    n_vocab = p.shape[-1]
-    log_p, log_q = log_softmax(p.reshape(-1, n_vocab)), log_softmax(q.reshape(-1, n_vocab))
-    return float(kl_divergence(log_p, log_q).mean())

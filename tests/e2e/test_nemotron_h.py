@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 
 from converter.conversion import plan, write
 from converter.derive.adapter import read_adapter
 from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment, Kind
-from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp
 from converter.verification.verification import Case, DeployedLora, prove
+from fixtures.measure import kl, tensors
 from fixtures.more_adapters import SEQUENCES, more_adapter, more_logits
 from fixtures.more_models import MoreModel
 
@@ -44,7 +43,7 @@ def test_an_adapter_of_the_authors_own_code_is_the_same(model: MoreModel, llama_
     for path in (adapter, more_adapter(model)):
         (written,) = write(plan(read_adapter(path), base, Deployment("lora")), tmp_path / f"{len(files)}.gguf")
         files.append(written.path)
-    ours, theirs = map(_tensors, files)
+    ours, theirs = map(tensors, files)
     assert ours.keys() == theirs.keys()
     for name, values in ours.items():
         np.testing.assert_array_equal(values, theirs[name], err_msg=name)
@@ -60,8 +59,8 @@ def test_loras_on_single_experts_are_served_exactly(to: Kind, llama_cpp: LlamaCp
     files: dict[str, Any] = {"lora": written.path} if to == "lora" else {}
     served = np.stack(llama_cpp.logits(WITH_EXPERTS.gguf if files else written.path, SEQUENCES, **files))
     without, peft = more_logits(WITH_EXPERTS, on_experts=True)
-    assert _kl(peft, without) > 1e-3
-    assert _kl(peft, served) / _kl(peft, without) < WITH_EXPERTS.kind.ratio
+    assert kl(peft, without) > 1e-3
+    assert kl(peft, served) / kl(peft, without) < WITH_EXPERTS.kind.ratio
 
 
 def _one_by_one(source: Path, target: Path) -> Path:
@@ -108,13 +107,3 @@ def test_layers_are_letters_or_words(pattern: str, kinds: list[str], name: str, 
     assert {module for module in shapes[0] if module.endswith((".mixer.up_proj", "shared_experts.up_proj"))} == {
         f"model.layers.{i}.mixer.{'shared_experts.' if name.endswith('moe') else ''}up_proj" for i in (1, 3)
     }
-
-
-def _tensors(gguf: Path) -> dict[str, Array]:
-    return {tensor.name: np.array(tensor.data) for tensor in GGUFReader(gguf).tensors}
-
-
-def _kl(p: Array, q: Array) -> float:
-    n_vocab = p.shape[-1]
-    log_p, log_q = log_softmax(p.reshape(-1, n_vocab)), log_softmax(q.reshape(-1, n_vocab))
-    return float(kl_divergence(log_p, log_q).mean())

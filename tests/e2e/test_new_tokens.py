@@ -23,9 +23,9 @@ from converter.derive.adapter import read_adapter
 from converter.derive.base_model import read_base_model
 from converter.derive.vocabulary import base_tokens
 from converter.diagnostics import Deployment
-from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp
 from fixtures.adapters import load_base
+from fixtures.measure import kl
 from fixtures.tiny import N_VOCAB, TinyModel
 from fixtures.tokenizers import CONTROL, UNUSED, byte_level, sentencepiece, with_metadata
 
@@ -111,7 +111,7 @@ class Story:
         with torch.no_grad():
             trained = self.peft(torch.tensor([ids])).logits[0].numpy()
         n = served.shape[1]
-        assert _kl(trained[:, :n], served) <= LARGEST_RATIO * _kl(trained, before)
+        assert kl(trained[:, :n], served) <= LARGEST_RATIO * kl(trained, before)
         return model
 
 
@@ -134,11 +134,6 @@ def padded(entries: Mapping[str, Any], ids: range) -> dict[str, Any]:
     tokens, types = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
     more = {tokens: [f"[PAD{i}]" for i in ids], types: [UNUSED for _ in ids]}
     return {**entries, **{key: entries[key] + values for key, values in more.items()}}
-
-
-def _kl(reference: np.ndarray, other: np.ndarray) -> float:
-    log_p, log_q = (log_softmax(logits.astype(np.float64)) for logits in (reference, other))
-    return float(kl_divergence(log_p, log_q).mean())
 
 
 BOTH = {"modules_to_save": ["embed_tokens", "lm_head"]}

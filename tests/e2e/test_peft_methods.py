@@ -16,10 +16,10 @@ from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Deployment
 from converter.planning.base_tensors import base_tensors
 from converter.planning.conversion_plan import PlannedTensor
-from converter.verification.comparison import kl_divergence, log_softmax
 from converter.verification.llama_cpp import LlamaCpp
 from converter.verification.verification import Case, DeployedModel, Verification, prove
 from fixtures.adapters import saved_logits
+from fixtures.measure import kl
 from fixtures.peft_methods import METHODS, method_adapter
 from fixtures.tiny import TinyModel, token_sequences
 
@@ -101,8 +101,3 @@ def ratio(llama_cpp: LlamaCpp, adapter: Path, model: Path) -> float:
     base_logits, peft_logits = saved_logits(adapter)
     served = np.stack(llama_cpp.logits(model, token_sequences()))
     return kl(peft_logits, served) / kl(peft_logits, base_logits)
-
-
-def kl(reference: np.ndarray, other: np.ndarray) -> float:
-    log_p, log_q = (log_softmax(logits.astype(np.float64)) for logits in (reference, other))
-    return float(kl_divergence(log_p, log_q).mean())

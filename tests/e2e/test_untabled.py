@@ -17,6 +17,7 @@ from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Deployment
 from converter.errors import ConverterError
 from converter.matching.matched import matched
+from converter.orders import Order
 from converter.values.orders import indices
 from converter.verification.llama_cpp import LlamaCpp
 from converter.verification.verification import Case, DeployedModel, prove
@@ -26,6 +27,7 @@ from fixtures.real import SMOLLM2
 from fixtures.train import trained_adapter
 from fixtures.untabled import no_tables, read_untabled
 from tests.e2e.requantised import requantised
+from tests.unit.schemas import faults
 
 pytestmark = pytest.mark.llama
 
@@ -34,8 +36,8 @@ USUAL = {("ministral3", False), ("qwen3next", False), ("qwen35", False), ("deeps
 CASES = [
     (name, experts) for name, kind in KINDS.items() for experts in ((False, True) if kind.has_experts else (False,))
 ]
-# What transformers 5 calls otherwise than checkpoints do, and no expert is: it is refused.
-RENAMED = {("hy_v3", False)}
+# Refused: what transformers 5 calls otherwise than checkpoints do, and is no expert; what GGUF has times other numbers.
+REFUSED = {("hy_v3", False), ("falcon-h1", False)}
 MODEL = Deployment("model")
 
 
@@ -44,7 +46,7 @@ MODEL = Deployment("model")
     [
         case if case in USUAL else pytest.param(*case, marks=pytest.mark.thorough)
         for case in CASES
-        if case not in RENAMED
+        if case not in REFUSED
     ],
 )
 def test_it_is_merged_and_proven_without_a_table(
@@ -75,10 +77,23 @@ def _facts(base: BaseModel, module: str) -> list[str]:
     facts = []
     for place in base.places(module):
         dims, orders = base.dims_of(module), base.orders(place)
-        rows = indices(orders.rows, dims[place.shape[-2:][0]]).tolist() if orders.rows.runs else ""
-        columns = indices(orders.columns, dims[place.shape[-1]]).tolist() if orders.columns.runs else ""
+        rows = _moved(orders.rows, dims[place.shape[-2:][0]])
+        columns = _moved(orders.columns, dims[place.shape[-1]])
         facts.append(f"{place.tensor} {rows} {columns} {place.transposed} {place.expert} {place.stacked} {place.add}")
     return facts
+
+
+def _moved(order: Order, n: int) -> list[int]:
+    """The order as numbers; none where all stay where they are."""
+    found: list[int] = indices(order, n).tolist() if order.runs else []
+    return found if found != list(range(n)) else []
+
+
+@pytest.mark.parametrize("name", [name for name, _ in sorted(REFUSED)])
+def test_what_no_comparison_finds_is_refused(name: str) -> None:
+    model = MoreModel(name)
+    with no_tables(), pytest.raises(Refused, match=r": BM050$"):
+        plan(read_adapter(more_adapter(model)), read_untabled(model.gguf, model.hf), MODEL)
 
 
 def test_the_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -110,6 +125,7 @@ def test_the_command_says_line_by_line_what_it_found() -> None:
     assert text.exit_code == data.exit_code == 0
     line = "blk.2.attn_q.weight                          model.layers.2.self_attn.q_proj: rows 4 2 12 -> 4 12 2"
     assert line in text.stdout
+    assert not faults("conversion", json.loads(data.stdout))
     matches = json.loads(data.stdout)["plan"]["matches"]
     assert len(matches) == len({match["tensor"] for match in matches}) == 21
 

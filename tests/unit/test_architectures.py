@@ -10,6 +10,7 @@ HALVES = ("blk.{i}.ffn_gate_exps", "blk.{i}.ffn_up_exps")
 PARTS = {  # of one module
     "qwen3next": ("blk.{i}.attn_qkv", "blk.{i}.attn_gate"),
     "deepseek2": ("blk.{i}.attn_k_b", "blk.{i}.attn_v_b"),
+    "falcon": ("blk.{i}.attn_qkv",),  # taken apart and put together
     "gemma3n": ("altup_proj", "altup_unembd_proj"),  # stacks of several
     "granitehybrid": tuple(f"blk.{{i}}.ffn_{half}{of}" for half in ("gate", "up") for of in ("", "_shexp")),
 }

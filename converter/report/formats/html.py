@@ -17,7 +17,7 @@ from converter.derive.adapter import Adapter, LoraPair, read_adapter
 from converter.diagnostics import OPTIONS, Finding, Report, Severity
 from converter.errors import ConverterError
 from converter.report.commands import command
-from converter.report.documentation import documentation, rule_named
+from converter.report.documentation import address, documentation, rule_named
 from converter.report.outcomes import Outcome, Run, Unread, level_of, verdict_of
 from converter.report.printable import printable
 from converter.report.text import text_summary
@@ -46,6 +46,7 @@ def render(run: Run) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>adapter-check</title>
+<link rel="icon" href="data:,">
 <style>
 {style}</style>
 </head>
@@ -102,18 +103,20 @@ def _finding(report: Report, findings: Sequence[Finding]) -> str:
     many = f"<details><summary>{len(findings)} times</summary><ul>{lines}</ul></details>"
     text = documentation(rule) if rule else None
     told = f"<p><b>Why</b> {_prose(text.why)}</p><p><b>Do</b> {_prose(text.what_to_do)}</p>" if text else ""
+    code = f'<a href="{address(first.code)}">{first.code}</a>' if rule else _text(first.code)
     severity = "warning" if first.severity is Severity.WARNING else level
     found = many if len(findings) > 3 else f"<ul>{lines}</ul>"
-    return f'<article class="{severity}"><h3>{first.code} {_text(first.name)}</h3>{found}{told}</article>'
+    return f'<article class="{severity}"><h3>{code} {_text(first.name)}</h3>{found}{told}</article>'
 
 
 def _targets(report: Report) -> str:
     rows = []
     for target in report.targets:
         codes = ", ".join(dict.fromkeys(finding.code for finding in report.stopping_target(target)))
-        needs = f" {_tag('code', target.needs)}" if target.needs else ""
-        answer = _text(f"no: {codes}") if codes else f"yes{needs}"
-        rows.append(f"<tr><th scope=row>{_text(target.name)} ({target.evidence})</th><td>{answer}</td></tr>")
+        needs = f"<p>{_tag('code', target.needs)}</p>" if target.needs and not codes else ""
+        note = f"<p>{_prose(target.note)}</p>" if target.note else ""
+        answer = f"{_text(f'no: {codes}' if codes else 'yes, exactly')} <small>({target.evidence})</small>{note}{needs}"
+        rows.append(f"<tr><th scope=row>{_text(target.name)}</th><td>{answer}</td></tr>")
     return f"<h3>Where it can be served</h3>{_table('', rows)}"
 
 

@@ -6,7 +6,7 @@ to 100. Embedding and head have multipliers of their own, which one tied tensor 
 takes the embedding's, and every logit is off.
 
 What to do: give the base's Hugging Face directory as --base; for a LoRA file its config.json is enough, and the file
-serves with the GGUF that llama.cpp's converter made. Of a tied base untie the head, as a tensor of its own.
+serves with the GGUF that llama.cpp's converter made. Of a tied base with two multipliers no GGUF is right.
 """
 
 from collections.abc import Iterator

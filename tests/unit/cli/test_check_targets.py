@@ -169,6 +169,8 @@ def test_ollama_is_judged_by_what_it_takes_in_which_version(it: Specimen) -> Non
     assert [target["form"] for target in found["targets"]] == ["lora", "model"]
     assert "LO015" in found["targets"][0]["blockers"]
     assert "rejects ADAPTER since 0.34.1" in found["targets"][1]["note"]
+    page = check("--target", "ollama@0.34.0", "--target", "ollama", "--format", "html").stdout
+    assert page.count("<code>ollama create</code> rejects ADAPTER since 0.34.1") == 1
 
 
 # --- Policies, waivers, attestations, formats -------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What an adapter touches is found in a GGUF without a table, or it is said why not."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,14 @@ import pytest
 from gguf import GGUFReader
 
 from converter.conversion import Refused, plan, write
-from converter.derive.adapter import Adapter
-from converter.derive.base_model import BaseModel
+from converter.derive.adapter import Adapter, read_adapter
+from converter.derive.base_model import BaseModel, read_base_model
+from converter.derive.untabled import with_checkpoint
 from converter.diagnostics import Deployment
+from converter.errors import ConverterError
 from converter.matching.matched import matched
 from converter.planning.plan_data import plan_data
+from tests.rules.specimens import write_gguf
 from tests.unit.matching.nobodys import HIDDEN, N_LAYER, Nobodys, Values, permuted
 
 MODEL = Deployment("model")
@@ -248,3 +252,32 @@ def test_a_missing_layer_is_seen(nobodys: Nobodys) -> None:
     nobodys.touched = tuple(module for module in nobodys.checkpoint if module != "model.layers.1.self_attn.v_proj")
     with pytest.raises(Refused, match="LO021"):
         plan(nobodys.adapter(), nobodys.base(), MODEL)
+
+
+# --- What can't be compared -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(), (0, HIDDEN), (32, 0), (2, 2, 2, 2), (32,), (1, 32, HIDDEN)])
+def test_a_tensor_of_an_odd_shape_is_told(nobodys: Nobodys, shape: tuple[int, ...]) -> None:
+    adapter = nobodys.adapter()
+    nobodys.checkpoint["model.layers.0.self_attn.v_proj"] = np.ones(shape, np.float32)
+    assert [*missing(matched(adapter, nobodys.base()))] == ["0.self_attn.v_proj"]
+
+
+@pytest.mark.parametrize("fields", [{"layer_replication": [[0, 2], [1, 2]]}, {"peft_type": "IA3"}])
+def test_what_numbers_do_not_tell_is_refused(nobodys: Nobodys, fields: dict[str, object]) -> None:
+    path = nobodys.adapter().path
+    config = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+    (path / "adapter_config.json").write_text(json.dumps(config | fields), encoding="utf-8")
+    assert all("need" in why for why in missing(matched(read_adapter(path), nobodys.base())).values())
+
+
+def test_a_checkpoint_has_to_be_of_use(nobodys: Nobodys, tmp_path: Path) -> None:
+    base = nobodys.base()
+    with pytest.raises(ConverterError, match="goes with a GGUF"):
+        with_checkpoint(read_base_model(nobodys.directory), nobodys.directory)
+    with pytest.raises(ConverterError, match="wanted the Hugging Face directory"):
+        with_checkpoint(base, base.path)
+    llama = write_gguf(tmp_path / "llama.gguf")
+    with pytest.raises(ConverterError, match="llama has a table, which needs no --checkpoint"):
+        with_checkpoint(read_base_model(llama), nobodys.directory)

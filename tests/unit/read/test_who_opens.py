@@ -25,7 +25,7 @@ LAYERS = (
 )
 MAY = {
     "read/files.py",  # the one place
-    "hub/adapters.py",  # writes what it fetched
+    "hub/fetching.py",  # writes what it fetched
     "read/pickles.py",  # entries of an archive that was opened there
     "writing/whole_file.py",  # opens what it writes
 }

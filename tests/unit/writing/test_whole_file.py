@@ -165,6 +165,7 @@ with whole_file(Path(sys.argv[1])) as file:
 def test_what_a_killed_process_left_goes_with_the_next_file(tmp_path: Path) -> None:
     """A running one's stays: two write one file, and the last one wins whole."""
     (tmp_path / ".mine.partial").touch()
+    (tmp_path / "file").touch()
     command = [sys.executable, "-c", KILLED, str(tmp_path / "file")]
     killed, running = (
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
@@ -172,7 +173,7 @@ def test_what_a_killed_process_left_goes_with_the_next_file(tmp_path: Path) -> N
     assert [process.stdout and process.stdout.read(4) for process in (killed, running)] == ["half"] * 2
     killed.kill()
     killed.communicate()
-    assert len(names(tmp_path)) == 3
+    assert len(names(tmp_path)) == 4
     write(tmp_path / "file")
     assert len(names(tmp_path)) == 3
     assert (tmp_path / "file").read_bytes() == b"new"
