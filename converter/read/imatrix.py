@@ -19,6 +19,7 @@ from converter.read.stored import StoredTensor
 
 _SUMS: Final = ".in_sum2"
 _COUNTS: Final = ".counts"
+_PATH_NBYTES: Final = 4096  # what the older form keeps of the texts is their path
 _KEYS: Final = ("imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size")
 
 
@@ -95,7 +96,7 @@ def _of_binary(path: Path, file: BufferedReader) -> Imatrix:
         entries[name] = Importance(StoredTensor(path, begin, 4 * n, (n,), "F32"), n_calls, (0, n))
         file.seek(4 * n, os.SEEK_CUR)
     n_chunks = _number(file, path) if file.tell() < nbytes else 0
-    dataset = _text(file, path, at_most=nbytes) if file.tell() < nbytes else ""
+    dataset = _text(file, path, at_most=_PATH_NBYTES) if file.tell() < nbytes else ""
     return _checked(Imatrix(path, entries, dataset or None, n_chunks))
 
 

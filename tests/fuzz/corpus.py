@@ -5,14 +5,17 @@ where the readers already turn.
 """
 
 import json
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
+from gguf import GGUFWriter
 
 from tests.rules.bad import BAD
 from tests.rules.specimens import Specimen, head_lora, write_gguf, write_huggingface
@@ -33,7 +36,8 @@ class Seed(NamedTuple):
 
 def seeds(scratch: Path) -> tuple[Seed, ...]:
     """Every seed, in a fixed order; ``scratch`` is an empty directory."""
-    return (*_adapters(scratch), *_bases(scratch), *_judging(), *_samples(scratch), *_training())
+    judged = (*_adapters(scratch), *_bases(scratch), *_judging())
+    return (*judged, *_samples(scratch), *_training(), *_manifests(scratch), *_imatrices(scratch))
 
 
 def _adapters(scratch: Path) -> Iterator[Seed]:
@@ -170,3 +174,38 @@ epochs = 1
 def _training() -> Iterator[Seed]:
     yield Seed("space of a sweep", "space", {"sweep.toml": _SPACE.encode()})
     yield Seed("settings of a training", "settings", {"train.toml": _SETTINGS.encode()})
+
+
+_ROWS: Final = [
+    {"adapter": "adapters/one", "base": "base.gguf", "deployment": "untie-model", "output": "one.gguf"},
+    {"adapter": "adapters/two", "base": "base.gguf", "deployment": "lora", "output": "two/lora.gguf"},
+]
+
+
+def _manifests(scratch: Path) -> Iterator[Seed]:
+    table = pa.Table.from_pylist(_ROWS)
+    pa_csv.write_csv(table, scratch / "manifest.csv")
+    pq.write_table(table, scratch / "manifest.parquet")
+    (scratch / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _ROWS), encoding="utf-8")
+    for ending in ("csv", "jsonl", "parquet"):
+        name = f"manifest.{ending}"
+        yield Seed(f"fleet as {ending}", "manifest", {name: (scratch / name).read_bytes()})
+
+
+def _imatrices(scratch: Path) -> Iterator[Seed]:
+    entry = struct.pack("<i4s2i3f", 4, b"name", 8, 3, 1.0, 2.0, 3.0)
+    yield Seed(
+        "binary imatrix", "imatrix", {"imatrix": struct.pack("<i", 2) + entry * 2 + struct.pack("<2i1s", 5, 1, b"x")}
+    )
+    writer = GGUFWriter(scratch / "imatrix.gguf", "")
+    writer.add_array("imatrix.datasets", ["texts.txt"])
+    writer.add_uint32("imatrix.chunk_count", 5)
+    writer.add_uint32("imatrix.chunk_size", 512)
+    for name in ("blk.0.attn_q.weight", "output.weight"):
+        writer.add_tensor(f"{name}.in_sum2", np.ones((2, 4), np.float32))
+        writer.add_tensor(f"{name}.counts", np.ones((2, 1), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    yield Seed("imatrix as GGUF", "imatrix", {"imatrix": (scratch / "imatrix.gguf").read_bytes()})

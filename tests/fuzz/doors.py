@@ -15,8 +15,11 @@ from converter.cli.to_gguf import main as adapter_to_gguf
 from converter.cli.train import main as adapter_train
 from converter.diagnostics import EVERY
 from converter.errors import ConverterError
+from converter.fleet.manifest import Defaults, read_manifest
+from converter.fleet.rows import refuse_clashes
 from converter.judgement import Waivers
 from converter.policy import read_policy
+from converter.read.imatrix import read_imatrix
 from converter.report.attestation import Wanted, attested, read_statements
 from converter.training.data import read_data
 from converter.training.sweep.space import read_sweep
@@ -89,6 +92,15 @@ def _attestations(_rng: Rng, directory: Path, _base: str) -> None:
     attested(adapter, statements, Wanted(None, "--to lora", None, date(2026, 12, 1)))
 
 
+def _manifest(_rng: Rng, directory: Path, _base: str) -> None:
+    path = next(directory.glob("manifest.*"), directory / "manifest.csv")
+    refuse_clashes(tuple(read_manifest(path, Defaults(directory / "base", outputs=directory / "outputs"))))
+
+
+def _imatrix(_rng: Rng, directory: Path, _base: str) -> None:
+    read_imatrix(directory / "imatrix")
+
+
 def _data(_rng: Rng, directory: Path, _base: str) -> None:
     read_data(str(directory / "data"))
 
@@ -108,6 +120,8 @@ DOORS: Final[Mapping[str, Callable[[Rng, Path, str], None]]] = {
     "base": _base,
     "policy": _policy,
     "attestations": _attestations,
+    "manifest": _manifest,
+    "imatrix": _imatrix,
     "data": _data,
     "space": _space,
     "settings": _settings,
