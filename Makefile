@@ -8,7 +8,7 @@ BIN := .venv/bin
 # No step may reach for a model hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help venv hashes demo train-demo sweep-demo test check variations targets odd fuzz site release format bench bench-hosts bench-verify clean
+.PHONY: help venv hashes demo train-demo sweep-demo test check variations targets odd fuzz site release format bench bench-hosts bench-quantize bench-verify clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -27,6 +27,7 @@ help:
 	@echo "make format  put the code in the form that make check wants"
 	@echo "make bench   measure time and memory; 9 GB of disk"
 	@echo "make bench-hosts  untie a random model of Gemma-2B's size for each host; 18 GB of disk"
+	@echo "make bench-quantize  from adapter to Q4_K_M, beside PEFT, llama.cpp's converter and llama-quantize"
 	@echo "make bench-verify  prove a random model of 7B's shape; 30 GB of disk"
 	@echo "make hashes  renew hashes/ after constraints.txt; needs uv"
 	@echo "make clean   remove what make made"
@@ -148,6 +149,9 @@ bench: .venv/smollm2 .venv/gemma3
 
 bench-hosts: .venv/gemma3
 	$(BIN)/python -m benchmarks.hosts
+
+bench-quantize: .venv/smollm2 .venv/llama-cpp-python .venv/llama.cpp
+	$(BIN)/python -m benchmarks.quantize
 
 bench-verify: .venv/installed
 	$(BIN)/python -m benchmarks.verify_7b bench-verify-output

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import click
 
 from converter.checking import check_adapter
+from converter.cli import options
 from converter.cli.command import Command, unforeseen
 from converter.cli.gate import Asked, Gate, OptionsGate, PolicyGate, may_have_policy
-from converter.cli.options import ADAPTER, BASE_BY_NAME, DOWNLOAD_BASE, INITIAL_ADAPTER, PATH, RENAME_KEYS, TEXT_ONLY
 from converter.cli.width import report_width
 from converter.derive.adapter import Adapter, read_adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
@@ -41,11 +41,13 @@ if TYPE_CHECKING:
 
 COMMAND = "adapter-check"
 
-_HELP = """Judge the PEFT adapters at each PATH: can adapter-to-gguf deploy them, with the same options?
+_HELP = """Judge the PEFT adapters at each PATH: would adapter-to-gguf convert them, given the same options?
 
-A PATH is an adapter's directory or one with several below it, or lies on a hub (hf://ORG/NAME@REVISION): of that the
-headers are fetched and not the numbers, as by --headers-only. Exit status: 0 yes, 1 no (or doubtful, with --strict),
-2 something could not be read or done, 3 there is no adapter at a PATH; over several the worst, 2 before 3 before 1.
+A PATH is an adapter's directory, or one with adapters below it, or an address on a hub (hf://ORG/NAME@REVISION). Of an
+adapter on a hub the headers are fetched and not the numbers.
+
+Exit status: 0 yes. 1 no, or doubtful with --strict. 2 something could not be read or done. 3 there is no adapter at a
+PATH. Of several the worst counts: 2, then 3, then 1.
 """
 
 
@@ -79,16 +81,9 @@ def _prefixes(_context: click.Context, _parameter: click.Parameter, value: str) 
     return prefixes
 
 
-_VALUES = "Read the numbers (NaN, no effect, lost rows), or headers and config alone; what that skips is said."
-_VERIFY = (
-    "Judge nothing: say whether FILE attests that these very bytes passed this policy. Signatures are not checked."
+_FORMAT = (
+    f"""How to print the report (text), or to write it to FILE. May be given several times: {", ".join(FORMATS)}."""
 )
-_TARGET = (
-    "A server that has to serve it exactly (vllm, vllm@0.32.0, ollama, ...); several times for several. Without --to "
-    "only they count. docs/targets.md has them all."
-)
-_BASELINE = "Add waivers until then to the policy, for all that is refused today."
-_FORMAT = f"""What is printed (text), or written to FILE; may be given several times: {", ".join(FORMATS)}."""
 
 
 def _targets(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> "tuple[Wanted, ...]":
@@ -119,48 +114,43 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 
 
 @click.command(COMMAND, cls=Command, help=_HELP)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=ADAPTER)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=options.ADAPTER)
 @click.option(
     "--base",
-    type=BASE_BY_NAME,
+    type=options.BASE_BY_NAME,
     help="Base model: a Hugging Face directory (config.json is enough), ORG/NAME[@REVISION], or a GGUF file.",
 )
-@click.option("--download", is_flag=True, help=DOWNLOAD_BASE)
-@click.option("--to", type=click.Choice(["lora", "model"]), help="What it is to become, as for adapter-to-gguf.")
+@click.option("--download", is_flag=True, help=options.DOWNLOAD_BASE)
+@click.option(
+    "--to", type=click.Choice(["lora", "model"]), help="What the adapter is to become, as for adapter-to-gguf."
+)
 @click.option("--untie", is_flag=True, help="The head is to become a tensor of its own, as for adapter-to-gguf.")
-@click.option("--target", "targets", multiple=True, callback=_targets, metavar="NAME[@VERSION]", help=_TARGET)
-@click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
-@click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
-@click.option("--text-only", is_flag=True, help=TEXT_ONLY)
-@click.option("--values/--headers-only", default=True, help=_VALUES)
+@click.option("--target", "targets", multiple=True, callback=_targets, metavar="NAME[@VERSION]", help=options.TARGET)
+@click.option("--initial-adapter", type=options.PATH, help=options.INITIAL_ADAPTER)
+@click.option("--rename-keys", is_flag=True, help=options.RENAME_KEYS)
+@click.option("--text-only", is_flag=True, help=options.TEXT_ONLY)
+@click.option("--values/--headers-only", default=True, help=options.VALUES)
 @click.option("--format", "formats", multiple=True, callback=_formats, metavar="FORMAT[=FILE]", help=_FORMAT)
-@click.option("--select", callback=_prefixes, default="", metavar="CODES", help="Apply only rules with these prefixes.")
-@click.option("--ignore", callback=_prefixes, default="", metavar="CODES", help="Leave out rules with these prefixes.")
 @click.option(
-    "--config", type=PATH, help="The policy (adapter-check.toml), instead of the one found from here upwards."
+    "--select", callback=_prefixes, default="", metavar="CODES", help="Apply only rules whose codes begin so: HD,ST001."
 )
-@click.option("--no-config", is_flag=True, help="Without any policy.")
-@click.option("--baseline-until", type=click.DateTime(["%Y-%m-%d"]), metavar="DAY", help=_BASELINE)
-@click.option("--reason", default="there when the gate was set up", show_default=True, help="Of --baseline-until.")
-@click.option("--attest", type=PATH, metavar="FILE", help="Write an in-toto statement for each adapter, one a line.")
-@click.option("--verify-attestation", type=PATH, metavar="FILE", help=_VERIFY)
-@click.option("--exit-zero", is_flag=True, help="Status 0 for adapters that are refused; 2 and 3 stay.")
-@click.option("--jobs", type=click.IntRange(1), default=1, metavar="N", help="Judge with so many processes.")
-@click.option("--strict", is_flag=True, help="Warnings count, and so do rules that could not be applied.")
+@click.option("--ignore", callback=_prefixes, default="", metavar="CODES", help="Leave out rules whose codes begin so.")
+@click.option("--config", type=options.PATH, help="The policy, instead of the nearest adapter-check.toml.")
+@click.option("--no-config", is_flag=True, help="Apply no policy.")
+@click.option("--baseline-until", type=click.DateTime(["%Y-%m-%d"]), metavar="DAY", help=options.BASELINE)
 @click.option(
-    "-q",
-    "--quiet",
-    "detail",
-    flag_value="quiet",
-    help="Print a line for each adapter that fails, and nothing else.",
+    "--reason",
+    default="there when the gate was set up",
+    show_default=True,
+    help="The reason in the waivers of --baseline-until.",
 )
-@click.option(
-    "-v",
-    "--verbose",
-    "detail",
-    flag_value="verbose",
-    help="Print the whole report of each adapter, and all that a rule found.",
-)
+@click.option("--attest", type=options.PATH, metavar="FILE", help="Write an in-toto statement for each adapter.")
+@click.option("--verify-attestation", type=options.PATH, metavar="FILE", help=options.VERIFY_ATTESTATION)
+@click.option("--exit-zero", is_flag=True, help="End with status 0 where adapters are refused; 2 and 3 stay.")
+@click.option("--jobs", type=click.IntRange(1), default=1, metavar="N", help="Judge with N processes.")
+@click.option("--strict", is_flag=True, help="Let warnings fail, and rules that could not be applied.")
+@click.option("-q", "--quiet", "detail", flag_value="quiet", help="Print a line for each that fails.")
+@click.option("-v", "--verbose", "detail", flag_value="verbose", help="Print all of each report.")
 @click.option(
     "--explain",
     callback=_explain,

@@ -91,10 +91,24 @@ INITIAL_ADAPTER: Final = (
     "The adapter as saved before training, where that changed the base (PiSSA, OLoRA, CorDA, LoRA-GA)."
 )
 TEXT_ONLY: Final = (
-    "Leave out what the adapter changes of a multimodal model's vision and audio parts, each tensor a line of the "
-    "ledger: prompts of text alone are answered as by PEFT, pictures are not."
+    "Leave out what the adapter changes of a multimodal model's vision and audio parts. Each such tensor is a line of "
+    "the ledger. Prompts of text alone are answered as by PEFT, pictures are not."
 )
 RENAME_KEYS: Final = (
-    "Read keys that PEFT doesn't load (_orig_mod, module., FSDP's wrappers, a bare AutoModel's) as those it would have "
-    "written: PEFT itself serves nothing of them."
+    "Read keys that PEFT doesn't load as it would have written them: those of a wrapper (_orig_mod, module., FSDP's) "
+    "or of a bare AutoModel. PEFT itself serves nothing of them."
 )
+
+# Of adapter-check alone.
+VALUES: Final = (
+    "Read the numbers too, and find NaN, deltas without effect and lost rows; or read headers and config alone, and "
+    "say what that skips."
+)
+VERIFY_ATTESTATION: Final = (
+    "Judge nothing; say whether FILE attests that these very bytes passed this policy. Signatures are not checked."
+)
+TARGET: Final = (
+    "A server that has to serve the adapter exactly: vllm, vllm@0.32.0, ollama, ... May be given several times. "
+    "Without --to only the servers count. docs/targets.md has them all."
+)
+BASELINE: Final = "Add a waiver to the policy for each fault of today, good until that day."

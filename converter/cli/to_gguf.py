@@ -24,7 +24,7 @@ from converter.cli.options import (
     SPLIT_SIZE,
     TEXT_ONLY,
 )
-from converter.cli.quantize import quantize_of, quantize_options
+from converter.cli.quantize import check_plot, compared_types, quantize_of, quantize_options
 from converter.cli.refusals import refusals_shown
 from converter.derive.adapter import Adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel
@@ -112,6 +112,8 @@ def main(
     outtype: str,
     host: str | None,
     file_type: str | None,
+    compare_types: bool,
+    plot: Path | None,
     imatrix: Path | None,
     tensor_types: tuple[tuple[str, str], ...],
     output_tensor_type: str | None,
@@ -127,9 +129,17 @@ def main(
     style: str,
 ) -> None:
     quantize = quantize_of(
-        file_type, imatrix, tensor_types, output_tensor_type, token_embedding_type, allow_requantize, least_kept
+        file_type,
+        imatrix,
+        tensor_types,
+        output_tensor_type,
+        token_embedding_type,
+        allow_requantize,
+        least_kept,
+        compare_types=compare_types,
     )
     deployment = Deployment(to or ("model" if untie or quantize else "lora"), untie, outtype, host, quantize)
+    check_plot(plot, compare_types=compare_types)
     if host and not untie:
         raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
     if modelfile and deployment.to == "lora":
@@ -146,7 +156,9 @@ def main(
     with refusals_shown(style), _planned(adapter, model, deployment, output.parent) as planned:
         if modelfile:
             check_modelfile(planned, output)
-        if dry_run:
+        if compare_types:
+            compared_types(planned, style, plot)
+        elif dry_run:
             _print_plan(planned, style)
         else:
             _write(planned, output, style, modelfile=modelfile, split_max_size=split_max_size)

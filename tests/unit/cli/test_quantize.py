@@ -1,6 +1,7 @@
 """adapter-to-gguf --quantize: what is written, what the plan shows, and what is refused in a line."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,42 @@ def test_what_rounding_loses_is_refused_until_it_is_accepted(specimen: Specimen)
     assert result.exit_code == 1
     assert "NM011" in result.stdout + result.stderr
     assert run("--untie", "--quantize", "Q4_K_M", "--least-kept", "0").exit_code == 0
+
+
+def test_all_types_are_compared_before_one_is_written() -> None:
+    """Of a base whose numbers lie on no grid: the share that a file of each type then keeps is the one foretold."""
+    result = run("--untie", "--compare-types", "--format", "json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    foretold = {of["type"]: of for of in json.loads(result.stdout)["types"]}
+    for name in ("Q8_0", "Q4_K_M", "IQ4_NL"):
+        written = json.loads(run("--untie", "--quantize", name, "-o", "x.gguf", "--format", "json").stdout)["files"][0]
+        found = {tensor["tensor"]: (tensor["share"], tensor["noise"]) for tensor in written["delta_kept"]}
+        wanted = {tensor["tensor"]: (tensor["share"], tensor["noise"]) for tensor in foretold[name]["tensors"]}
+        assert found.keys() == wanted.keys()
+        for tensor, figures in found.items():  # each is small enough to be looked at whole
+            assert figures == pytest.approx(wanted[tensor])
+        # Without our metadata's digests, which are written with the file.
+        assert foretold[name]["nbytes"] == pytest.approx(written["nbytes"], abs=500)
+    sizes = [foretold[name]["nbytes"] for name in ("Q8_0", "Q5_K_M", "Q4_K_M")]
+    assert sizes == sorted(sizes, reverse=True)
+    assert foretold["Q8_0"]["noise"] < foretold["Q5_K_M"]["noise"] < foretold["Q3_K_M"]["noise"]
+
+
+def test_the_table_names_the_tensor_that_keeps_least() -> None:
+    result = run("--untie", "--compare-types")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0].split() == ["type", "size", "kept", "noise", "least", "in"]
+    assert "--compare-types is about every type" in run("--compare-types", "--quantize", "Q8_0").stderr
+    assert not list(Path().glob("*-Q8_0.gguf"))
+
+
+def test_the_comparison_is_drawn() -> None:
+    assert run("--untie", "--compare-types", "--plot", "x.png").exit_code == 0
+    assert Path("x.png").read_bytes().startswith(b"\x89PNG")
+    assert run("--untie", "--compare-types", "--plot", "x.html").exit_code == 0
+    page = Path("x.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 1
+    assert not re.search(r'(src|href)="http', page)
+    assert all(name in page for name in ("Q4_K_M", "MXFP4_MOE", "kept"))
+    assert "--plot needs --compare-types" in run("--plot", "x.png").stderr
+    assert "x.gif: wanted the name of a .png or .html file" in run("--compare-types", "--plot", "x.gif").stderr

@@ -1,0 +1,80 @@
+"""From a Hugging Face directory and an adapter to Q4_K_M: one command, beside the three that it takes otherwise.
+
+    python -m benchmarks.quantize
+
+The others: PEFT's merge saved as F16, convert_hf_to_gguf.py (.venv/llama.cpp) and llama_model_quantize with one thread
+(llama-cpp-python). CPU and peak memory as bench.py counts them, one run each; the model is SmolLM2-135M, its
+adapter one on all linear layers.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.bench import BIN, Cost, run
+from tools.llama_cpp_sources import sources
+
+_PREPARE = """
+from fixtures.real import SMOLLM2
+from fixtures.train import trained_adapter
+print(trained_adapter("plain", SMOLLM2), SMOLLM2.hf, sep="\\n")
+"""
+_MERGE = """
+import sys, torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+adapter, base, output = sys.argv[1:]
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float16), adapter)
+model.merge_and_unload().save_pretrained(output)
+AutoTokenizer.from_pretrained(base).save_pretrained(output)
+"""
+_QUANTIZE = """
+import ctypes, sys, llama_cpp
+params = llama_cpp.llama_model_quantize_default_params()
+params.ftype, params.nthread = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M, 1
+source, target = (name.encode() for name in sys.argv[1:])
+sys.exit(llama_cpp.llama_model_quantize(source, target, ctypes.byref(params)))
+"""
+
+
+def main() -> int:
+    prepared = subprocess.run([sys.executable, "-c", _PREPARE], check=True, stdout=subprocess.PIPE, text=True)
+    adapter, base = map(Path, prepared.stdout.splitlines()[-2:])
+    converter = sources()
+    if converter is None:
+        raise SystemExit("no sources of llama.cpp: see tools/llama_cpp_sources.py")
+    with TemporaryDirectory(prefix="bench-", dir=".") as folder:
+        merged, f16, target = Path(folder, "merged"), Path(folder, "f16.gguf"), Path(folder, "q4_k_m.gguf")
+        python: list[str | Path] = [sys.executable]
+        steps: dict[str, list[str | Path]] = {
+            "PEFT's merge": [*python, "-c", _MERGE, adapter, base, merged],
+            "convert_hf_to_gguf.py": [*python, converter / "convert_hf_to_gguf.py", merged, "--outfile", f16],
+            "llama_model_quantize": [*python, "-c", _QUANTIZE, f16, target],
+        }
+        ours: list[str | Path] = [
+            BIN / "adapter-to-gguf",
+            adapter,
+            "--base",
+            base,
+            "--quantize",
+            "Q4_K_M",
+            "--least-kept",
+            "0",
+        ]
+        found = {name: run(command, 0) for name, command in steps.items()}
+        found["adapter-to-gguf --quantize"] = run([*ours, "-o", Path(folder, "ours.gguf")], 0)
+    _print(found)
+    return 0
+
+
+def _print(found: dict[str, Cost]) -> None:
+    for name, cost in found.items():
+        print(f"{name:<28} {cost.cpu:6.1f} s CPU  {cost.memory:6.0f} MB")
+    *others, ours = found.values()
+    cpu, memory = sum(cost.cpu for cost in others), max(cost.memory for cost in others)
+    print(f"ours beside theirs: {ours.cpu / cpu:.2f} of the CPU, {ours.memory / memory:.2f} of the memory")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
