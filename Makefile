@@ -96,7 +96,7 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not llama and not model and not variations and not thorough"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not llama and not model and not variations and not thorough"
 
 # Every PEFT variation on every tiny model in every deployment; with UPDATE_VARIATIONS=1 it writes docs/variations.md.
 variations: .venv/installed
