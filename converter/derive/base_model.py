@@ -27,6 +27,7 @@ from converter.read.stored import StoredTensor
 from converter.read.tokenizer import Tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
+    from converter.derive.fused_gguf import Fused
     from converter.derive.match import Match
     from converter.read.gguf_header import GgufHeader, GgufTensor
     from converter.read.hub_address import HubAddress, OnHub
@@ -47,7 +48,8 @@ class BaseModel:
     GGUF's order. Empty for a directory with only config.json; where ``quantization`` names a quantiser of PyTorch's,
     only what it left alone is there. ``dims`` are the sizes of shapes and orders, ``layer_dims`` those of each layer
     where layers differ. ``config`` is that of a Hugging Face directory, with the fields of its text model, and
-    ``layer_traits`` are what it says of each layer. ``stems`` are a GGUF's weights. ``checkpoint`` is what a GGUF
+    ``layer_traits`` are what it says of each layer. ``stems`` are a GGUF's weights; ``fused`` are tensors of the file
+    whose parts stand for them in ``shards``, and everywhere else. ``checkpoint`` is what a GGUF
     without a table was made from, and ``match`` what comparing the two found of an adapter's modules.
     """
 
@@ -69,6 +71,7 @@ class BaseModel:
     original: "BaseModel | None" = None  # the base as it lies there, where an adapter replicated its layers
     on_hub: "OnHub | None" = None  # whose directory holds headers and small files, and no numbers
     norms_digest: str | None = None  # the fingerprint, of one whose norms aren't here
+    fused: "Fused" = field(default_factory=dict)
     checkpoint: "BaseModel | None" = None
     match: "Match | None" = None
     # What is found once for all rules, and for every adapter on this base.
@@ -392,10 +395,15 @@ def _of_gguf(files: GgufFiles) -> BaseModel:
     _refuse_other_kinds(path, kv)
     model_type = str(kv.get("general.architecture", ""))
     architecture = architecture_named(model_type, kv)
-    by_name = {tensor.name: (tensor, shard.path) for shard in shards for tensor in shard.tensors}
     from converter.derive.gguf_dimensions import gguf_dims
 
     dims, layer_dims = gguf_dims(files, architecture) if architecture else ({}, ())
+    fused: Fused = {}
+    if architecture and any(".attn_qkv." in tensor.name for shard in shards for tensor in shard.tensors):
+        from converter.derive.fused_gguf import taken_apart
+
+        shards, fused = taken_apart(shards, architecture, lambda i: layer_dims[i] if i < len(layer_dims) else dims)
+    by_name = {tensor.name: (tensor, shard.path) for shard in shards for tensor in shard.tensors}
     return BaseModel(
         path=path,
         format="gguf",
@@ -407,6 +415,7 @@ def _of_gguf(files: GgufFiles) -> BaseModel:
         tensors=_gguf_tensors(architecture, by_name) if architecture else {},
         stems=frozenset(name.removesuffix(".weight") for name in by_name if name.endswith(".weight")),
         shards=shards,
+        fused=fused,
         name=str(kv.get("general.name", "")) or None,
     )
 

@@ -1,0 +1,70 @@
+"""GGUFs whose q, k and v are one tensor, as llama.cpp's converter makes them by --fuse-qkv: read as the three.
+
+The rows of the one are those of the three below each other (``modify_tensors`` in conversion/base.py), and a row is a
+whole number of blocks in every type: each of the three lies where its rows are.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from converter.architectures import Architecture
+
+if TYPE_CHECKING:
+    from converter.read.gguf_header import GgufHeader, GgufTensor
+
+_FUSED: Final = re.compile(r"blk\.(\d+)\.attn_qkv\.(weight|bias)")
+_PARTS: Final = ("attn_q", "attn_k", "attn_v")
+
+
+class FusedPart(NamedTuple):
+    """A tensor that is rows of another one, and how many."""
+
+    tensor: str
+    n_rows: int
+
+
+Fused = Mapping[str, tuple[FusedPart, ...]]  # the parts of each tensor that is there in their place, in its order
+DimsOf = Callable[[int], Mapping[str, int]]
+
+
+def taken_apart(
+    shards: "tuple[GgufHeader, ...]", architecture: Architecture, dims_of: DimsOf
+) -> "tuple[tuple[GgufHeader, ...], Fused]":
+    """The files with the parts of every fused tensor in its place, and what is fused.
+
+    One whose rows are not those of its parts stays as it is: its modules are then missing, which a rule says.
+    """
+    fused: dict[str, tuple[FusedPart, ...]] = {}
+    for tensor in (tensor for shard in shards for tensor in shard.tensors):
+        parts = tuple(_parts(tensor.name, architecture, dims_of))
+        if parts and sum(part.n_rows for part in parts) == tensor.shape[0]:
+            fused[tensor.name] = parts
+    apart = (
+        shard._replace(tensors=tuple(part for tensor in shard.tensors for part in _tensors(tensor, fused)))
+        for shard in shards
+    )
+    return tuple(apart), fused
+
+
+def _parts(name: str, architecture: Architecture, dims_of: DimsOf) -> Iterator[FusedPart]:
+    match = _FUSED.fullmatch(name)
+    if match is None or architecture.source(f"blk.{match[1]}.attn_qkv"):
+        return
+    places = [architecture.source(f"blk.{match[1]}.{stem}") for stem in _PARTS]
+    dims = dims_of(int(match[1]))
+    for stem, place in zip(_PARTS, places, strict=True):
+        if place and all(places):
+            yield FusedPart(f"blk.{match[1]}.{stem}.{match[2]}", dims[place.shape[0]])
+
+
+def _tensors(tensor: "GgufTensor", fused: Fused) -> "Iterator[GgufTensor]":
+    if tensor.name not in fused:
+        yield tensor
+        return
+    row_nbytes = tensor.nbytes // tensor.shape[0]
+    offset = tensor.offset
+    for name, n_rows in fused[tensor.name]:
+        shape = (n_rows, *tensor.shape[1:])
+        yield tensor._replace(name=name, shape=shape, offset=offset, nbytes=n_rows * row_nbytes)
+        offset += n_rows * row_nbytes
