@@ -31,14 +31,14 @@ class Job(NamedTuple):
     """A directory, the GGUF to make of it, and its outtype as gguf's LlamaFileType calls it.
 
     ``as_stated``: what config.json doesn't say, transformers' class doesn't either, as before transformers had one.
-    ``fuse_qkv`` is the converter's own option.
+    ``fuse``: by its options --fuse-qkv and --fuse-gate-up-exps.
     """
 
     directory: Path
     gguf: Path
     outtype: str = "ALL_F32"
     as_stated: bool = False
-    fuse_qkv: bool = False
+    fuse: bool = False
 
 
 def convert(jobs: Iterable[Job]) -> Mapping[Path, str]:

@@ -395,11 +395,16 @@ def _of_gguf(files: GgufFiles) -> BaseModel:
     _refuse_other_kinds(path, kv)
     model_type = str(kv.get("general.architecture", ""))
     architecture = architecture_named(model_type, kv)
+    names = [tensor.name for shard in shards for tensor in shard.tensors]
+    if architecture and any(name.endswith(".ffn_gate_up_exps.weight") for name in names):
+        from converter.derive.fused_gguf import with_joined_experts
+
+        architecture = with_joined_experts(architecture)
     from converter.derive.gguf_dimensions import gguf_dims
 
     dims, layer_dims = gguf_dims(files, architecture) if architecture else ({}, ())
     fused: Fused = {}
-    if architecture and any(".attn_qkv." in tensor.name for shard in shards for tensor in shard.tensors):
+    if architecture and any(".attn_qkv." in name for name in names):
         from converter.derive.fused_gguf import taken_apart
 
         shards, fused = taken_apart(shards, architecture, lambda i: layer_dims[i] if i < len(layer_dims) else dims)

@@ -1,14 +1,15 @@
-"""GGUFs whose q, k and v are one tensor, as llama.cpp's converter makes them by --fuse-qkv: read as the three.
+"""GGUFs whose q, k and v, or experts' gate and up, are one tensor, by options of llama.cpp's converter.
 
-The rows of the one are those of the three below each other (``modify_tensors`` in conversion/base.py), and a row is a
-whole number of blocks in every type: each of the three lies where its rows are.
+The rows of the one are those of the others below each other (``modify_tensors`` in conversion/base.py). A row is a
+whole number of blocks in every type, so each of q, k and v lies where its rows are. Of experts the one tensor is what
+transformers has of them, which is then its place.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from converter.architectures import Architecture
+from converter.architectures import Architecture, Place
 
 if TYPE_CHECKING:
     from converter.read.gguf_header import GgufHeader, GgufTensor
@@ -36,8 +37,9 @@ def taken_apart(
     One whose rows are not those of its parts stays as it is: its modules are then missing, which a rule says.
     """
     fused: dict[str, tuple[FusedPart, ...]] = {}
-    for tensor in (tensor for shard in shards for tensor in shard.tensors):
-        parts = tuple(_parts(tensor.name, architecture, dims_of))
+    every = {tensor.name: tensor for shard in shards for tensor in shard.tensors}
+    for tensor in every.values():
+        parts = tuple(_parts(tensor.name, architecture, dims_of)) if _attends(tensor.name, every) else ()
         if parts and sum(part.n_rows for part in parts) == tensor.shape[0]:
             fused[tensor.name] = parts
     apart = (
@@ -47,9 +49,31 @@ def taken_apart(
     return tuple(apart), fused
 
 
+def with_joined_experts(architecture: Architecture) -> Architecture:
+    """The architecture of a GGUF that was made by --fuse-gate-up-exps.
+
+    Modules of single experts have no place then: each would be some rows of a slab.
+    """
+    joined = {module: tuple(_joined(places)) for module, places in architecture.modules.items()}
+    return architecture._replace(modules=joined)
+
+
+def _joined(places: tuple[Place, ...]) -> Iterator[Place]:
+    halves = {place.tensor.rpartition(".")[2]: place.rows for place in places}
+    if halves == {"ffn_gate_exps": "2 _ -> 2=0 _", "ffn_up_exps": "2 _ -> 2=1 _"}:
+        yield places[0]._replace(tensor=places[0].tensor.replace("gate_exps", "gate_up_exps"), rows="")
+    else:
+        yield from places
+
+
+def _attends(name: str, every: Container[str]) -> bool:
+    """Whether a tensor's layer attends: linear attention of Qwen 3.5 has an attn_qkv of its own."""
+    return f"{name.partition('.attn_qkv.')[0]}.attn_output.weight" in every
+
+
 def _parts(name: str, architecture: Architecture, dims_of: DimsOf) -> Iterator[FusedPart]:
     match = _FUSED.fullmatch(name)
-    if match is None or architecture.source(f"blk.{match[1]}.attn_qkv"):
+    if match is None:
         return
     places = [architecture.source(f"blk.{match[1]}.{stem}") for stem in _PARTS]
     dims = dims_of(int(match[1]))

@@ -13,12 +13,13 @@ from fixtures.fused_gguf import fused
 from tests.rules.specimens import HIDDEN, Specimen, codes, write_gguf
 
 QKV = "blk.0.attn_qkv.weight"
+OUTPUT = ("attn_output", (HIDDEN, 64))
 
 
 @pytest.fixture
 def specimen(tmp_path: Path) -> Specimen:
     """An adapter on q, v and down_proj, beside a fused base."""
-    apart = write_gguf(tmp_path / "apart.gguf", seed=5, more=(("attn_k", (32, HIDDEN)),))
+    apart = write_gguf(tmp_path / "apart.gguf", seed=5, more=(("attn_k", (32, HIDDEN)), OUTPUT))
     specimen = Specimen(tmp_path / "adapter", fused(apart, tmp_path / "fused.gguf"))
     specimen.write()
     return specimen
@@ -66,7 +67,7 @@ def test_the_base_of_a_head_has_the_parts_and_so_has_its_lora(specimen: Specimen
 
 
 def test_rows_that_are_not_those_of_its_parts_are_none(specimen: Specimen, tmp_path: Path) -> None:
-    apart = write_gguf(tmp_path / "odd.gguf", seed=5, more=(("attn_k", (16, HIDDEN)),))
+    apart = write_gguf(tmp_path / "odd.gguf", seed=5, more=(("attn_k", (16, HIDDEN)), OUTPUT))
     specimen.base = fused(apart, tmp_path / "odd-fused.gguf")
     assert read_base_model(specimen.base).fused == {}
     assert specimen.report().blockers("model")
