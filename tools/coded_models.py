@@ -84,7 +84,6 @@ SUBJECTS: Final[Mapping[str, Subject]] = {
     },
     "deepseek2-whole": Subject("deepseek2-whole", "deepseek_v3", {**KINDS["deepseek2"].fields, "q_lora_rank": None}),
     "gemma3n": Subject("gemma3n", "gemma3n_text", {**KINDS["gemma3n"].fields, **_SMALLER}),
-    "falcon_mamba": Subject("falcon_mamba", "falcon_mamba", KINDS["mamba"].fields),
     "mistral3": _wrapped("mistral3", "mistral3", {"model_type": "mistral", **COMMON, "head_dim": 24}),
 }
 

@@ -1,6 +1,6 @@
 """A base model as data, whichever kind of files it lies in: architecture, tie state, module shapes, its tensors."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
@@ -192,6 +192,19 @@ class BaseModel:
         dims = self.dims_of(place.module)
         is_in_layer = not numbers or place.is_in(self.layer_traits[numbers[0]])
         return is_in_layer and all(dims[dim] for dim in place.shape)
+
+    def numbers(self) -> Mapping[str, tuple[str, ...]]:
+        """The parameters that metadata have as an array, a number of each layer, by its key."""
+        of_layers = self.architecture.metadata.numbers if self.architecture else {}
+        layers = range(self.dims.get("n_layer", 0))
+        return {key: tuple(name.replace("{i}", str(i)) for i in layers) for key, name in of_layers.items()}
+
+    def made(self, setting: Callable[[str], float]) -> Iterator[tuple[str, int, float]]:
+        """The vectors that follow from the config: name, length and the one value, some of which ``setting`` tells."""
+        for name, (size, value) in (self.architecture.made if self.architecture else {}).items():
+            number = setting(value) if isinstance(value, str) else value
+            for i in range(self.dims["n_layer"]):
+                yield name.replace("{i}", str(i)), self.dims[size], number
 
     def dims_of(self, module: str) -> Mapping[str, int]:
         """The dimensions in a module's layer, or in the whole model where its layers are alike."""
