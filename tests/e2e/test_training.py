@@ -76,7 +76,7 @@ def distance(ours: Path, theirs: Path) -> float:
     return float((apart / sum(float(delta.square().sum()) for delta in b.values())) ** 0.5)
 
 
-@pytest.mark.parametrize("head", ["none", "lora"])
+@pytest.mark.parametrize("head", [pytest.param("none", marks=pytest.mark.thorough), "lora"])
 def test_two_processes_train_as_one_does(tmp_path: Path, little: Path, head: str) -> None:
     """Within an epoch: its last step may be too short for all processes, and accelerate fills it up."""
     options = ("--head", head, "--batch-size", "4", "--per-device-train-batch-size", "2", "--general-text", little)
