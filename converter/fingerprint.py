@@ -89,7 +89,8 @@ def _norms(base: BaseModel) -> list[tuple[str, StoredTensor, float]]:
         is_vector = len(stored.shape) == 1 or module.endswith("norm")  # Mamba's has a row for each group in GGUF
         place = base.place(module) if parameter == "weight" and is_vector else None
         # Some forms of a model lack norms that no graph looks at: those of keys that are another layer's.
-        if place and len(place.shape) == 1 and not base.may_lack(module):
+        is_unread = place is not None and "shared_kv" in place.optional and base.may_lack(module)
+        if place and len(place.shape) == 1 and not is_unread:
             norms.append((place.module, stored, 0.0 if base.format == "gguf" else place.add))
     return sorted(norms, key=lambda norm: norm[0])
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 Indices = npt.NDArray[np.int64]
 Dims = Mapping[str, int]
 _REST: Final = "_"
+_OF_GROUPS: Final = frozenset({"q_group", "q_last", "q_parts"})  # small numbers: 2 is a half before it is one of these
 
 
 class Axis(NamedTuple):
@@ -69,7 +70,7 @@ def _text(section: Section) -> str:
     for i, axis in enumerate(section.axes):
         free = sorted(
             axis.names - {_REST} - {*names},
-            key=lambda name: (name.isdigit(), not name.startswith("n_"), len(name), name),
+            key=lambda name: (name in _OF_GROUPS, name.isdigit(), not name.startswith("n_"), len(name), name),
         )
         is_rest = i == rest and _REST in axis.names and len(section.axes) > 1
         names.append(_REST if is_rest or not free else free[0])
