@@ -51,7 +51,7 @@ def main() -> int:
     folder.mkdir(exist_ok=True)
     found = list(_read(folder / "kept.jsonl"))
     with (folder / "kept.jsonl").open("a", encoding="utf-8") as out:
-        for seed, where, model, recipe in product(SEEDS, BASES, MODELS, RECIPES):
+        for model, seed, where, recipe in product(MODELS, SEEDS, BASES, RECIPES):
             case = {"model": str(model), "base": where, "recipe": recipe, "seed": seed}
             if any(case.items() <= row.items() for row in found):
                 continue
