@@ -87,8 +87,8 @@ sweep-demo: .venv/smollm2
 
 # Tests of real models one after the other, and those of training in a process of their own: two at once took 10 GB.
 test: check .venv/smollm2 .venv/gemma3 .venv/llama-cpp-python .venv/llama.cpp
-	$(BIN)/pytest -m model tests/e2e
-	$(BIN)/pytest -m model --ignore=tests/e2e
+	$(BIN)/pytest -m "model and not thorough" tests/e2e
+	$(BIN)/pytest -m "model and not thorough" --ignore=tests/e2e
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "llama and not model and not thorough"
 
 check: .venv/installed

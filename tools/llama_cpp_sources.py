@@ -31,12 +31,14 @@ class Job(NamedTuple):
     """A directory, the GGUF to make of it, and its outtype as gguf's LlamaFileType calls it.
 
     ``as_stated``: what config.json doesn't say, transformers' class doesn't either, as before transformers had one.
+    ``fuse``: by its options --fuse-qkv and --fuse-gate-up-exps.
     """
 
     directory: Path
     gguf: Path
     outtype: str = "ALL_F32"
     as_stated: bool = False
+    fuse: bool = False
 
 
 def convert(jobs: Iterable[Job]) -> Mapping[Path, str]:
@@ -50,7 +52,7 @@ def convert(jobs: Iterable[Job]) -> Mapping[Path, str]:
     program = Path(__file__).with_name("run_converter.py")
     done = subprocess.run(
         [sys.executable, "-P", str(program), str(directory)],
-        input=json.dumps([(str(job.directory), str(job.gguf), job.outtype, job.as_stated) for job in jobs]),
+        input=json.dumps([(str(job.directory), str(job.gguf), *job[2:]) for job in jobs]),
         capture_output=True,
         text=True,
         encoding="utf-8",

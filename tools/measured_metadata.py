@@ -6,8 +6,9 @@ from typing import Any, Final
 import numpy as np
 from gguf import GGUFReader
 
-from converter.planning.conversion_plan import NewArray, NewKeyValue
+from converter.planning.conversion_plan import NewArray, NewKeyValue, StoredNumbers
 from converter.planning.metadata import graph_key_values
+from converter.values.rows import number_of
 from tools.measured_tables import Measured
 
 _BESIDE: Final = ("GGUF.", "general.", "tokenizer.")  # of the file and of the vocabulary
@@ -25,6 +26,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "rope.scaling.type": "none",
     "rope.scaling.yarn_beta_fast": 32.0,
     "rope.scaling.yarn_beta_slow": 1.0,
+    "ssm.dt_b_c_rms": False,
     "use_parallel_residual": False,
 }
 # What is told otherwise here, or not at all, and why.
@@ -33,6 +35,7 @@ _OTHERWISE: Final[Mapping[str, str]] = {
     "chatglm.attention.layer_norm_rms_epsilon": "the converter looks for layernorm_epsilon, which GLM 4 had",
     "chatglm.context_length": "the converter looks for seq_length",
     "ernie4_5-moe.expert_shared_feed_forward_length": "the converter divides intermediate_size by num_key_value_heads",
+    "falcon.rope.freq_base": "the converter says none, as Falcon 2 has it",
     "gpt2.feed_forward_length": "the converter takes 4 times the width, whatever n_inner says",
     "gptneox.rope.freq_base": "the converter says none",
     "granite.attention.head_count_kv": "a list of one number",
@@ -73,8 +76,14 @@ def metadata_differences(measured: Measured) -> Iterator[str]:
             yield f"{key} is {found}, not {wanted}"
 
 
-def _value(entry: NewKeyValue | NewArray) -> object:
-    return entry.value if isinstance(entry, NewKeyValue) else entry.values
+def _value(entry: NewKeyValue | NewArray | StoredNumbers) -> object:
+    match entry:
+        case NewKeyValue():
+            return entry.value
+        case NewArray():
+            return entry.values
+        case StoredNumbers():
+            return tuple(map(number_of, entry.tensors))
 
 
 def _taken(stated: Mapping[str, Any], name: str, key: str) -> Any:
@@ -83,7 +92,8 @@ def _taken(stated: Mapping[str, Any], name: str, key: str) -> Any:
         return stated[key]
     of_graph = key.removeprefix(f"{name}.")
     if of_graph in {"attention.key_length", "attention.value_length"}:
-        return stated[f"{name}.embedding_length"] // stated[f"{name}.attention.head_count"]
+        n_heads = stated[f"{name}.attention.head_count"]
+        return stated[f"{name}.embedding_length"] // n_heads if n_heads else 0
     default = _DEFAULTS.get(of_graph)
     return _taken(stated, name, f"{name}.{default}") if default in _KEYS else default
 

@@ -104,6 +104,11 @@ def differences(found: Measured, table: Architecture | None = None) -> list[Diff
         for name, values in found.codes.items()
         for difference in _of_parameter(name, values, base, found, left)
     ]
+    for name, n, value in base.made(base.multiplier):
+        if name in left and np.array_equal(found.tensors[name], np.full(n, value, np.float32)):
+            left[name][...] = False
+        else:
+            wrong.append(Difference(name, f"is no {value}"))
     # Of a GGUF base everything is copied.
     over = () if table.metadata.only_copied else (name for name, values in left.items() if values.any())
     return wrong + [Difference(name, "has numbers that no module makes") for name in over]

@@ -18,15 +18,15 @@ def main() -> None:
     sys.path[:0] = [str(root / "gguf-py"), str(root)]
     failed = {}
     with redirect_stdout(sys.stderr):
-        for directory, path, outtype, as_stated in json.load(sys.stdin):
+        for directory, path, outtype, as_stated, fuse in json.load(sys.stdin):
             try:
-                _convert(Path(directory), Path(path), outtype, as_stated=as_stated)
+                _convert(Path(directory), Path(path), outtype, as_stated=as_stated, fuse=fuse)
             except Exception:  # noqa: BLE001  any fault of one model is that model's result
                 failed[path] = traceback.format_exc()[-1500:]
     print(json.dumps(failed))
 
 
-def _convert(directory: Path, path: Path, outtype: str, *, as_stated: bool) -> None:
+def _convert(directory: Path, path: Path, outtype: str, *, as_stated: bool, fuse: bool) -> None:
     """As main() of convert_hf_to_gguf.py does, with no word about a vocabulary."""
     import gguf
     import torch
@@ -46,7 +46,9 @@ def _convert(directory: Path, path: Path, outtype: str, *, as_stated: bool) -> N
             # transformers 5 drops or respells what the converter asks for (rotary_pct, layer_types).
             stated = json.loads((directory / "config.json").read_text(encoding="utf-8"))
             hparams = stated if as_stated else {**found, **stated}
-            ours(directory, gguf.LlamaFileType[outtype], path, hparams=hparams).write()
+            ours(
+                directory, gguf.LlamaFileType[outtype], path, hparams=hparams, fuse_qkv=fuse, fuse_gate_up_exps=fuse
+            ).write()
     finally:
         names.block_mappings_cfg.clear()
         names.block_mappings_cfg.update(before)

@@ -16,6 +16,8 @@ def spoilt(table: Architecture) -> Iterator[tuple[str, Architecture]]:
                 modules = {**table.modules, module: (*places[:at], changed, *places[at + 1 :])}
                 yield f"{module} {fault}", table._replace(modules=modules)
     yield from _exchanged(table)
+    for name, made in table.made.items():
+        yield f"{name} made of 2", table._replace(made={**table.made, name: made._replace(value=2.0)})
 
 
 def _faults(place: Place) -> Iterator[tuple[str, Place]]:

@@ -2,7 +2,7 @@
 
     python -m tools.tiny_models                 measures what isn't measured yet, into tools/data/tiny_models.tsv
     python -m tools.tiny_models --only NAME     measures this one again; may be given several times
-    python -m tools.tiny_models --again         measures all again
+    python -m tools.tiny_models --again         measures all again; with --only, these
 
 Bases are the model's directory, and the GGUF that llama.cpp's own converter makes of it, with --checkpoint where it has
 no table. What is written goes through real llama.cpp beside PEFT. Each model has a process of its own, whose end is a
@@ -53,14 +53,19 @@ _AT_ONCE: Final = 28  # models that llama.cpp's converter gets: it stops after t
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print how many are exact; status 1 where one is wrong."""
     options = _options(arguments)
-    known = {} if options.again else {row.model: row for row in read()}
-    names = options.only or [name for name in SURVEY if name not in known]
-    kept = [row for row in read() if row.model not in names and not options.again]
+    names = options.only or _left(again=options.again)
+    kept = [row for row in read() if row.model not in names]
     for rows in _measured(names):
         kept += rows
         write(kept)
     print(*counts(kept), *failures(kept), sep="\n")
     return int(any(row.verdict(road) in {"wrong", "crash"} for row in kept for road in ROADS))
+
+
+def _left(*, again: bool) -> list[str]:
+    """The models that aren't measured yet, or all."""
+    known = set() if again else {row.model for row in read()}
+    return [name for name in SURVEY if name not in known]
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:

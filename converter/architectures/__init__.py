@@ -33,7 +33,7 @@ MODEL_TYPES: Final[Mapping[str, str]] = {
     "exaone4": "exaone4",
     "falcon": "falcon",
     "falcon_h1": "falcon-h1",
-    "falcon_mamba": "mamba",
+    "falcon_mamba": "falcon_mamba",
     "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3": "gemma3",
@@ -119,6 +119,7 @@ class Variant(NamedTuple):
 
 VARIANTS: Final[Mapping[str, Variant]] = {
     "deepseek_v2": Variant("deepseek2"),
+    "falcon_mamba": Variant("mamba"),
     "glm4_moe_lite": Variant("deepseek2"),
     "granite4": Variant("granite", "ssm.conv_kernel"),
     "internlm3": Variant("llama"),
@@ -196,6 +197,13 @@ class Place(NamedTuple):
         return not (is_expert or is_part(self.rows) or is_part(self.columns))
 
 
+class Made(NamedTuple):
+    """A vector that no module has: how long it is, a dimension, and its one value, or the config's field of it."""
+
+    size: str
+    value: float | str
+
+
 class Config(NamedTuple):
     """What a Hugging Face config says, and what it leaves out.
 
@@ -243,12 +251,14 @@ class Graph(NamedTuple):
 class Layers(NamedTuple):
     """How layers differ, as what the config says of each: its traits (converter/derive/layers.py).
 
-    ``kinds`` is the cycle of kinds where the config lists none. ``traits`` are the other ones that the table speaks of.
+    ``kinds`` is the cycle of kinds where the config lists none; it ends with the last layer where ``to_the_last`` says
+    so. ``traits`` are the other ones that the table speaks of.
     By trait, ``dims`` names the config's fields behind a dimension, or says it; ``factors`` multiply it.
     """
 
     kinds: Sequence[str] = ()
     traits: Sequence[str] = ()
+    to_the_last: bool = False
     dims: Mapping[str, Mapping[str, Sequence[str] | int]] = {}
     factors: Mapping[str, Mapping[str, int]] = {}
 
@@ -258,7 +268,8 @@ class Metadata(NamedTuple):
 
     ``rope`` names fields of its rope_parameters. ``by_layer``: whether each layer has a trait. ``dims``: a dimension in
     layers of a trait. ``counts``: how long the list is that lies at a path of the config. ``constant``: a value that no
-    field says. ``only_copied``: why a Hugging Face base has no such metadata; only a GGUF base does.
+    field says. ``numbers``: the parameter of each layer that is one number, behind a key without NAME. ``only_copied``:
+    why a Hugging Face base has no such metadata; only a GGUF base does.
     """
 
     required: Mapping[str, str]
@@ -268,6 +279,7 @@ class Metadata(NamedTuple):
     dims: Mapping[str, Sequence[str]] = {}
     counts: Mapping[str, str] = {}
     constant: Mapping[str, Any] = {}
+    numbers: Mapping[str, str] = {}
     only_copied: str = ""
 
 
@@ -275,7 +287,8 @@ class Architecture(NamedTuple):
     """One ``general.architecture`` of llama.cpp, and the Hugging Face models that become it.
 
     ``modules`` are the places of each module, with ``{i}`` for the layer and ``{e}`` for the expert; ``aliases`` are
-    other names of them, which checkpoints or adapters of an earlier transformers have.
+    other names of them, which checkpoints or adapters of an earlier transformers have. ``made`` are tensors of each
+    layer that follow from the config.
     """
 
     name: str
@@ -285,6 +298,7 @@ class Architecture(NamedTuple):
     metadata: Metadata
     layers: Layers = Layers()
     aliases: Mapping[str, str] = {}
+    made: Mapping[str, Made] = {}
 
     def setting(self, config: Mapping[str, object], field: str) -> Any:
         """The value of a config's field; where it says nothing, what the config class takes."""
@@ -402,6 +416,7 @@ def _load(table: str) -> Architecture:
         Metadata(**data["metadata"]),
         Layers(**data.get("layers", {})),
         data.get("aliases", {}),
+        {tensor: Made(**made) for tensor, made in data.get("made", {}).items()},
     )
 
 

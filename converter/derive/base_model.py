@@ -1,6 +1,6 @@
 """A base model as data, whichever kind of files it lies in: architecture, tie state, module shapes, its tensors."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
@@ -27,6 +27,7 @@ from converter.read.stored import StoredTensor
 from converter.read.tokenizer import Tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
+    from converter.derive.fused_gguf import Fused
     from converter.derive.match import Match
     from converter.read.gguf_header import GgufHeader, GgufTensor
     from converter.read.hub_address import HubAddress, OnHub
@@ -47,7 +48,8 @@ class BaseModel:
     GGUF's order. Empty for a directory with only config.json; where ``quantization`` names a quantiser of PyTorch's,
     only what it left alone is there. ``dims`` are the sizes of shapes and orders, ``layer_dims`` those of each layer
     where layers differ. ``config`` is that of a Hugging Face directory, with the fields of its text model, and
-    ``layer_traits`` are what it says of each layer. ``stems`` are a GGUF's weights. ``checkpoint`` is what a GGUF
+    ``layer_traits`` are what it says of each layer. ``stems`` are a GGUF's weights; ``fused`` are tensors of the file
+    whose parts stand for them in ``shards``, and everywhere else. ``checkpoint`` is what a GGUF
     without a table was made from, and ``match`` what comparing the two found of an adapter's modules.
     """
 
@@ -69,6 +71,7 @@ class BaseModel:
     original: "BaseModel | None" = None  # the base as it lies there, where an adapter replicated its layers
     on_hub: "OnHub | None" = None  # whose directory holds headers and small files, and no numbers
     norms_digest: str | None = None  # the fingerprint, of one whose norms aren't here
+    fused: "Fused" = field(default_factory=dict)
     checkpoint: "BaseModel | None" = None
     match: "Match | None" = None
     # What is found once for all rules, and for every adapter on this base.
@@ -189,6 +192,19 @@ class BaseModel:
         dims = self.dims_of(place.module)
         is_in_layer = not numbers or place.is_in(self.layer_traits[numbers[0]])
         return is_in_layer and all(dims[dim] for dim in place.shape)
+
+    def numbers(self) -> Mapping[str, tuple[str, ...]]:
+        """The parameters that metadata have as an array, a number of each layer, by its key."""
+        of_layers = self.architecture.metadata.numbers if self.architecture else {}
+        layers = range(self.dims.get("n_layer", 0))
+        return {key: tuple(name.replace("{i}", str(i)) for i in layers) for key, name in of_layers.items()}
+
+    def made(self, setting: Callable[[str], float]) -> Iterator[tuple[str, int, float]]:
+        """The vectors that follow from the config: name, length and the one value, some of which ``setting`` tells."""
+        for name, (size, value) in (self.architecture.made if self.architecture else {}).items():
+            number = setting(value) if isinstance(value, str) else value
+            for i in range(self.dims["n_layer"]):
+                yield name.replace("{i}", str(i)), self.dims[size], number
 
     def dims_of(self, module: str) -> Mapping[str, int]:
         """The dimensions in a module's layer, or in the whole model where its layers are alike."""
@@ -392,10 +408,20 @@ def _of_gguf(files: GgufFiles) -> BaseModel:
     _refuse_other_kinds(path, kv)
     model_type = str(kv.get("general.architecture", ""))
     architecture = architecture_named(model_type, kv)
-    by_name = {tensor.name: (tensor, shard.path) for shard in shards for tensor in shard.tensors}
+    names = [tensor.name for shard in shards for tensor in shard.tensors]
+    if architecture and any(name.endswith(".ffn_gate_up_exps.weight") for name in names):
+        from converter.derive.fused_gguf import with_joined_experts
+
+        architecture = with_joined_experts(architecture)
     from converter.derive.gguf_dimensions import gguf_dims
 
     dims, layer_dims = gguf_dims(files, architecture) if architecture else ({}, ())
+    fused: Fused = {}
+    if architecture and any(".attn_qkv." in name for name in names):
+        from converter.derive.fused_gguf import taken_apart
+
+        shards, fused = taken_apart(shards, architecture, lambda i: layer_dims[i] if i < len(layer_dims) else dims)
+    by_name = {tensor.name: (tensor, shard.path) for shard in shards for tensor in shard.tensors}
     return BaseModel(
         path=path,
         format="gguf",
@@ -407,6 +433,7 @@ def _of_gguf(files: GgufFiles) -> BaseModel:
         tensors=_gguf_tensors(architecture, by_name) if architecture else {},
         stems=frozenset(name.removesuffix(".weight") for name in by_name if name.endswith(".weight")),
         shards=shards,
+        fused=fused,
         name=str(kv.get("general.name", "")) or None,
     )
 

@@ -53,9 +53,11 @@ def _split(key: str) -> tuple[str, str]:
 
 def left_over(base: BaseModel) -> Iterator[str]:
     """The tensors of a checkpoint that its GGUF has no place for."""
+    in_metadata = {key for keys in base.numbers().values() for key in keys}
     for key in base.tensors:
         is_tied_head = _split(key)[0] == HEAD and base.tied
-        if not is_tied_head and not _is_needless(base, key) and not any(_places(base, key)):
+        is_needed = key not in in_metadata and not _is_needless(base, key)
+        if is_needed and not is_tied_head and not any(_places(base, key)):
             yield key
 
 
@@ -71,7 +73,8 @@ def _predicts_further(base: BaseModel, key: str) -> bool:
 
 
 def missing(base: BaseModel) -> Iterator[str]:
-    """The GGUF tensors that a checkpoint has no weights, or not all, for."""
+    """The GGUF tensors that a checkpoint has no weights, or not all, for, and what its metadata lack."""
+    yield from (key for keys in base.numbers().values() for key in keys if key not in base.tensors)
     parts = parts_of(base)
     for tensor in _wanted(base):
         found = parts.get(tensor, ())
@@ -130,6 +133,9 @@ def _ordered_shape(base: BaseModel, place: Place) -> tuple[int, ...]:
 
 def misshaped(base: BaseModel) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
     """The tensors of another shape than the config says: key, shape, and the shape that is wanted."""
+    for key in (key for keys in base.numbers().values() for key in keys if key in base.tensors):
+        if base.tensors[key].n_elements != 1:
+            yield key, base.tensors[key].shape, (1,)
     for key, tensor in base.tensors.items():
         module, parameter = _split(key)
         place = base.place(module)

@@ -29,7 +29,8 @@ def _kinds(architecture: Architecture, config: Config, n_layer: int) -> list[str
     if isinstance(attending, list):  # LFM2's
         return ["full_attention" if i in attending else "conv" for i in range(n_layer)]
     cycle = architecture.layers.kinds or ("",)
-    return [cycle[i % len(cycle)] for i in range(n_layer)]
+    first = -n_layer if architecture.layers.to_the_last else 0
+    return [cycle[(first + i) % len(cycle)] for i in range(n_layer)]
 
 
 # Kinds as published configs of Granite 4 spell them, which transformers 5 respells.
@@ -107,6 +108,8 @@ TRAITS: Final[Mapping[str, Callable[[Layer], bool]]] = {
     ),
     # Falcon: all queries have one key.
     "multi_query": lambda it: bool(it.number("multi_query")) and not it.number("new_decoder_architecture"),
+    # What attends has a norm of its own, but in Falcon 2.
+    "two_norms": lambda it: bool(it.number("new_decoder_architecture")) and it.number("num_ln_in_parallel_attn") != 1,
     # The first layers have no experts.
     "dense": lambda it: it.i < _n_dense(it),
     "sparse": lambda it: it.i >= _n_dense(it),

@@ -16,7 +16,17 @@ from converter.planning.conversion_plan import PlannedTensor
 from converter.planning.rope import rope_factors
 from converter.planning.scaling import as_llama_cpp_scales
 from converter.read.stored import StoredTensor
-from converter.sources import CopiedBytes, NegativeExp, Rows, Scaled, Stacked, StoredColumns, StoredRows, shape_of
+from converter.sources import (
+    CopiedBytes,
+    Filled,
+    NegativeExp,
+    Rows,
+    Scaled,
+    Stacked,
+    StoredColumns,
+    StoredRows,
+    shape_of,
+)
 
 
 class BaseTensor(NamedTuple):
@@ -77,6 +87,8 @@ def _huggingface_tensors(base: BaseModel) -> Iterator[BaseTensor]:
         yield _huggingface_tensor(base, name, parts)
     for name, factors in rope_factors(base):
         yield BaseTensor(name, factors.shape[:1], F32, (factors,), None)
+    for name, n, value in base.made(base.multiplier):
+        yield BaseTensor(name, (n,), F32, (Filled((n,), value),), None)
 
 
 # F64 is rounded once, FP8 fits F16 exactly.

@@ -1,6 +1,7 @@
 """From a judged adapter, its base and a deployment to the plan."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
@@ -52,7 +53,7 @@ def _files(adapter: Adapter, base: BaseModel, deployment: Deployment) -> tuple[P
         case "untie-lora":
             from converter.planning.untied import LORA_NAME, plan_untied_base
 
-            return (plan_untied_base(base), plan_lora(adapter, base, outtype, LORA_NAME))
+            return (plan_untied_base(base), plan_lora(adapter, replace(base, fused={}), outtype, LORA_NAME))
         case "model" | "untie-model":
             from converter.planning.merged import plan_merged
 

@@ -14,6 +14,7 @@ from converter.dtypes import GgmlType
 from converter.inputs import Stamp
 from converter.read.gguf_header import DEFAULT_ALIGNMENT, GgufArray, KeyValue
 from converter.read.imatrix import Importance
+from converter.read.stored import StoredTensor
 from converter.sources import Source
 
 if TYPE_CHECKING:
@@ -87,6 +88,14 @@ class NewArray(NamedTuple):
     values: tuple[str | int | float, ...]
 
 
+class StoredNumbers(NamedTuple):
+    """An array of float32: the parameters of one number each that lie in ``tensors``, under their ``keys``."""
+
+    key: str
+    keys: tuple[str, ...]
+    tensors: tuple[StoredTensor, ...]
+
+
 class NewScalar(NamedTuple):
     """A number of a type of GGUF's that llama.cpp insists on (UINT16, INT32)."""
 
@@ -95,7 +104,7 @@ class NewScalar(NamedTuple):
     value: int
 
 
-PlannedKeyValue = CopiedKeyValue | EditedArray | NewKeyValue | NewArray | NewScalar
+PlannedKeyValue = CopiedKeyValue | EditedArray | NewKeyValue | NewArray | NewScalar | StoredNumbers
 
 
 Role = Literal["lora", "model", "untied-base"]

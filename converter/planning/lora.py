@@ -4,11 +4,13 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from math import inf
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from converter.architectures import Place
 from converter.derive.adapter import Adapter, LoraPair
 from converter.derive.base_model import BaseModel
+from converter.derive.fused_gguf import FusedPart
 from converter.derive.model_names import HUB_NAME, without_cache
 from converter.dtypes import F16, F32, GgmlType
 from converter.errors import ConverterError
@@ -33,22 +35,38 @@ from converter.sources import (
 def plan_lora(adapter: Adapter, base: BaseModel, outtype: str | None, name: str = "") -> PlannedFile:
     """Plan the LoRA GGUF of a judged adapter. Raises ConverterError where ``outtype`` can't hold factors."""
     changes = changes_of(adapter, base)
-    alpha = common_alpha(changes)
-    writer = _Factors(base, alpha, outtype)
-    tensors = [tensor for name, by_expert in changes.items() for tensor in writer.planned(name, by_expert)]
+    ranks = _ranks_of_fused(changes, base)
+    alpha = common_alpha(changes, ranks)
+    writer = _Factors(base, alpha, outtype, ranks)
+    alone = {name: by_expert for name, by_expert in changes.items() if name not in ranks}
+    tensors = [tensor for name, by_expert in alone.items() for tensor in writer.planned(name, by_expert)]
+    for fused, parts in base.fused.items():
+        tensors += writer.planned_as_one(fused, parts, changes)
     return PlannedFile(
         "lora", tuple(tensors), tuple(_key_values(adapter, base, 1.0 if alpha is None else alpha)), name=name
     )
 
 
-def common_alpha(changes: Mapping[str, Changes]) -> float | None:
+def _ranks_of_fused(changes: Mapping[str, Changes], base: BaseModel) -> Mapping[str, int]:
+    """Of each tensor that is part of another one in the base's file: the rank of all that changes there."""
+    ranks: dict[str, int] = {}
+    for parts in base.fused.values():
+        touched = [part.tensor for part in parts if part.tensor in changes]
+        ranks |= dict.fromkeys(touched, sum(rank_of(changes[name][None]) for name in touched))
+    return ranks
+
+
+def common_alpha(changes: Mapping[str, Changes], ranks: Mapping[str, int] = MappingProxyType({})) -> float | None:
     """The one alpha that gives every tensor its scale as alpha / rank, or None where there is none or it is 0.
 
+    ``ranks`` are those of tensors whose factors are joined with others'.
     llama.cpp scales by alpha / rank with one float32 alpha a file, and takes 0 for "no scaling" (get_scale in
     src/llama-adapter.h).
     """
-    every = [change for by_expert in changes.values() for change in by_expert.values()]
-    alphas = {_as_float32(pair.scaling * rank_of(change)) for change in every for pair in change.pairs}
+    every = [(name, change) for name, by_expert in changes.items() for change in by_expert.values()]
+    alphas = {
+        _as_float32(pair.scaling * ranks.get(name, rank_of(change))) for name, change in every for pair in change.pairs
+    }
     alpha = alphas.pop() if len(alphas) == 1 else 0.0
     return alpha or None
 
@@ -76,6 +94,7 @@ class _Factors(NamedTuple):
     base: BaseModel
     alpha: float | None
     outtype: str | None
+    ranks: Mapping[str, int]
 
     def planned(self, name: str, changes: Changes) -> Iterator[PlannedTensor]:
         if None not in changes:
@@ -87,6 +106,25 @@ class _Factors(NamedTuple):
             # Rows of tokens that the GGUF doesn't have stay behind.
             yield self._matrix(f"{name}.lora_a", a, self._n_tokens(name == "token_embd.weight"))
             yield self._left(f"{name}.lora_b", b, changes[None].place, self._n_tokens(name == "output.weight"))
+
+    def planned_as_one(
+        self, name: str, parts: tuple[FusedPart, ...], changes: Mapping[str, Changes]
+    ) -> Iterator[PlannedTensor]:
+        """The factors of a tensor that has several modules' rows below each other: each lora_b among zeros."""
+        n_rows, begin = sum(part.n_rows for part in parts), 0
+        a: list[Rows] = []
+        b: list[Rows] = []
+        for part in parts:
+            if part.tensor in changes:
+                left, right = self._matrices(changes[part.tensor][None])
+                rank = shape_of(right)[1]
+                above, below = Zeros((begin, rank)), Zeros((n_rows - begin - part.n_rows, rank))
+                a.append(left)
+                b.append(JoinedRows(tuple(rows for rows in (above, right, below) if shape_of(rows)[0])))
+            begin += part.n_rows
+        if a:
+            yield self._matrix(f"{name}.lora_a", JoinedRows(tuple(a)), inf)
+            yield self._matrix(f"{name}.lora_b", JoinedColumns(tuple(b)), inf)
 
     def _n_tokens(self, counts_tokens: bool) -> float:  # noqa: FBT001  a fact
         return self.base.dims["vocab"] if counts_tokens else inf
@@ -127,7 +165,8 @@ class _Factors(NamedTuple):
 
         Without a common alpha the file says 1, and lora_b carries scaling * rank: llama.cpp divides by rank again.
         """
-        whole = 1.0 / change.pairs[0].scaling if self.alpha is not None else rank_of(change)
+        rank = self.ranks.get(change.place.name("weight"), rank_of(change))
+        whole = 1.0 / change.pairs[0].scaling if self.alpha is not None else rank
         for pair in change.pairs:
             yield pair, 1.0 if self.alpha is not None else pair.scaling * whole
         for pair in change.initial:

@@ -13,7 +13,14 @@ from converter.architectures import Architecture, Metadata
 from converter.derive.base_model import BaseModel
 from converter.derive.gguf_dimensions import GGUF_KEYS
 from converter.derive.model_names import HUB_NAME, last_part
-from converter.planning.conversion_plan import CopiedKeyValue, NewArray, NewKeyValue, PlannedKeyValue, PlannedTensor
+from converter.planning.conversion_plan import (
+    CopiedKeyValue,
+    NewArray,
+    NewKeyValue,
+    PlannedKeyValue,
+    PlannedTensor,
+    StoredNumbers,
+)
 from converter.planning.rope import rope_arrays, rope_key_values
 from converter.planning.tokenizer import tokenizer_key_values
 from converter.read.gguf_header import BOOL, DEFAULT_ALIGNMENT, INT32
@@ -35,9 +42,9 @@ def base_key_values(base: BaseModel, tensors: tuple[PlannedTensor, ...]) -> tupl
     return (*_general(base, tensors), *graph_key_values(base), *tokenizer_key_values(base))
 
 
-def graph_key_values(base: BaseModel) -> tuple[NewKeyValue | NewArray, ...]:
+def graph_key_values(base: BaseModel) -> tuple[NewKeyValue | NewArray | StoredNumbers, ...]:
     """What llama.cpp's graph is told of a Hugging Face base."""
-    return (*_settings(base), *rope_key_values(base), *rope_arrays(base))
+    return (*_settings(base), *rope_key_values(base), *rope_arrays(base), *_numbers(base))
 
 
 def _copied(base: BaseModel) -> Iterator[PlannedKeyValue]:
@@ -91,10 +98,11 @@ Value = int | float | tuple[int, ...]
 def _dimensions(base: BaseModel, metadata: Metadata) -> Iterator[tuple[str, Value]]:
     """The sizes; layer by layer where layers differ in them."""
     elsewhere = {**metadata.required, **metadata.constant, **metadata.dims}
+    same_in_all = base.architecture.graph.sizes if base.architecture else {}
     for dim, key in (*GGUF_KEYS.items(), ("head_dim", "attention.value_length")):
-        if dim in base.dims and key not in elsewhere and (base.dims[dim] or dim == "ple"):
+        if dim in base.dims and dim not in same_in_all and key not in elsewhere and (base.dims[dim] or dim == "ple"):
             values = tuple(dims[dim] for dims in base.layer_dims)
-            yield key, values if len({*values}) > 1 else base.dims[dim]
+            yield key, values if len({*values}) > 1 else (*values, base.dims[dim])[0]
     for key, (dim, trait) in metadata.dims.items():
         yield key, base.dims_with(trait)[dim]
 
@@ -107,6 +115,12 @@ def _of_table(base: BaseModel, metadata: Metadata) -> Iterator[tuple[str, Value]
         yield key, _count(base.config, path)
     yield from metadata.constant.items()
     yield "vocab_size", base.dims["vocab"]
+
+
+def _numbers(base: BaseModel) -> Iterator[StoredNumbers]:
+    """What was learned that llama.cpp has no tensor for."""
+    for key, parameters in base.numbers().items():
+        yield StoredNumbers(key, parameters, tuple(base.tensors[name] for name in parameters))
 
 
 def _of_fields(base: BaseModel, architecture: Architecture) -> Iterator[tuple[str, Value]]:

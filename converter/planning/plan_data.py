@@ -13,6 +13,7 @@ from converter.planning.conversion_plan import (
     PlannedFile,
     PlannedKeyValue,
     PlannedTensor,
+    StoredNumbers,
 )
 from converter.sources import (
     CopiedBytes,
@@ -79,6 +80,8 @@ def _key_value_data(entry: PlannedKeyValue) -> dict[str, object]:
             return {"edit": key, "n": n, "changes": [list(change) for change in changes]}
         case NewKeyValue(key, value) | NewScalar(key, _, value):
             return {"key": key, "value": value}
+        case StoredNumbers(key, keys):
+            return {"key": key, "numbers": list(keys)}
         case NewArray(key, _, values):
             return {"key": key, "n": len(values), "sha256": sha256(json.dumps(values).encode()).hexdigest()}
 

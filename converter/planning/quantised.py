@@ -21,6 +21,7 @@ from converter.planning.conversion_plan import (
     PlannedKeyValue,
     PlannedTensor,
     Quantised,
+    StoredNumbers,
 )
 from converter.planning.file_types import FILE_TYPES, TYPES
 from converter.planning.mixtures import Matrix, Traits, Wanted, types_of
@@ -193,5 +194,5 @@ def _first_value(entry: PlannedKeyValue) -> object:
             return copied.value
         case NewKeyValue(_, value) | NewArray(_, _, value) | NewScalar(_, _, value):
             return value[0] if isinstance(value, tuple) else value
-        case EditedArray():
+        case EditedArray() | StoredNumbers():
             return None

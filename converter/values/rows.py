@@ -52,6 +52,11 @@ def read_rows(tensor: StoredTensor, begin: int, end: int) -> Array:
     return _dequantized(tensor, begin, end)
 
 
+def number_of(tensor: StoredTensor) -> float:
+    """The one number of a tensor, rounded to float32. Raises ConverterError as ``read_rows`` does."""
+    return float(read_rows(tensor._replace(shape=(1,)), 0, 1).astype(np.float32)[0, 0])
+
+
 def read_columns(tensor: StoredTensor, begin: int, end: int) -> Array:
     """Columns ``begin`` to ``end`` of a float matrix, as rows: shape (end - begin, n_rows)."""
     dtype = FLOAT_DTYPES[tensor.dtype]

@@ -53,6 +53,14 @@ class Weights:
         slab = self.tensor._replace(shape=tuple(shape), offset=self.tensor.offset + e * nbytes, nbytes=nbytes)
         return Weights(self.path, slab)
 
+    def some_rows(self, rows: slice) -> "Weights":
+        """A matrix of some rows."""
+        n = rows.stop - rows.start
+        row_nbytes = self.tensor.nbytes // self.n_rows
+        offset = self.tensor.offset + rows.start * row_nbytes
+        shape = (n, *self.tensor.shape[1:])
+        return Weights(self.path, self.tensor._replace(shape=shape, offset=offset, nbytes=n * row_nbytes))
+
     def values(self, rows: slice) -> np.ndarray:
         """Some rows in float64: (n_rows, n_columns), of a vector (n_rows,)."""
         return self.float32(rows).astype(np.float64)

@@ -34,7 +34,7 @@ def prove_lora(lora: Path, base: BaseModel, reference: Reference, progress: Prog
     """Compare every pair of the file with PEFT's deltas; what one of the two lacks is a fault."""
     header = read_gguf_header(lora)
     alpha = stated_alpha(header)
-    stored = weights_in(header)
+    stored = _by_parts(weights_in(header), base)
     if reference.layers:
         fault = "is the base's, and PEFT's adapter replicates layers, which no LoRA can"
         return TensorProof((TensorCheck("block_count", "nothing", fault=fault),))
@@ -43,6 +43,26 @@ def prove_lora(lora: Path, base: BaseModel, reference: Reference, progress: Prog
         progress(done, len(reference.touched))
         checks += _check(parameter, stored, alpha, base, reference)
     return TensorProof((*checks, *_in_excess(stored, checks)))
+
+
+def _by_parts(stored: Mapping[str, Weights], base: BaseModel) -> Mapping[str, Weights]:
+    """The factors under the names of the base's parts: of a fused tensor's lora_B each part has its own rows.
+
+    Rows of zeros are no LoRA on the part.
+    """
+    result = dict(stored)
+    for name, parts in base.fused.items():
+        a, b = result.get(f"{name}.lora_a"), result.get(f"{name}.lora_b")
+        if a is None or b is None or b.n_rows != sum(part.n_rows for part in parts):
+            continue
+        del result[f"{name}.lora_a"], result[f"{name}.lora_b"]
+        begin = 0
+        for part in parts:
+            own = b.some_rows(slice(begin, begin + part.n_rows))
+            begin += part.n_rows
+            if any(own.float32(rows).any() for rows in own.blocks()):
+                result |= {f"{part.tensor}.lora_a": a, f"{part.tensor}.lora_b": own}
+    return result
 
 
 def stated_alpha(header: GgufHeader) -> float:

@@ -156,6 +156,11 @@ class Reference:
         with self._base_weights():
             return to_numpy(self._rows(name, self._own(name, own_module), rows))
 
+    def number(self, name: str) -> float:
+        """A parameter of one number, as the base has it."""
+        self._keep(name)
+        return float(to_numpy(self._own(name, own_module).reshape(1))[0])
+
     def is_as_in_base(self, name: str) -> bool:
         """Whether each row that PEFT's model has of a parameter is the base's own, number by number."""
         n_rows, step = prod(self.shape(name)[:-1] or self.shape(name)), _N_ROWS

@@ -17,6 +17,7 @@ from converter.derive.module_paths import EMBEDDING, HEAD
 from converter.errors import ConverterError
 from converter.verification.factors import factors_of
 from converter.verification.gguf_weights import Weights, weights_of
+from converter.verification.learned_numbers import checks_of_numbers
 from converter.verification.orders import (
     Dims,
     biases_of_huggingface,
@@ -59,7 +60,10 @@ def prove_model(deployed: BaseModel, base: BaseModel | None, reference: Referenc
         progress(done, len(wanted))
         checks.append(_check(want, stored, original, reference, deployed.dims_of(want.place.module)))
     known = {want.tensor for want in wanted}
-    checks += [_check_other(name, stored, original) for name in {**stored, **original} if name not in known]
+    checks += checks_of_numbers(deployed, reference)
+    made = {name: np.full(n, value, np.float32) for name, n, value in deployed.made(reference.setting)}
+    others = (name for name in {**stored, **original, **made} if name not in known)
+    checks += [_check_other(name, stored, original, made.get(name)) for name in others]
     return TensorProof(tuple(checks))
 
 
@@ -80,9 +84,12 @@ def _wanted(
 ) -> Iterator[_Wanted]:
     """What serves each parameter. Where every other tensor ``is_compared`` with the base's, some need no table.
 
-    llama.cpp's converter computes with them, or makes metadata of them: Qwen 3.5's decays, Apertus' xIELU.
+    llama.cpp's converter computes with them: Qwen 3.5's decays. What metadata hold is compared there.
     """
+    in_metadata = {f"{name}.weight" for names in deployed.numbers().values() for name in names}
     for parameter in reference.names:
+        if parameter in in_metadata and parameter not in reference.touched:
+            continue
         module, _, leaf = parameter.rpartition(".")
         places = deployed.places(module)
         if not places and is_compared and parameter not in reference.touched:
@@ -193,13 +200,19 @@ def _compare_heads(want: _Wanted, weights: Weights, reference: Reference, dims: 
     return sums.judged(want.tensor, want.parameter, touched=want.parameter in reference.touched)
 
 
-def _check_other(name: str, stored: Mapping[str, Weights], original: Mapping[str, Weights]) -> TensorCheck:
-    """A tensor that serves no parameter of the model."""
+def _check_other(
+    name: str, stored: Mapping[str, Weights], original: Mapping[str, Weights], made: np.ndarray | None
+) -> TensorCheck:
+    """A tensor that serves no parameter of the model; what is ``made`` follows from the config."""
     if name not in stored:
         return TensorCheck(name, "nothing", fault="is missing; the base has it")
     type_name = stored[name].tensor.type.name
     if name in original:
         fault = None if stored[name].is_identical(original[name]) else "differs from the base's"
         return TensorCheck(name, "bytes", type_name, fault=fault)
+    if made is not None:
+        found = stored[name].values(slice(0, stored[name].n_rows))
+        fault = None if np.array_equal(found, made) else "isn't what the config says"
+        return TensorCheck(name, "numbers", type_name, fault=fault)
     fault = None if name in _WITHOUT_PARAMETER and not original else "is in excess; PEFT has no such weight"
     return TensorCheck(name, "nothing", type_name, fault=fault)

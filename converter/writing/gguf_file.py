@@ -21,6 +21,7 @@ from converter.planning.conversion_plan import (
     PlannedFile,
     PlannedKeyValue,
     PlannedTensor,
+    StoredNumbers,
 )
 from converter.read.files import Unreadable, open_regular, read_bytes
 from converter.read.gguf_header import (
@@ -35,6 +36,7 @@ from converter.read.gguf_header import (
     scalar_bytes,
 )
 from converter.sources import has_delta
+from converter.values.rows import number_of
 from converter.writing.blocks import Block, DeltaKept, Task, n_sums_of_two, tasks
 from converter.writing.in_order import in_order, n_threads
 from converter.writing.outputs import Sink
@@ -114,6 +116,8 @@ def _key_value(entry: PlannedKeyValue) -> bytes:
             return _edited(entry)
         case NewArray():
             return _array(entry)
+        case StoredNumbers(key, _, tensors):
+            return _array(NewArray(key, FLOAT32, tuple(map(number_of, tensors))))
         case NewKeyValue(key, value):
             return _string(key) + _new_value(value)
         case NewScalar(key, value_type, value):

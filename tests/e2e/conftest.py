@@ -15,7 +15,7 @@ from converter.verification.llama_cpp import LlamaCpp
 collect_ignore = ["test_failures.py"] if os.name == "nt" else []
 
 # Models whose ways of a tensor are those of others: a LoRA on each and the merged model are always tried.
-LIKE_OTHERS = frozenset({"afmoe", "dots1", "falcon-7b", "jamba", "mamba2", "qwen3vlmoe"})
+LIKE_OTHERS = frozenset({"afmoe", "dots1", "falcon-7b", "falcon2", "falcon_mamba", "jamba", "mamba2", "qwen3vlmoe"})
 
 
 @pytest.hookimpl(tryfirst=True)

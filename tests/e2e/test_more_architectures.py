@@ -436,6 +436,48 @@ def test_every_tensor_of_it_is_proven(model: MoreModel, tmp_path: Path) -> None:
     assert [fault.split()[0] for fault in faults()] == [changed.name]
 
 
+@pytest.mark.parametrize(
+    ("name", "changed"), [("apertus", "xielu.alpha_p"), ("muse-glimmer", "blk.1.attn_q_norm.weight")]
+)
+def test_what_is_no_weight_of_a_module_is_proven(name: str, changed: str, tmp_path: Path) -> None:
+    """Numbers that metadata hold, and vectors that the config tells; the control is another number."""
+    model = MoreModel(name)
+    directory, adapter = _directory(model, tmp_path), read_adapter(more_adapter(model))
+    (written,) = write(plan(adapter, read_base_model(directory), _deployment("model")), tmp_path / "out")
+    reference = Reference(directory, adapter)
+    reader = GGUFReader(written.path, "r+")
+    field = reader.fields.get(changed)
+    vectors = {tensor.name: tensor.data for tensor in reader.tensors}
+    (field.parts[field.data[1]] if field else vectors[changed])[0] *= 1.5
+    reader.data.flush()
+    (fault,) = prove_model(read_base_model(written.path), None, reference, lambda *_: None).faults
+    assert fault.startswith(f"{changed} isn't what ")
+
+
+@pytest.mark.parametrize("lacks", [True, False])
+def test_every_layer_has_what_xielu_learned(lacks: bool, tmp_path: Path) -> None:
+    model = MoreModel("apertus")
+    directory, key = _directory(model, tmp_path), "model.layers.1.mlp.act_fn.beta"
+    weights = load_file(directory / "model.safetensors")
+    of_two = {} if lacks else {key: torch.ones(2)}
+    kept = {name: values for name, values in weights.items() if name != key}
+    save_file(kept | of_two, directory / "model.safetensors", {"format": "pt"})
+    with pytest.raises(Refused, match=r": BM040$") as refused:
+        plan(read_adapter(more_adapter(model)), read_base_model(directory), _deployment("model"))
+    (finding,) = refused.value.report.stopping
+    assert key in f"{finding.where} {finding.message}"
+
+
+def test_muse_glimmers_layers_rotate_where_they_have_a_window(tmp_path: Path) -> None:
+    model = MoreModel("muse-glimmer")
+    directory = _directory(model, tmp_path)
+    config = json.loads((directory / "config.json").read_bytes())
+    config["text_config"]["layer_rope_theta"] = [0, 1e4, 0, 0]
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(Refused, match=r": BM045$"):
+        plan(read_adapter(more_adapter(model)), read_base_model(directory), _deployment("model"))
+
+
 @pytest.mark.parametrize("model", [model for model in MODELS if model.kind.gguf_only], ids=str)
 def test_a_directory_that_lacks_metadata_is_refused(model: MoreModel, tmp_path: Path) -> None:
     base = read_base_model(_directory(model, tmp_path))

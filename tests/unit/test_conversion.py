@@ -335,10 +335,12 @@ def test_an_input_that_is_changed_meanwhile_is_told(name: str, change: str, spec
 
     def changes(n: int) -> None:
         if not counts:
-            content = path.read_bytes()
-            path.unlink()
-            if change != "gone":
-                path.write_bytes(content)
+            beside = path.with_name("beside")
+            beside.write_bytes(path.read_bytes())
+            if change == "gone":
+                path.unlink()
+            else:  # at once: another thread may be reading
+                beside.replace(path)
         counts.append(n)
 
     with plan(adapter, base, MODEL) as planned, pytest.raises(ConverterError, match=r"was changed|can't be read"):

@@ -48,3 +48,16 @@ def test_nothing_is_wrong_and_nothing_crashed() -> None:
 @pytest.mark.parametrize(("to", "at_least"), [("lora", 60), ("model", 75)])
 def test_most_are_exact(to: To, at_least: int) -> None:
     assert len(exact_models(read(), *(f"{base}_{to}" for base in BASES[to]))) >= at_least
+
+
+@pytest.mark.parametrize("options", [["--only", "llama"], ["--only", "llama", "--again"]])
+def test_what_is_measured_again_keeps_the_rest(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from tools import tiny_models
+
+    before, after = [_row("3e-12", "0.3"), _row("3e-12", "0.3")._replace(model="mamba")], _row("3e-12", "1e-12")
+    written: list[list[Row]] = []
+    monkeypatch.setattr(tiny_models, "read", lambda: before)
+    monkeypatch.setattr(tiny_models, "write", lambda rows: written.append(list(rows)))
+    monkeypatch.setattr(tiny_models, "_measured", lambda names: iter([[after] for name in names]))
+    tiny_models.main(options)
+    assert written[-1] == [before[1], after]

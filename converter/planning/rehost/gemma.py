@@ -14,6 +14,7 @@ from converter.planning.conversion_plan import (
     NewScalar,
     PlannedFile,
     PlannedKeyValue,
+    StoredNumbers,
 )
 from converter.read.gguf_header import GgufArray
 
@@ -78,7 +79,7 @@ def value_of(entry: PlannedKeyValue) -> Value | None:
             return None if isinstance(value, tuple) else value
         case NewScalar(_, _, value):
             return value
-        case EditedArray() | NewArray():
+        case EditedArray() | NewArray() | StoredNumbers():
             return None
 
 

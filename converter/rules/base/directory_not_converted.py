@@ -1,7 +1,7 @@
 """The base is a Hugging Face directory of a kind that this tool makes no GGUF of.
 
-Why it matters: a GGUF of it has what is no renaming or order of its weights: metadata that lie among them (xIELU's in
-Apertus), numbers computed of them (Qwen 3.5), packed experts (gpt-oss). A LoRA file needs none of it.
+Why it matters: a GGUF of it has what is no renaming or order of its weights: heads taken apart (DeepSeek), packed
+experts (gpt-oss), or metadata that no table tells (Jamba). A LoRA file needs none of it.
 
 What to do: make a GGUF of the base with llama.cpp's convert_hf_to_gguf.py, and give that as --base.
 """

@@ -39,6 +39,7 @@ def _unread(base: BaseModel) -> Iterator[tuple[str, object, str]]:
     yield from _scale(base, architecture)
     yield from _windows(base, architecture)
     yield from _unrotated(base, architecture)
+    yield from _unrotated_globally(base)
 
 
 def _scale(base: BaseModel, architecture: Architecture) -> Iterator[tuple[str, object, str]]:
@@ -72,6 +73,13 @@ def _unrotated(base: BaseModel, architecture: Architecture) -> Iterator[tuple[st
         yield "no_rope_layer_interval", base.config["no_rope_layer_interval"], str(every)
     if every and layers and layers != [int((i + 1) % every != 0) for i in range(base.dims["n_layer"])]:
         yield "no_rope_layers", layers, f"0 in each {every}th layer only"
+
+
+def _unrotated_globally(base: BaseModel) -> Iterator[tuple[str, object, str]]:
+    """Muse Glimmer's layers that attend to everything don't rotate, and the others do."""
+    bases = base.config.get("layer_rope_theta")
+    if isinstance(bases, list) and list(map(bool, bases)) != [_GLOBAL not in traits for traits in base.layer_traits]:
+        yield "layer_rope_theta", bases, f"0 in each layer of {_GLOBAL} only"
 
 
 RULE = Rule("BM045", "setting-not-read", Severity.ERROR, BaseCheck(check), gguf=True)

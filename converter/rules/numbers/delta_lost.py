@@ -3,8 +3,9 @@
 Why it matters: what is served is then another adapter, a weaker one. The share that survives is measured while the
 model is written: on real SmolLM2 the median is 1.00 in Q8_0, 0.96 in BF16, 0.92 in Q4_0.
 
-What to do: store the touched tensors with more bits (`--outtype f16` or `--outtype f32`), or keep the adapter apart
-from the base with --to lora, where that is not forbidden. The message names the options that are open.
+What to do: take a type of more bits (`--outtype f16` or `f32`; of `--quantize` the one that `--compare-types` shows to
+keep it), or keep the adapter apart from the base with --to lora, where that is not forbidden. The message names the
+options that are open.
 """
 
 from converter.diagnostics import Rule, Severity, WhileWriting

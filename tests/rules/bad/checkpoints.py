@@ -201,10 +201,10 @@ def a_llama3_rope_without_a_middle(it: Specimen, _: Path) -> None:
 
 
 @bad("BM048")
-def an_apertus(it: Specimen, _: Path) -> None:
+def a_gpt_oss(it: Specimen, _: Path) -> None:
     it.tensors = lora(f"{PREFIX}.model.layers.0.self_attn.q_proj", Q, HIDDEN)
     it.config["target_modules"], it.config["layers_to_transform"] = ["q_proj"], [0]
-    on_checkpoint(it, model_type="apertus", hidden_act="xielu", tie_word_embeddings=False)
+    on_checkpoint(it, model_type="gpt_oss", tie_word_embeddings=False)
 
 
 @bad("BM049", "BM040", "BM042")

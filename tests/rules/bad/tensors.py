@@ -358,7 +358,7 @@ def positions_of_gpt2(it: Specimen, bases: Path) -> None:
     it.write()
 
 
-@bad("GG009", "BM048")
+@bad("GG009", "BM040", "BM042")
 def an_embedding_behind_a_norm(it: Specimen, bases: Path) -> None:
     it.base = write_huggingface(bases / "muse", model_type="muse_glimmer_text", tie_word_embeddings=False)
     it.tensors |= {
