@@ -110,7 +110,17 @@ def _off_grid(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def _compared(adapter: Path, base: Path) -> list[dict[str, Any]]:
     """Of each type what is kept of all deltas, of the tensor that keeps least, and of how many less than a half."""
-    command = [BIN / "adapter-to-gguf", adapter, "--base", base, "--to", "model", "--compare-types", "--format", "json"]
+    command: list[str | Path] = [
+        BIN / "adapter-to-gguf",
+        adapter,
+        "--base",
+        base,
+        "--to",
+        "model",
+        "--compare-types",
+        "--format",
+        "json",
+    ]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return [_summary(of) for of in json.loads(done.stdout)["types"]]
 
