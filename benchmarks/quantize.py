@@ -2,9 +2,9 @@
 
     python -m benchmarks.quantize
 
-The others: PEFT's merge saved as F16, convert_hf_to_gguf.py (.venv/llama.cpp) and llama_model_quantize with one thread
-(llama-cpp-python). CPU and peak memory as bench.py counts them, one run each; the model is SmolLM2-135M, its
-adapter one on all linear layers.
+The others: PEFT's merge saved as F16, convert_hf_to_gguf.py (.venv/llama.cpp) without the vocabulary, which it can't
+read without sentencepiece, and llama_model_quantize with one thread (llama-cpp-python). CPU and peak memory as bench.py
+counts them, one run each; the model is SmolLM2-135M, its adapter one on all linear layers.
 """
 
 import subprocess
@@ -29,6 +29,12 @@ model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dty
 model.merge_and_unload().save_pretrained(output)
 AutoTokenizer.from_pretrained(base).save_pretrained(output)
 """
+_CONVERT = """
+import sys
+from pathlib import Path
+from tools.llama_cpp_sources import Job, convert
+sys.exit("".join(convert([Job(*map(Path, sys.argv[1:]), "MOSTLY_F16")]).values()) or 0)
+"""
 _QUANTIZE = """
 import ctypes, sys, llama_cpp
 params = llama_cpp.llama_model_quantize_default_params()
@@ -41,15 +47,14 @@ sys.exit(llama_cpp.llama_model_quantize(source, target, ctypes.byref(params)))
 def main() -> int:
     prepared = subprocess.run([sys.executable, "-c", _PREPARE], check=True, stdout=subprocess.PIPE, text=True)
     adapter, base = map(Path, prepared.stdout.splitlines()[-2:])
-    converter = sources()
-    if converter is None:
+    if sources() is None:
         raise SystemExit("no sources of llama.cpp: see tools/llama_cpp_sources.py")
     with TemporaryDirectory(prefix="bench-", dir=".") as folder:
         merged, f16, target = Path(folder, "merged"), Path(folder, "f16.gguf"), Path(folder, "q4_k_m.gguf")
         python: list[str | Path] = [sys.executable]
         steps: dict[str, list[str | Path]] = {
             "PEFT's merge": [*python, "-c", _MERGE, adapter, base, merged],
-            "convert_hf_to_gguf.py": [*python, converter / "convert_hf_to_gguf.py", merged, "--outfile", f16],
+            "convert_hf_to_gguf.py": [*python, "-c", _CONVERT, merged, f16],
             "llama_model_quantize": [*python, "-c", _QUANTIZE, f16, target],
         }
         ours: list[str | Path] = [

@@ -51,6 +51,11 @@ _EXTRA = ("numpy", "peft", "safetensors", "torch", "transformers", "xllamacpp")
     type=PATH,
     help="The GGUF that a LoRA is served on, or that a merged model was made from. Default: --base, if it is a GGUF.",
 )
+@click.option(
+    "--quantized-base",
+    type=PATH,
+    help="A GGUF without the adapter, such as the base quantised as --model is: what it does is shown beside.",
+)
 @click.option("--initial-adapter", type=PATH, help=INITIAL_ADAPTER)
 @click.option("--rename-keys", is_flag=True, help=RENAME_KEYS)
 @click.option("--text-only", is_flag=True, help=TEXT_ONLY)
@@ -65,6 +70,7 @@ def main(
     model: Path | None,
     lora: Path | None,
     base_gguf: Path | None,
+    quantized_base: Path | None,
     initial_adapter: Path | None,
     rename_keys: bool,
     text_only: bool,
@@ -91,7 +97,7 @@ def main(
         constants.HF_HUB_OFFLINE = True  # it has read the environment when it was imported
     from converter.verification.verification import verify
 
-    deployed = _deployed(model, lora, base_gguf or (base if base.is_file() else None))
+    deployed = _deployed(model, lora, base_gguf or (base if base.is_file() else None), quantized_base)
     with _progress() as progress:
         verification = verify(found, base, deployed, prompts=_prompts(prompts, tokens), progress=progress)
     _print(verification, style)
@@ -99,12 +105,16 @@ def main(
         sys.exit(JUDGED_BAD)
 
 
-def _deployed(model: Path | None, lora: Path | None, base_gguf: Path | None) -> "Deployed":
+def _deployed(model: Path | None, lora: Path | None, base_gguf: Path | None, quantized_base: Path | None) -> "Deployed":
     from converter.verification.verification import DeployedLora, DeployedModel
 
     if model and not lora:
-        return DeployedModel(model, base_gguf)
+        return DeployedModel(model, base_gguf, quantized_base)
     if lora and not model:
+        if quantized_base:
+            raise ConverterError(
+                "--quantized-base goes with --model; a LoRA is compared with the --base-gguf it is served on"
+            )
         if base_gguf is None:
             raise ConverterError("--lora needs --base-gguf: the GGUF that the LoRA is served on")
         return DeployedLora(lora, base_gguf)

@@ -19,8 +19,8 @@ _BLOCK_VALUES: Final = 1 << 21
 class Sample:
     """Logits at some positions of a token sequence, each array float32 (n_positions, n_vocab).
 
-    ``following`` is the token behind each position, -1 behind the last. ``base`` is llama.cpp's, None where there is
-    none or where it lacks a token of the sequence.
+    ``following`` is the token behind each position, -1 behind the last. ``base`` and ``quantized_base`` are
+    llama.cpp's, None where there is none or where it lacks a token of the sequence.
     """
 
     following: tuple[int, ...]
@@ -29,6 +29,23 @@ class Sample:
     deployed: np.ndarray
     deployed_by_default: np.ndarray
     base: np.ndarray | None
+    quantized_base: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedBase:
+    """What llama.cpp makes of the same texts with a quantised base and no adapter; means as in LogitsComparison.
+
+    What quantising costs is in both files; what is between them is the adapter.
+    """
+
+    noise: float  # KL(PEFT's base || quantised base): what quantising alone costs
+    kl: float  # KL(PEFT || quantised base)
+    top1: float
+    perplexity_ratio: float  # quantised base / PEFT
+    kl_of_deployed: float  # KL(deployed || quantised base): what the adapter does in the quantised model
+    top1_of_deployed: float
+    perplexity_ratio_of_deployed: float  # deployed / quantised base
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +61,17 @@ class LogitsComparison:
     max_abs_diff: float
     perplexity_ratio: float  # deployed / PEFT
     floor: float | None  # KL(PEFT's base || llama.cpp's base): two programs on one model
+    quantized_base: QuantizedBase | None = None
 
     @property
     def effect_ratio(self) -> float:
         """The share of the adapter's effect that the deployment gets wrong; infinite where there is no effect."""
-        return self.kl / self.effect if self.effect > 0 else float("inf")
+        return ratio_of(self.kl, self.effect)
 
     @property
     def effect_ratio_by_default(self) -> float:
         """The effect ratio with llama.cpp's default settings."""
-        return self.kl_by_default / self.effect if self.effect > 0 else float("inf")
+        return ratio_of(self.kl_by_default, self.effect)
 
 
 def compare_logits(samples: Iterable[Sample]) -> LogitsComparison:
@@ -72,6 +90,16 @@ def compare_logits(samples: Iterable[Sample]) -> LogitsComparison:
         max_abs_diff=float(rows["max_abs_diff"].max()),
         perplexity_ratio=_exp_mean(rows["surprise_deployed"] - rows["surprise_peft"]),
         floor=float(rows["floor"].mean()) if "floor" in rows else None,
+        quantized_base=_quantized_base(rows) if "quantized_base.kl" in rows else None,
+    )
+
+
+def _quantized_base(rows: dict[str, np.ndarray]) -> QuantizedBase:
+    of = {name.removeprefix("quantized_base."): values for name, values in rows.items()}
+    return QuantizedBase(
+        **{name: float(of[name].mean()) for name in ("noise", "kl", "top1", "kl_of_deployed", "top1_of_deployed")},
+        perplexity_ratio=_exp_mean(of["surprise_more"]),
+        perplexity_ratio_of_deployed=_exp_mean(of["surprise_less"]),
     )
 
 
@@ -100,7 +128,35 @@ def _compare_rows(sample: Sample, rows: slice, n_vocab: int, following: np.ndarr
         n_vocab = min(n_vocab, sample.base.shape[1])  # a base may lack new tokens
         log_base = log_softmax(sample.peft_base[rows, :n_vocab])
         result["floor"] = kl_divergence(log_base, log_softmax(sample.base[rows, :n_vocab]))
+    if sample.quantized_base is not None:
+        quantized = sample.quantized_base[rows]
+        found = _beside(peft, sample.peft_base[rows], deployed, quantized, following)
+        result.update({f"quantized_base.{name}": values for name, values in found.items()})
     return result
+
+
+def _beside(
+    peft: np.ndarray, peft_base: np.ndarray, deployed: np.ndarray, quantized: np.ndarray, following: np.ndarray
+) -> dict[str, np.ndarray]:
+    n_vocab = min(peft.shape[1], quantized.shape[1])  # a base may lack new tokens
+    logits = [each[:, :n_vocab] for each in (peft, peft_base, deployed, quantized)]
+    log_peft, log_base, log_deployed, log_quantized = map(log_softmax, logits)
+    best_peft, _, best_deployed, best_quantized = (each.argmax(axis=1) for each in logits)
+    surprise = _surprise(log_quantized, following)
+    return {
+        "noise": kl_divergence(log_base, log_quantized),
+        "kl": kl_divergence(log_peft, log_quantized),
+        "top1": (best_peft == best_quantized).astype(np.float64),
+        "kl_of_deployed": kl_divergence(log_deployed, log_quantized),
+        "top1_of_deployed": (best_deployed == best_quantized).astype(np.float64),
+        "surprise_more": surprise - _surprise(log_peft, following),
+        "surprise_less": _surprise(log_deployed, following) - surprise,
+    }
+
+
+def ratio_of(kl: float, effect: float) -> float:
+    """A divergence in effects of the adapter; infinite where it has none."""
+    return kl / effect if effect > 0 else float("inf")
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from converter.errors import FINE, JUDGED_BAD
 from converter.report.envelope import envelope
 from converter.report.printable import printable
-from converter.verification.comparison import LogitsComparison
+from converter.verification.comparison import LogitsComparison, QuantizedBase, ratio_of
 from converter.verification.sums import KEPT_AT_LEAST, KEPT_AT_MOST
 from converter.verification.tensor_proof import TensorProof
 from converter.verification.thresholds import Threshold
@@ -92,6 +92,26 @@ def _logits_rows(logits: LogitsComparison, threshold: Threshold) -> Iterator[Row
     yield "perplexity ratio", f"{logits.perplexity_ratio:.6f}", "", "llama.cpp / PEFT on these texts"
     ratio = _number(logits.effect_ratio_by_default)
     yield "ratio by default", ratio, "", "the effect ratio with llama.cpp's own settings: F16 cache, flash attention"
+    if logits.quantized_base:
+        yield from _quantized_base_rows(logits.quantized_base, logits.effect)
+
+
+def _quantized_base_rows(base: QuantizedBase, effect: float) -> Iterator[Row]:
+    """Rows that are shown, not judged: the file has to be far from what its base does without the adapter."""
+    yield "quantised base:", "", "", "a file without the adapter, on the same texts; not judged"
+    yield "  noise", _number(ratio_of(base.noise, effect)), "", "KL(PEFT's base || quantised base) / effect"
+    yield "  effect ratio", _number(ratio_of(base.kl, effect)), "", "KL(PEFT || quantised base) / effect"
+    yield "  top-1 agreement", f"{base.top1:.4f}", "", "with PEFT"
+    yield "  perplexity ratio", f"{base.perplexity_ratio:.6f}", "", "quantised base / PEFT"
+    moved = _number(ratio_of(base.kl_of_deployed, effect))
+    yield (
+        "  effect of the file",
+        moved,
+        "",
+        "KL(llama.cpp || quantised base) / effect: about 1 where the adapter is whole",
+    )
+    yield "  top-1 of the file", f"{base.top1_of_deployed:.4f}", "", "agreement of the file and the quantised base"
+    yield "  perplexity", f"{base.perplexity_ratio_of_deployed:.6f}", "", "llama.cpp / quantised base"
 
 
 def _tensor_rows(proof: TensorProof) -> Iterator[Row]:
@@ -112,11 +132,20 @@ def _aligned(rows: list[Row]) -> Iterator[str]:
 
 
 def _logits_data(logits: LogitsComparison) -> dict[str, Any]:
+    base = logits.quantized_base
     ratios = {
         "effect_ratio": logits.effect_ratio,
         "effect_ratio_by_default": logits.effect_ratio_by_default,
     }
-    return {**ratios, **asdict(logits)}
+    return {**ratios, **asdict(logits), "quantized_base": base and _quantized_base_data(base, logits.effect)}
+
+
+def _quantized_base_data(base: QuantizedBase, effect: float) -> dict[str, Any]:
+    ratios = {
+        "effect_ratio": ratio_of(base.kl, effect),
+        "effect_of_deployed": ratio_of(base.kl_of_deployed, effect),
+    }
+    return {**ratios, **asdict(base)}
 
 
 def _number(value: float) -> str:

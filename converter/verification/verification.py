@@ -1,7 +1,7 @@
 """The library's door to ``adapter-verify``: both proofs of one deployment, and the verdict."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.derive.adapter import Adapter
@@ -27,10 +27,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class DeployedModel:
-    """One merged GGUF; ``base`` is the GGUF it was made from, where it is at hand."""
+    """One merged GGUF; ``base`` is the GGUF it was made from, where it is at hand.
+
+    ``quantized_base`` is a GGUF without the adapter, whose figures are shown beside: nothing is judged by it.
+    """
 
     model: Path
     base: Path | None = None
+    quantized_base: Path | None = None
 
     @property
     def file(self) -> Path:
@@ -58,6 +62,10 @@ class DeployedLora:
     def lora_file(self) -> Path:
         """The LoRA that is served on the model."""
         return self.lora
+
+    @property
+    def quantized_base(self) -> None:
+        """None but ``base``, which is what the LoRA is served on."""
 
     @property
     def model(self) -> Path:
@@ -140,13 +148,13 @@ def verify(
     for fault in adapter.faults:
         raise ConverterError(f"{fault.path}: {fault.message}; adapter-check says more", status=JUDGED_BAD)
     if deployed.base is None and base.is_file():
-        deployed = DeployedModel(deployed.model, base)
-    for path in filter(None, (deployed.file, deployed.base)):
+        deployed = replace(deployed, base=base)
+    for path in filter(None, (deployed.file, deployed.base, deployed.quantized_base)):
         if not path.is_file():
             raise ConverterError(f"{path}: no such GGUF file")
     with LlamaCpp() as llama:
-        if deployed.base:
-            _refuse_broken_base(llama, deployed.base)
+        for path in filter(None, (deployed.base, deployed.quantized_base)):
+            _refuse_broken_base(llama, path)
         sequences = sequences_of(prompts, llama, _tokenizing(llama, deployed))
         return prove(Case(adapter, base, deployed, sequences), llama, progress)
 
@@ -200,7 +208,8 @@ def prove(case: Case, llama: LlamaCpp, progress: Progress = lambda *_: None) -> 
     _refuse_unknown(case, reference)
     proof, threshold = _prove_tensors(case, reference, lambda done, of: progress("tensors", done, of))
     reference.let_go()
-    served = Served(case.deployed.model, case.deployed.lora_file, case.deployed.base)
+    deployed = case.deployed
+    served = Served(deployed.model, deployed.lora_file, deployed.base, deployed.quantized_base)
     try:
         each = samples(served, case.sequences, reference, llama, lambda done, of: progress("logits", done, of))
         comparison, failure = compare_logits(each), None

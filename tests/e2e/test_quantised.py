@@ -46,7 +46,7 @@ QUICK += [("qwen3moe", file_type, "gguf") for file_type in ("MXFP4_MOE", "Q4_K_M
 REST = [case for case in product(MODELS, FILE_TYPES, IMATRICES) if case not in QUICK]
 HOSTED = [("gemma-long", "gemma3"), ("gemma2-long", "wide")]
 MORE_HOSTED = [("gemma-long", "spark2_5"), ("gemma-long", "wide"), ("gemma2-long", "grok")]
-REAL_TYPES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S", "IQ4_NL")
+REAL_TYPES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_K_S", "IQ4_NL", "IQ4_XS")
 
 
 def planned(base: Path, adapter: Path, deployment: Deployment) -> ConversionPlan:
@@ -161,24 +161,30 @@ def test_metadata_are_llama_quantizes_own(tmp_path: Path) -> None:
 
 @pytest.mark.model
 @pytest.mark.parametrize(
-    ("model", "file_type", "by_imatrix"),
+    ("model", "by_imatrix", "types"),
     [
-        pytest.param(model, file_type, by_imatrix, marks=[] if is_quick else [pytest.mark.thorough])
-        for model in (SMOLLM2, GEMMA3)
-        for file_type in REAL_TYPES
-        for by_imatrix in (False, True)
-        for is_quick in [(model, file_type, by_imatrix) == (SMOLLM2, "Q4_K_M", False)]
+        (SMOLLM2, False, ("Q4_K_M",)),
+        *(
+            pytest.param(model, by_imatrix, REAL_TYPES, marks=pytest.mark.thorough)
+            for model in (SMOLLM2, GEMMA3)
+            for by_imatrix in (False, True)
+        ),
     ],
-    ids=str,
+    ids=lambda value: "_".join(value) if isinstance(value, tuple) else str(value),
 )
 def test_a_real_model_with_a_head_of_its_own(
-    model: RealModel, file_type: str, by_imatrix: bool, llama_cpp: LlamaCpp, tmp_path: Path
+    model: RealModel, by_imatrix: bool, types: tuple[str, ...], llama_cpp: LlamaCpp, tmp_path: Path
 ) -> None:
     adapter, deployment = trained_adapter("lm_head", model), Deployment("model", untie=True)
     merged = written(planned(model.hf, adapter, replace(deployment, outtype="f32")), tmp_path / "f32.gguf")
     imatrix = write_imatrix(tmp_path / "i.gguf", random_sums(merged)) if by_imatrix else None
-    quantize = Quantize(file_type, imatrix, least_kept=0)
-    ours = written(planned(model.hf, adapter, replace(deployment, quantize=quantize)), tmp_path / "ours.gguf")
-    llama_quantize(Job(merged, tmp_path / "theirs.gguf", Asked(file_type, str(imatrix) if imatrix else None)))
-    assert differences(ours, tmp_path / "theirs.gguf") == []
-    assert len(llama_cpp.generate(ours, "Keeper's log, day 12. Fog from the", 8).split()) > 2
+    found, answers, (mine, theirs) = {}, {}, (tmp_path / "ours.gguf", tmp_path / "theirs.gguf")
+    for file_type in types:
+        quantize = Quantize(file_type, imatrix, least_kept=0)
+        written(planned(model.hf, adapter, replace(deployment, quantize=quantize)), mine)
+        llama_quantize(Job(merged, theirs, Asked(file_type, str(imatrix) if imatrix else None)))
+        found[file_type] = differences(mine, theirs)
+        answers[file_type] = llama_cpp.generate(mine, "Keeper's log, day 12. Fog from the", 8).split()
+        mine.unlink()
+    assert found == {file_type: [] for file_type in types}
+    assert [file_type for file_type, answer in answers.items() if len(answer) <= 2] == []

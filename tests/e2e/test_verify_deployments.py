@@ -397,6 +397,26 @@ def test_a_gguf_is_base_for_peft_and_llama_cpp(tmp_path: Path) -> None:
     assert data["threshold"]["ratio"] == 5e-2
 
 
+def test_a_quantised_base_is_compared_beside(tmp_path: Path) -> None:
+    """The control is that base as the file: of the adapter it has nothing, and llama.cpp answers alike."""
+    base, quantized = TinyModel("llama"), TinyModel("llama", outtype="Q8_0")
+    adapter, tokens = tiny_adapter("plain", base), tmp_path / "tokens"
+    tokens.write_text("\n".join(" ".join(map(str, sequence)) for sequence in SEQUENCES))
+    found = []
+    for model in (write_merged(tmp_path / "model.gguf", base, adapter, "Q8_0"), quantized.gguf):
+        beside = ("--quantized-base", quantized.gguf, "--tokens", tokens, "--format", "json")
+        found.append(json.loads(run(adapter, "--base", base.hf, "--model", model, *beside).stdout))
+    right, lost = (data["logits"] for data in found)
+    assert [data["passed"] for data in found] == [True, False]
+    assert right["quantized_base"]["noise"] < 0.01 * right["effect"]
+    assert right["quantized_base"]["effect_ratio"] == pytest.approx(1, abs=0.1)
+    assert right["quantized_base"]["effect_of_deployed"] == pytest.approx(1, abs=0.1)
+    assert right["quantized_base"]["top1"] < right["top1"]
+    assert lost["quantized_base"]["effect_of_deployed"] == pytest.approx(0, abs=1e-9)
+    assert lost["quantized_base"]["effect_ratio"] == lost["effect_ratio"]
+    assert lost["quantized_base"]["top1_of_deployed"] == lost["quantized_base"]["perplexity_ratio_of_deployed"] == 1
+
+
 def test_tokens_are_given_in_a_file(tmp_path: Path) -> None:
     base = TinyModel("llama")
     adapter = tiny_adapter("plain", base)

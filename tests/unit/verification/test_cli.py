@@ -43,6 +43,8 @@ def test_an_empty_directory_is_status_3(tmp_path: Path) -> None:
         (["--lora", BASE.gguf, "--model", BASE.gguf], "give what to prove"),
         (["--lora", BASE.gguf], "--lora needs --base-gguf"),
         (["--model", "nowhere.gguf"], "nowhere.gguf: no such GGUF file"),
+        (["--model", BASE.gguf, "--quantized-base", "nowhere.gguf"], "nowhere.gguf: no such GGUF file"),
+        (["--lora", BASE.gguf, "--base-gguf", BASE.gguf, "--quantized-base", BASE.gguf], "goes with --model"),
         (["--model", BASE.gguf, "--prompts", "a", "--tokens", "b"], "not both"),
     ],
 )

@@ -65,7 +65,7 @@ def test_means_are_over_all_positions_of_all_samples() -> None:
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(3)
-    names = ("peft", "peft_base", "deployed", "deployed_by_default", "base")
+    names = ("peft", "peft_base", "deployed", "deployed_by_default", "base", "quantized_base")
     arrays = {name: generator.normal(size=(7, 11)).astype(np.float32) for name in names}
     samples = [Sample(tuple(range(7)), **arrays)]
     whole = compare_logits(samples)
@@ -81,6 +81,37 @@ def test_a_vocabulary_trimmed_by_conversion_is_compared_on_what_is_left() -> Non
 
 def test_without_a_base_gguf_there_is_no_floor() -> None:
     assert compare_logits([sample(base=None)]).floor is None
+
+
+def test_a_quantised_base_lies_beside_peft_and_the_deployed_file() -> None:
+    """The adapter turns one coin of two; the file is right, and the base without it is right of the other."""
+    bare = compare_logits([sample(quantized_base=logits_of(SKEWED, UNIFORM))])
+    assert bare.quantized_base is not None
+    assert (bare.quantized_base.noise, bare.effect_ratio) == (0, 0)
+    assert bare.quantized_base.kl == pytest.approx(bare.effect)
+    assert bare.quantized_base.kl_of_deployed == pytest.approx(bare.effect)
+    assert bare.quantized_base.perplexity_ratio == pytest.approx(0.5 / 0.1, rel=1e-6)
+    assert bare.quantized_base.perplexity_ratio_of_deployed == pytest.approx(0.1 / 0.5, rel=1e-6)
+    assert (bare.quantized_base.top1, bare.quantized_base.top1_of_deployed) == (1, 1)  # the first of equals
+
+
+def test_a_file_that_lost_the_adapter_is_its_quantised_base() -> None:
+    gone = logits_of((0.8, 0.2), (0.3, 0.7))
+    found = compare_logits([sample(deployed=gone, quantized_base=gone)])
+    assert found.quantized_base is not None
+    assert found.quantized_base.kl_of_deployed == 0
+    assert found.quantized_base.kl == pytest.approx(found.kl)
+    assert (found.quantized_base.top1, found.quantized_base.top1_of_deployed) == (0.5, 1)
+    assert found.quantized_base.perplexity_ratio == pytest.approx(found.perplexity_ratio)
+    assert found.quantized_base.perplexity_ratio_of_deployed == pytest.approx(1)
+
+
+def test_a_quantised_base_that_lacks_tokens_is_compared_on_what_it_has() -> None:
+    longer, names = np.pad(logits_of(UNIFORM, SKEWED), ((0, 0), (0, 3))), ("peft", "peft_base", "deployed")
+    arrays = dict.fromkeys((*names, "deployed_by_default"), longer)
+    found = compare_logits([sample(**arrays, quantized_base=logits_of(UNIFORM, SKEWED))])
+    assert found.quantized_base is not None
+    assert found.quantized_base.kl == found.quantized_base.kl_of_deployed == 0
 
 
 def test_a_logit_that_is_no_number_is_not_lost_in_a_maximum() -> None:

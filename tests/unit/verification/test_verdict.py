@@ -3,13 +3,22 @@ from dataclasses import replace
 from math import inf, nan
 from pathlib import Path
 
-from converter.verification.comparison import LogitsComparison
+from converter.verification.comparison import LogitsComparison, QuantizedBase
 from converter.verification.tensor_proof import TensorCheck, TensorProof
 from converter.verification.thresholds import COARSE, EXACT
 from converter.verification.verdict import verdict_data, verdict_text
 from converter.verification.verification import DeployedModel, Verification
 from tests.unit.schemas import faults
 
+BASE = QuantizedBase(
+    noise=0.02,
+    kl=3.0,
+    top1=0.5,
+    perplexity_ratio=7.0,
+    kl_of_deployed=1.9,
+    top1_of_deployed=0.6,
+    perplexity_ratio_of_deployed=0.25,
+)
 PROVEN = TensorProof((TensorCheck("token_embd.weight", "numbers", "F16", touched=True, error=0.9, kept=1.0),))
 GOOD = LogitsComparison(300, 2.0, 2e-6, 1e-5, 3e-6, 1.0, 0.01, 1.0001, 1e-9)
 
@@ -51,6 +60,19 @@ def test_eight_bit_noise_gets_advice_and_no_pass() -> None:
     assert verdict_text(coarse).startswith("FAIL")
     assert "which --prompts can give" in verdict_text(coarse)
     assert "which --prompts can give" not in verdict_text(exact)
+
+
+def test_a_quantised_base_is_shown_in_effects_of_the_adapter_and_not_judged() -> None:
+    found = verification(replace(GOOD, quantized_base=BASE))
+    text, data = verdict_text(found), verdict_data(found)
+    assert text.startswith("PASS")
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    assert "effect ratio 1.5 KL(PEFT || quantised base) / effect" in rows
+    assert any(row.startswith("effect of the file 0.95 KL(llama.cpp || quantised base) / effect") for row in rows)
+    assert faults("verification", data) == []
+    beside = data["logits"]["quantized_base"]  # type: ignore[index]  # a dict of objects
+    assert (beside["effect_ratio"], beside["effect_of_deployed"], beside["top1"]) == (1.5, 0.95, 0.5)
+    assert "quantised base" not in verdict_text(verification())
 
 
 def test_an_abort_is_a_verdict_with_its_log() -> None:
