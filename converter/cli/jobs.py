@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import parent_process
+from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from threading import Thread
 from typing import Any, Final, TypeVar
@@ -25,7 +25,8 @@ def side_by_side(judge: Callable[[S], T], things: Iterable[S], n_jobs: int) -> I
     Raises ConverterError where a process is ended from outside.
     """
     waiting: deque[Future[T]] = deque()
-    executor = ProcessPoolExecutor(n_jobs, initializer=_begin, initargs=(judge,))
+    # Spawned: a fork of a process with threads can wait for ever for a lock that one of them had.
+    executor = ProcessPoolExecutor(n_jobs, get_context("spawn"), initializer=_begin, initargs=(judge,))
     try:
         for thing in things:
             waiting.append(executor.submit(_asked, thing))

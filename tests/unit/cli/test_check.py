@@ -254,13 +254,15 @@ from converter.cli.jobs import side_by_side
 def judge(thing):
     os.write(1, b"judging" + os.linesep.encode())
     time.sleep(60)
-list(side_by_side(judge, range(2), 2))
+if __name__ == "__main__":
+    list(side_by_side(judge, range(2), 2))
 """
 
 
-def test_the_processes_of_jobs_end_with_a_killed_parent() -> None:
+def test_the_processes_of_jobs_end_with_a_killed_parent(tmp_path: Path) -> None:
     """They share its pipe: as long as one lives, whoever reads of it waits."""
-    process = subprocess.Popen([sys.executable, "-c", SIDE_BY_SIDE], stdout=subprocess.PIPE, text=True)
+    (tmp_path / "judges.py").write_text(SIDE_BY_SIDE)
+    process = subprocess.Popen([sys.executable, tmp_path / "judges.py"], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     assert [process.stdout.readline() for _ in range(2)] == ["judging\n"] * 2
     process.kill()
