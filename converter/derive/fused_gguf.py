@@ -40,7 +40,8 @@ def taken_apart(
     every = {tensor.name: tensor for shard in shards for tensor in shard.tensors}
     for tensor in every.values():
         parts = tuple(_parts(tensor.name, architecture, dims_of)) if _attends(tensor.name, every) else ()
-        if parts and sum(part.n_rows for part in parts) == tensor.shape[0]:
+        n_rows = sum(part.n_rows for part in parts)
+        if n_rows and tensor.shape[:1] == (n_rows,):
             fused[tensor.name] = parts
     apart = (
         shard._replace(tensors=tuple(part for tensor in shard.tensors for part in _tensors(tensor, fused)))

@@ -8,7 +8,9 @@ from gguf import GGUFReader
 
 import converter
 from converter.derive.base_model import read_base_model
+from converter.derive.fused_gguf import taken_apart
 from converter.diagnostics import Deployment
+from converter.read.gguf_header import read_gguf_header
 from fixtures.fused_gguf import fused
 from tests.rules.specimens import HIDDEN, Specimen, codes, write_gguf
 
@@ -64,6 +66,16 @@ def test_the_base_of_a_head_has_the_parts_and_so_has_its_lora(specimen: Specimen
     names = {tensor.name for path in (tmp_path / "both").iterdir() for tensor in GGUFReader(path).tensors}
     assert {"blk.0.attn_q.weight", "blk.0.attn_q.weight.lora_a"} <= names
     assert not any("attn_qkv" in name for name in names)
+
+
+def test_a_tensor_without_dimensions_is_left(specimen: Specimen) -> None:
+    assert specimen.base
+    apart = read_base_model(specimen.base)
+    bare = read_gguf_header(specimen.base)
+    bare = bare._replace(tensors=tuple(tensor._replace(shape=()) for tensor in bare.tensors))
+    assert apart.architecture
+    shards, fused = taken_apart((bare,), apart.architecture, lambda _: apart.dims)
+    assert (shards, fused) == ((bare,), {})
 
 
 def test_rows_that_are_not_those_of_its_parts_are_none(specimen: Specimen, tmp_path: Path) -> None:
