@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from re import _constants as op  # type: ignore[attr-defined]  # typeshed leaves these out
-from re import _parser  # type: ignore[attr-defined]
+from re import _parser  # type: ignore[attr-defined]  # nor this
 from typing import Any, Final
 
 from converter.derive.budget import Budget, PatternError

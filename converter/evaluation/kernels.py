@@ -60,12 +60,12 @@ _BIAS: Final = np.uint64(1008 << 52)  # of float64 over F16
 _TOP: Final = np.uint64(0x7FF8 << 48)  # NaN, in whose place F16's infinities are as much refused
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")  # type: ignore[untyped-decorator]  # numba has no types
 def _from_bfloat16(word: np.uint16) -> float:
     return np.float64(np.uint32(np.uint32(word) << np.uint32(16)).view(np.float32))
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")  # type: ignore[untyped-decorator]  # numba has no types
 def _from_float16(word: np.uint16) -> float:
     magnitude = np.uint64(word & np.uint16(0x7FFF))
     normal = np.uint64((magnitude << np.uint64(42)) + _BIAS).view(np.float64)
@@ -74,12 +74,12 @@ def _from_float16(word: np.uint16) -> float:
     return -value if word & np.uint16(0x8000) else value
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")  # type: ignore[untyped-decorator]  # numba has no types
 def _from_number(value: float) -> float:
     return np.float64(value)
 
 
-@njit(fastmath={"reassoc"})  # type: ignore[untyped-decorator]
+@njit(fastmath={"reassoc"})  # type: ignore[untyped-decorator]  # numba has no types
 def _plus(sum_: float, term: float) -> float:
     """Of a sum that may be taken in any order, so that it is taken several numbers at once."""
     return sum_ + term
@@ -89,7 +89,7 @@ Kernel = Callable[..., tuple[float, float, float, bool]]
 
 
 def _kernel(decoded: Callable[[Any], float]) -> Kernel:
-    @njit(nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+    @njit(nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]  # numba has no types
     def kernel(
         base: Array, product: Doubles, scaling: float, out: Array, to: _Float
     ) -> tuple[float, float, float, bool]:
