@@ -12,14 +12,16 @@ import click
 
 from converter.cli.command import Command
 from converter.cli.extras import need_extra
-from converter.cli.options import BASE, PATH
+from converter.cli.options import BASE, FORMAT, PATH
 from converter.cli.quantize import quantize_of
 from converter.diagnostics import HOSTS, Deployment
-from converter.errors import COULD_NOT, NOTHING_LOOKED_AT, ConverterError, worst
+from converter.errors import NOTHING_LOOKED_AT, ConverterError
+from converter.fleet.json_data import Files, fleet_data
+from converter.fleet.manifest import COLUMNS, Defaults
 from converter.fleet.on_ray import Cluster
 from converter.planning.file_types import FILE_TYPES
 from converter.planning.outtypes import OUTTYPES
-from converter.report.printable import printable
+from converter.report.printable import json_line, printable
 from converter.version import __version__
 
 if TYPE_CHECKING:
@@ -31,10 +33,10 @@ COMMAND = "adapter-fleet"
 _EXTRA = ("filelock", "pyarrow", "ray")
 _VERIFY_EXTRA = ("peft", "safetensors", "torch", "transformers", "xllamacpp")
 
-_HELP = """Convert every adapter of a manifest, or below a directory, as adapter-to-gguf would; a second run goes on.
+_HELP = f"""Convert every adapter of a manifest, or below a directory, as adapter-to-gguf would; a second run goes on.
 
-MANIFEST is a .csv, .jsonl or .parquet file with the columns adapter, base, deployment, output, outtype, quantize,
-imatrix, host, initial_adapter, rename_keys and text_only, of which adapter is needed; its paths are relative to it.
+MANIFEST is a .csv, .jsonl or .parquet file with some of the columns {", ".join(COLUMNS)}, of which adapter is needed;
+its paths are relative to it.
 What came of each adapter stands in a table (SQLite), by which the same command, run again, does only what isn't done,
 failed, or has changed. Exit status: 0 all are fine, 1 some are refused, 2 some could not be done, 3 there was none; the
 worst of them, 2 before 3 before 1.
@@ -55,6 +57,11 @@ worst of them, 2 before 3 before 1.
 )
 @click.option("--imatrix", type=PATH, help="As for adapter-to-gguf; with --quantize.")
 @click.option("--host", type=click.Choice(HOSTS), help="As for adapter-to-gguf, of rows without host.")
+@click.option(
+    "--untied-base",
+    type=PATH,
+    help="With untie-lora: one file for the untied base of all rows that name none. Default: one beside each LoRA.",
+)
 @click.option("-o", "--output", type=PATH, help="Directory of the outputs that the manifest doesn't name.")
 @click.option("--table", type=PATH, help="Default: MANIFEST with .sqlite for its ending; in --output for a directory.")
 @click.option("--verify", is_flag=True, help="Prove each one, as adapter-verify does (extra verify).")
@@ -67,6 +74,7 @@ worst of them, 2 before 3 before 1.
 )
 @click.option("--html", type=PATH, help="Write a summary for people.")
 @click.option("--export", type=PATH, help="Write the table of this manifest's rows as .csv or .parquet.")
+@FORMAT
 @click.version_option(__version__)
 def main(
     manifest: Path,
@@ -77,6 +85,7 @@ def main(
     file_type: str | None,
     imatrix: Path | None,
     host: str | None,
+    untied_base: Path | None,
     output: Path | None,
     table: Path | None,
     verify: bool,
@@ -87,6 +96,7 @@ def main(
     retries: int,
     html: Path | None,
     export: Path | None,
+    style: str,
 ) -> None:
     if host and not untie:
         raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
@@ -98,13 +108,20 @@ def main(
     quantize = quantize_of(file_type, imatrix and imatrix.absolute(), (), None, None, False, None)
     kind: Literal["lora", "model"] = to or ("model" if untie or quantize else "lora")
     deployment = Deployment(kind, untie, outtype or "auto", host, quantize)
-    rows, closed = _rows(manifest, base, deployment, output)
+    rows, closed = _rows(
+        manifest, Defaults(base and base.absolute(), deployment, output, untied_base and untied_base.absolute())
+    )
     steps = _steps(manifest, output, verify=verify, prompts=prompts, push=push)
     with _opened(path, rows, steps) as opened:
         result = _run(rows, steps, opened, Cluster(address, workers, retries))
-        click.echo(printable(f"table  {path}"))
-        _write(opened, rows, manifest, html, export)
-    sys.exit(worst([result.status, COULD_NOT]) if closed else result.status)
+        result = result._replace(closed=tuple(closed))
+        files = Files(manifest, path, html, export)
+        _write(opened, rows, files)
+        if style == "json":
+            click.echo(json_line(fleet_data(result, opened, rows, files)))
+        else:
+            click.echo("\n".join((result.words, *_named(files))))
+    sys.exit(result.status)
 
 
 def _check(manifest: Path, table: Path, html: Path | None, export: Path | None, address: str | None) -> None:
@@ -123,26 +140,28 @@ def _check(manifest: Path, table: Path, html: Path | None, export: Path | None, 
         check_address(address)
 
 
-def _write(table: "Table", rows: "Sequence[Row]", manifest: Path, html: Path | None, export: Path | None) -> None:
-    if export:
+def _write(table: "Table", rows: "Sequence[Row]", files: Files) -> None:
+    if files.export:
         from converter.fleet.export import write_export
 
-        write_export(export, table, rows)
-        click.echo(printable(f"export {export}"))
-    if html:
+        write_export(files.export, table, rows)
+    if files.report:
         from converter.fleet.html import write_html
 
-        write_html(html, table, rows, manifest)
-        click.echo(printable(f"report {html}"))
+        write_html(files.report, table, rows, files.manifest)
 
 
-def _rows(
-    manifest: Path, base: Path | None, deployment: Deployment, output: Path | None
-) -> "tuple[Sequence[Row], Sequence[tuple[Path, str]]]":
+def _named(files: Files) -> Iterator[str]:
+    """The files that the run wrote, for people."""
+    for name in ("table", "export", "report"):
+        if path := getattr(files, name):
+            yield printable(f"{name:6} {path}")
+
+
+def _rows(manifest: Path, defaults: Defaults) -> "tuple[Sequence[Row], Sequence[tuple[Path, str]]]":
     """The rows of a manifest or a directory, and what of that may not be looked into, of which a line is printed."""
-    from converter.fleet.manifest import Defaults, discovered, read_manifest
+    from converter.fleet.manifest import discovered, read_manifest
 
-    defaults = Defaults(base and base.absolute(), deployment, output)
     rows, closed = (
         discovered(manifest, defaults) if manifest.is_dir() else (tuple(read_manifest(manifest, defaults)), ())
     )
@@ -177,9 +196,7 @@ def _run(rows: "Sequence[Row]", steps: "Steps", table: "Table", cluster: "Cluste
     from converter.fleet.run import run
 
     with watching(len(rows)) as watch:
-        result = run(rows, steps, table, partial(ray_workers, cluster), watch)
-    click.echo(result.words)
-    return result
+        return run(rows, steps, table, partial(ray_workers, cluster), watch)
 
 
 if __name__ == "__main__":

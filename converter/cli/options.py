@@ -54,15 +54,17 @@ class _BaseByName(_Here):
 
 
 class _SplitSize(click.ParamType[int]):
-    """N(M|G) bytes, in decimal units, as convert_hf_to_gguf.py reads it, which knows K and plain numbers too."""
+    """N(M|G) bytes."""
 
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        found = re.fullmatch(r"([1-9][0-9]{0,11})([KMG]?)", str(value))
-        if not found:
+        from converter.planning.shards import split_size
+
+        nbytes = split_size(str(value))
+        if nbytes is None:
             self.fail(f"{value} is no size; give one such as 500M or 4G", param, ctx)
-        return int(found[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[found[2]]
+        return nbytes
 
 
 # click's own check of what can be read would end in a usage text.

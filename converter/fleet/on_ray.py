@@ -107,8 +107,9 @@ class _Workers:
         for task in tasks:
             if task.base != path:
                 base, path = self._base(task.base), task.base
-            running[self._do.remote(task, [base])] = task
-            while len(running) >= self._most():
+            reference = self._do.remote(task, [base])
+            running[reference] = task
+            while len(running) >= self._most() or (task.is_alone and reference in running):
                 yield from self._ended(running)
         while running:
             yield from self._ended(running)

@@ -49,12 +49,16 @@ def base_stamps(base: Path) -> Stamps:
     return tuple(map(_stamp, _inputs_in(base) if is_directory else _parts(base)))
 
 
-def output_stamps(output: Path) -> Stamps:
-    """Of an output file, or of the files in an output directory; () where there is nothing."""
+def output_stamps(output: Path, *, is_split: bool = False) -> Stamps:
+    """Of an output file, or of the files in an output directory; () where there is nothing.
+
+    Of one that may have become several files, NAME-00001-of-00003.gguf for NAME.gguf, those too.
+    """
     try:
         if output.is_dir():
             return tuple(map(_stamp, _files_in(output, lambda name: name.endswith(".gguf"))))
-        return (_stamp(output),)
+        whole = (_stamp(output),) if output.exists() else ()
+        return (*whole, *map(_stamp, _parts_for(output))) if is_split else whole
     except (ConverterError, OSError):
         return ()
 
@@ -76,8 +80,17 @@ def _parts(base: Path) -> list[Path]:
     split = _SPLIT.fullmatch(base.name)
     if not split:
         return [base]
-    own = re.compile(rf"{re.escape(split[1])}\d{{5}}{re.escape(split[2])}")
-    return [*_files_in(base.parent, lambda name: own.fullmatch(name) is not None)]
+    return [*_matching(base.parent, rf"{re.escape(split[1])}\d{{5}}{re.escape(split[2])}")]
+
+
+def _parts_for(output: Path) -> Iterator[Path]:
+    """The files that a model was split into, whose name as one file is ``output``."""
+    return _matching(output.parent, rf"{re.escape(output.stem)}-\d{{5}}-of-\d{{5}}\.gguf")
+
+
+def _matching(directory: Path, pattern: str) -> Iterator[Path]:
+    own = re.compile(pattern)
+    return _files_in(directory, lambda name: own.fullmatch(name) is not None)
 
 
 def _stamp(path: Path, *, exact: bool = False) -> Stamp:

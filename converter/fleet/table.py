@@ -170,7 +170,7 @@ def _columns(task: Task, outcome: Outcome) -> dict[str, object]:
         "at": _now(),
         "adapter_stamps": json.dumps(outcome.adapter_stamps),
         "base_stamps": json.dumps(outcome.base_stamps),
-        "output_stamps": json.dumps(outcome.output_stamps),
+        "output_stamps": json.dumps((*outcome.output_stamps, *outcome.untied)),
     }
 
 

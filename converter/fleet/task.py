@@ -22,6 +22,8 @@ class Task(NamedTuple):
 
     ``output_before`` is what was there when it was first begun: whatever is there now instead was written since.
     ``content`` is the adapter's digest at its last end, where nothing but its files' times says that it changed.
+    ``untied`` is of its row's untied base, where an earlier row of this run on the same base left it whole;
+    ``untied_pushed``: and pushed it.
     """
 
     row: Row
@@ -32,6 +34,13 @@ class Task(NamedTuple):
     base_stamps: Stamps
     output_before: Stamps = ()
     content: str | None = None
+    untied: Stamps = ()
+    untied_pushed: bool = False
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it may have to write what other rows need too, and those wait for it."""
+        return self.row.untied_base is not None and not (self.untied and (self.untied_pushed or not self.steps.push))
 
 
 class Reading(NamedTuple):
@@ -50,7 +59,8 @@ class Outcome(NamedTuple):
     """What came of a row.
 
     ``unchanged`` says that only its adapter's times had changed, ``adopted`` that the output was whole already though
-    nobody had noted it down. ``reading`` is that of the base. Digests and stamps are of what was read and written.
+    nobody had noted it down. ``reading`` is that of the base. Digests and stamps are of what was read and written,
+    ``untied`` is that of an untied base which other rows may have too.
     """
 
     output: Path
@@ -65,6 +75,7 @@ class Outcome(NamedTuple):
     base_stamps: Stamps = ()
     output_stamps: Stamps = ()
     effect_ratio: float | None = None
+    untied: Stamps = ()
     pushed: Path | None = None
     unchanged: bool = False
     adopted: bool = False
