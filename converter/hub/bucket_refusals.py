@@ -13,8 +13,10 @@ from typing import Final
 from converter.errors import ConverterError
 from converter.read.bucket_address import BucketAddress
 
+_REGION: Final = re.compile(r"<Region>([a-z0-9-]{1,40})</Region>")
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>(\w{1,60})</Code>")
+_SET_REGION: Final = "name it in AWS_REGION"
 _SERVICES: Final = {"s3://": "AWS", "gs://": "Google Cloud"}
 _FOR_NOW: Final = ("429", "500", "502", "503", "504")
 _LOGINS: Final = {
@@ -28,12 +30,11 @@ _RIGHTS: Final = {
 _BY_CODE: Final = {
     "NoSuchBucket": "no such bucket",
     "InvalidBucketName": "no such bucket",
-    "PermanentRedirect": "the bucket lies in another region; name it in AWS_REGION",
-    "AuthorizationHeaderMalformed": "the bucket lies in another region; name it in AWS_REGION",
     "RequestTimeTooSkewed": "the clock of this machine is wrong",
     "InvalidObjectState": "is archived (Glacier); restore it first",
     "PreconditionFailed": "was replaced while it was read; run it again",
 }
+_ABOUT_REGION: Final = ("AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect")
 _ABOUT_KEYS: Final = (
     "ExpiredToken",
     "InvalidAccessKeyId",
@@ -66,12 +67,14 @@ def _said(text: str, where: BucketAddress, endpoint: str) -> str:
     told = text.partition("Debug source")[0]
     code, status = _first(_CODE, text), _first(_STATUS, told)
     how = f" ({', '.join(filter(None, (code, status and f'status {status}')))})" if code or status else ""
+    region = _first(_REGION, text)
+    of = f", {region}" if region else ""
     server, login = endpoint or _SERVICES[where.scheme], _LOGINS[where.scheme]
     causes = (
         (_is_about_credentials(told), f"no credentials for {_SERVICES[where.scheme]}; {login}"),
         (code in _ABOUT_KEYS or status == "401", f"the credentials are not taken{how}; {login}"),
         (code in _BY_CODE, _BY_CODE.get(code or "", "")),
-        ("without LOCATION" in told, _BY_CODE["PermanentRedirect"]),
+        (code in _ABOUT_REGION or "without LOCATION" in told, f"the bucket lies in another region{of}; {_SET_REGION}"),
         (status == "412", _BY_CODE["PreconditionFailed"]),
         (status == "403", f"may not be read with these credentials{how}; {_RIGHTS[where.scheme]}; {login}"),
         (status == "404", "is not there"),

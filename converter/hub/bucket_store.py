@@ -58,7 +58,7 @@ def _s3(address: BucketAddress) -> Store:
     try:
         scoped = session.get_scoped_config()
         of_config = ConfiguredEndpointProvider(session.full_config, scoped, "s3")
-        region = session.get_config_variable("region") or "us-east-1"
+        region = os.environ.get("AWS_REGION") or session.get_config_variable("region") or "us-east-1"
         endpoint = of_config.provide() or ""
         signing = _signing(address, session)
     except BotoCoreError as error:
