@@ -20,7 +20,7 @@ import converter
 from converter.cli import check, to_gguf
 from converter.errors import COULD_NOT, NOTHING_LOOKED_AT
 from fixtures.adapters import tiny_adapter
-from fixtures.buckets import Answer, Buckets, serving_buckets
+from fixtures.buckets import BEARER, SECRET, Answer, Buckets, serving_buckets
 from fixtures.generated import write_safetensors
 from fixtures.tiny import TinyModel
 from fixtures.trainable import trainable
@@ -30,7 +30,6 @@ from tests.unit.hub.test_judged_on_hub import files_of
 BASE = TinyModel("llama")
 HF = trainable(BASE)  # with a tokenizer
 WEIGHTS = "model.safetensors"
-KEY, SECRET, BEARER = "AKIDEXAMPLE", "wJalrXUtnFEMISECRET", "ya29.BEARER"
 ADAPTER = tiny_adapter("plain", BASE)
 N_HEADER = 64_000  # of each file of weights at most, where its header has no more
 
@@ -56,19 +55,12 @@ def buckets(served: Buckets) -> Buckets:
 def run(buckets: Buckets, tmp_path: Path) -> Run:
     def run(command: click.Command, *arguments: object, **variables: str | None) -> Ran:
         """Run a command with settings, a home and a cache of its own: ``tmp_path / "cache"``."""
-        known = {"AWS_ENDPOINT_URL": buckets.endpoint, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
-        known |= {"GOOGLE_BASE_URL": buckets.google, "GOOGLE_BEARER_TOKEN": BEARER, "HOME": str(tmp_path)}
-        known |= {
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "XDG_CACHE_HOME": str(tmp_path / "cache"),
-            "NO_PROXY": "127.0.0.1",
-        }
         scratch = tmp_path / "scratch"
         scratch.mkdir(exist_ok=True)
         with pytest.MonkeyPatch.context() as patch:
             for name in [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_"))]:
                 patch.delenv(name)
-            for name, value in {**known, **variables}.items():
+            for name, value in {**buckets.settings(tmp_path), **variables}.items():
                 patch.delenv(name, raising=False) if value is None else patch.setenv(name, value)
             patch.setattr(tempfile, "tempdir", str(scratch))
             patch.chdir(tmp_path)
@@ -200,9 +192,8 @@ def test_adapters_below_are_found_as_in_a_directory(run: Run) -> None:
     assert f"adapter-to-gguf s3://models/loras/tide --base {BASE.gguf} --download -o lora.gguf" in ran.stdout
 
 
-def test_from_python(buckets: Buckets, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"AWS_ENDPOINT_URL": buckets.endpoint, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
-    for name, value in settings.items():
+def test_from_python(buckets: Buckets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in buckets.settings(tmp_path).items():
         monkeypatch.setenv(name, value)
     adapter = converter.read_adapter("s3://models/loras/tide")
     assert converter.check(adapter, converter.read_base(BASE.gguf)).passed
