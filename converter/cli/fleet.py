@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from converter.fleet.rows import Row, Steps
     from converter.fleet.run import Result
     from converter.fleet.table import Table
-    from converter.read.hub_address import HubAddress
+    from converter.read.hub_address import Address, HubAddress
 
 COMMAND = "adapter-fleet"
 _EXTRA = ("filelock", "pyarrow", "ray")
@@ -97,7 +97,7 @@ def main(
     table: Path | None,
     verify: bool,
     prompts: Path | None,
-    push: "Path | HubAddress | None",
+    push: "Path | Address | None",
     address: str | None,
     workers: int | None,
     retries: int,
@@ -114,7 +114,7 @@ def main(
     kind: Literal["lora", "model"] = to or ("model" if untie or quantize else "lora")
     deployment = Deployment(kind, untie, outtype or "auto", host, quantize)
     defaults = Defaults(
-        base and base.absolute(), deployment, output, untied_base and untied_base.absolute(), verify, _absolute(push)
+        base and base.absolute(), deployment, output, untied_base and untied_base.absolute(), verify, _place(push)
     )
     rows, closed = _rows(manifest, defaults)
     _need_extras(rows)
@@ -181,7 +181,11 @@ def _rows(manifest: Path, defaults: Defaults) -> "tuple[Sequence[Row], Sequence[
     return rows, closed
 
 
-def _absolute(push: "Path | HubAddress | None") -> "Path | HubAddress | None":
+def _place(push: "Path | Address | None") -> "Path | HubAddress | None":
+    from converter.read.hub_address import HubAddress
+
+    if push is not None and not isinstance(push, Path | HubAddress):
+        raise ConverterError(f"--push {push}: wanted a directory, or hf://ORG/NAME")
     return push.absolute() if isinstance(push, Path) else push
 
 
