@@ -12,7 +12,7 @@ import click
 
 from converter.cli.command import Command
 from converter.cli.extras import need_extra
-from converter.cli.options import BASE, FORMAT, PATH
+from converter.cli.options import ADAPTER, BASE, FORMAT, PATH
 from converter.cli.quantize import quantize_of
 from converter.diagnostics import HOSTS, Deployment
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from converter.fleet.rows import Row, Steps
     from converter.fleet.run import Result
     from converter.fleet.table import Table
+    from converter.read.hub_address import Address, HubAddress
 
 COMMAND = "adapter-fleet"
 _EXTRA = ("filelock", "pyarrow", "ray")
+_HUB_EXTRA = ("httpx2", "huggingface_hub")
 _VERIFY_EXTRA = ("peft", "safetensors", "torch", "transformers", "xllamacpp")
 
 _HELP = f"""Convert every adapter of a manifest, or below a directory, as adapter-to-gguf would; a second run goes on.
@@ -66,7 +68,12 @@ worst of them, 2 before 3 before 1.
 @click.option("--table", type=PATH, help="Default: MANIFEST with .sqlite for its ending; in --output for a directory.")
 @click.option("--verify", is_flag=True, help="Prove each one, as adapter-verify does (extra verify).")
 @click.option("--prompts", type=PATH, help="Texts for --verify, one a line. Default: a built-in set.")
-@click.option("--push", type=PATH, help="Directory into which each output that is fine is copied.")
+@click.option(
+    "--push",
+    type=ADAPTER,
+    help="Directory into which each output that is fine is copied, or hf://ORG/NAME[@BRANCH][/FOLDER], to which it is "
+    "uploaded (extra hub).",
+)
 @click.option("--address", metavar="HOST:PORT", help="Of a Ray cluster (or auto). Default: Ray is started here.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Adapters at a time. Default: one for each CPU.")
 @click.option(
@@ -90,7 +97,7 @@ def main(
     table: Path | None,
     verify: bool,
     prompts: Path | None,
-    push: Path | None,
+    push: "Path | Address | None",
     address: str | None,
     workers: int | None,
     retries: int,
@@ -100,18 +107,20 @@ def main(
 ) -> None:
     if host and not untie:
         raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
-    if prompts and not verify:
-        raise ConverterError("--prompts needs --verify")
-    need_extra("fleet", *_EXTRA, *(_VERIFY_EXTRA if verify else ()))
+    need_extra("fleet", *_EXTRA)
     path = table or (output / "fleet.sqlite" if output and manifest.is_dir() else manifest.with_suffix(".sqlite"))
     _check(manifest, path, html, export, address)
     quantize = quantize_of(file_type, imatrix and imatrix.absolute(), (), None, None, False, None)
     kind: Literal["lora", "model"] = to or ("model" if untie or quantize else "lora")
     deployment = Deployment(kind, untie, outtype or "auto", host, quantize)
-    rows, closed = _rows(
-        manifest, Defaults(base and base.absolute(), deployment, output, untied_base and untied_base.absolute())
+    defaults = Defaults(
+        base and base.absolute(), deployment, output, untied_base and untied_base.absolute(), verify, _place(push)
     )
-    steps = _steps(manifest, output, verify=verify, prompts=prompts, push=push)
+    rows, closed = _rows(manifest, defaults)
+    _need_extras(rows)
+    if prompts and not any(row.verify for row in rows):
+        raise ConverterError("--prompts needs --verify")
+    steps = _steps(manifest, output, prompts)
     with _opened(path, rows, steps) as opened:
         result = _run(rows, steps, opened, Cluster(address, workers, retries))
         result = result._replace(closed=tuple(closed))
@@ -172,11 +181,26 @@ def _rows(manifest: Path, defaults: Defaults) -> "tuple[Sequence[Row], Sequence[
     return rows, closed
 
 
-def _steps(manifest: Path, output: Path | None, *, verify: bool, prompts: Path | None, push: Path | None) -> "Steps":
+def _place(push: "Path | Address | None") -> "Path | HubAddress | None":
+    from converter.read.hub_address import HubAddress
+
+    if push is not None and not isinstance(push, Path | HubAddress):
+        raise ConverterError(f"--push {push}: wanted a directory, or hf://ORG/NAME")
+    return push.absolute() if isinstance(push, Path) else push
+
+
+def _need_extras(rows: "Sequence[Row]") -> None:
+    if any(row.verify for row in rows):
+        need_extra("verify", *_VERIFY_EXTRA)
+    if any(row.push and not isinstance(row.push, Path) for row in rows):
+        need_extra("hub", *_HUB_EXTRA)
+
+
+def _steps(manifest: Path, output: Path | None, prompts: Path | None) -> "Steps":
     from converter.fleet.rows import Steps
 
     outputs = output or manifest.parent
-    return Steps(verify, prompts and prompts.absolute(), push and push.absolute(), outputs.absolute())
+    return Steps(prompts and prompts.absolute(), outputs.absolute())
 
 
 @contextmanager
@@ -192,11 +216,12 @@ def _opened(path: Path, rows: "Sequence[Row]", steps: "Steps") -> "Iterator[Tabl
 
 def _run(rows: "Sequence[Row]", steps: "Steps", table: "Table", cluster: "Cluster") -> "Result":
     from converter.cli.fleet_progress import watching
+    from converter.fleet.hub_push import with_pushes
     from converter.fleet.on_ray import ray_workers
     from converter.fleet.run import run
 
     with watching(len(rows)) as watch:
-        return run(rows, steps, table, partial(ray_workers, cluster), watch)
+        return run(rows, steps, table, with_pushes(partial(ray_workers, cluster), rows), watch)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Final
 from converter.derive.locate import located_base
 from converter.errors import ConverterError
 from converter.fleet.manifest_files import Line, Value
+from converter.read.hub_address import SCHEME, HubAddress, hub_address
 
 _SWITCHES: Final = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 _REMOTE: Final = "://"
@@ -23,8 +24,8 @@ class Cells:
         self._directory = directory
 
     def given(self, column: str) -> bool:
-        """Whether a cell says anything; ``false`` says what an empty one says."""
-        return self._cells.get(column) not in (None, False, "false", "False", "0", "no")
+        """Whether a cell says anything."""
+        return self._cells.get(column) is not None
 
     def text(self, column: str) -> str | None:
         value = self._cells.get(column)
@@ -38,13 +39,13 @@ class Cells:
             raise self.wrong(column, f"one of {', '.join(choices)}")
         return value
 
-    def switch(self, column: str) -> bool:
+    def switch(self, column: str, *, default: bool = False) -> bool:
         value = self._cells.get(column)
         if isinstance(value, str):
             value = _SWITCHES.get(value.lower(), value)
         if not isinstance(value, bool | None):
             raise self.wrong(column, "true or false")
-        return bool(value)
+        return default if value is None else value
 
     def path(self, column: str) -> Path | None:
         value = self.text(column)
@@ -53,6 +54,16 @@ class Cells:
         if _REMOTE in value:
             raise self.wrong(column, "a path on this machine: download it first")
         return Path(os.path.normpath(self._directory / value))
+
+    def place(self, column: str) -> Path | HubAddress | None:
+        """A directory on this machine, or one of a repository on a hub."""
+        value = self.text(column)
+        if not value or not value.startswith(SCHEME):
+            return self.path(column)
+        try:
+            return hub_address(value)
+        except ConverterError as error:
+            raise ConverterError(f"{self.where}: column {column!r}: {error}") from error
 
     def base(self) -> Path | None:
         """A path, or else the name of a repository that the hub's cache on this machine has."""

@@ -13,6 +13,7 @@ COLUMNS: Final = ("deployment", "outtype", "host", "split_max_size", "quantize")
 QUANTIZE_COLUMNS: Final = (
     "imatrix", "tensor_type", "output_tensor_type", "token_embedding_type", "allow_requantize", "least_kept",
 )  # fmt: skip
+_SWITCH: Final = "allow_requantize"
 _KINDS: Final = get_args(Kind)
 
 
@@ -47,7 +48,7 @@ def _quantize(cells: Cells, of: Deployment) -> Quantize | None:
     named = cells.text("quantize")
     if named is None:
         for column in QUANTIZE_COLUMNS:
-            if cells.given(column):
+            if cells.given(column) and (column != _SWITCH or cells.switch(column)):
                 raise cells.wrong(column, "none: it is for a row that says quantize")
         return None
     if named.upper() not in FILE_TYPES:
@@ -57,7 +58,7 @@ def _quantize(cells: Cells, of: Deployment) -> Quantize | None:
     least_kept = _share(cells, "least_kept")
     quantize = Quantize(
         named.upper(), cells.path("imatrix"), _tensor_types(cells), _type(cells, "output_tensor_type"),
-        _type(cells, "token_embedding_type"), cells.switch("allow_requantize"),
+        _type(cells, "token_embedding_type"), cells.switch(_SWITCH),
     )  # fmt: skip
     return quantize if least_kept is None else quantize._replace(least_kept=least_kept)
 

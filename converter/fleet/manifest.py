@@ -15,10 +15,11 @@ from converter.fleet.deployment_cells import QUANTIZE_COLUMNS, deployment_of, sp
 from converter.fleet.manifest_files import read_lines
 from converter.fleet.rows import Row
 from converter.read.checkpoint import find_adapters
+from converter.read.hub_address import HubAddress
 
 COLUMNS: Final = (
     "adapter", "base", "output", "untied_base", "checkpoint", "initial_adapter", "rename_keys", "text_only",
-    *DEPLOYMENT_COLUMNS, *QUANTIZE_COLUMNS,
+    "verify", "push", *DEPLOYMENT_COLUMNS, *QUANTIZE_COLUMNS,
 )  # fmt: skip
 
 
@@ -29,6 +30,8 @@ class Defaults(NamedTuple):
     deployment: Deployment = Deployment()
     outputs: Path | None = None
     untied_base: Path | None = None
+    verify: bool = False
+    push: Path | HubAddress | None = None
 
     def shared(self, deployment: Deployment) -> Path | None:
         """The untied base that a deployment has together with others."""
@@ -65,7 +68,7 @@ def discovered(directory: Path, defaults: Defaults) -> tuple[tuple[Row, ...], tu
     rows = tuple(
         Row(
             str(path), path, defaults.base, deployment, defaults.output(_below(top, path), deployment, untied),
-            untied_base=untied,
+            untied_base=untied, verify=defaults.verify, push=defaults.push,
         )
         for path in named
     )  # fmt: skip
@@ -95,7 +98,8 @@ def _row(cells: Cells, defaults: Defaults) -> Row:
         cells.where, adapter, cells.base() or defaults.base, deployment,
         _output(cells, adapter, deployment, untied_base, defaults), cells.path("initial_adapter"),
         cells.switch("rename_keys"), cells.switch("text_only"), _checkpoint(cells, defaults),
-        split_of(cells, deployment), untied_base,
+        split_of(cells, deployment), untied_base, cells.switch("verify", default=defaults.verify),
+        cells.place("push") or defaults.push,
     )  # fmt: skip
 
 

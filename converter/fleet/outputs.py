@@ -4,21 +4,10 @@ from pathlib import Path
 
 from converter.conversion import Written, is_untied_base_of, write, written_already
 from converter.errors import ConverterError
-from converter.fleet.rows import Row
-from converter.fleet.stamps import Stamps, output_stamps
+from converter.fleet.stamps import own_stamps, untied_stamps
 from converter.fleet.task import Task
 from converter.planning.conversion_plan import ConversionPlan
 from converter.planning.untied import LORA_NAME, UNTIED_BASE_NAME
-
-
-def own_stamps(row: Row) -> Stamps:
-    """Of what is at a row's output; () where there is nothing."""
-    return output_stamps(row.output, is_split=row.split_max_size is not None)
-
-
-def untied_stamps(row: Row) -> Stamps:
-    """Of what is where a row has its untied base together with others; () where there is nothing."""
-    return output_stamps(row.untied_base) if row.untied_base else ()
 
 
 def written(task: Task, planned: ConversionPlan) -> tuple[tuple[Written, ...], bool]:

@@ -8,10 +8,9 @@ from typing import NamedTuple
 from converter.derive.adapter import read_adapter
 from converter.derive.locate import named_base
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
-from converter.fleet.outputs import own_stamps, untied_stamps
-from converter.fleet.push import destination
+from converter.fleet.push import place_of
 from converter.fleet.rows import Row, Steps, require_adapter
-from converter.fleet.stamps import Stamps, adapter_stamps, base_stamps
+from converter.fleet.stamps import Stamps, adapter_stamps, base_stamps, own_stamps, untied_stamps
 from converter.fleet.table import Known, Table
 from converter.fleet.task import FINAL, Outcome, State, Task
 from converter.version import __version__
@@ -104,9 +103,9 @@ def request_of(row: Row, steps: Steps) -> str:
         "checkpoint_stamps": _stamps_of(row.checkpoint),
         "split_max_size": row.split_max_size,
         "untied_base": row.untied_base and str(row.untied_base),
-        "verify": steps.verify,
+        "verify": row.verify,
         "prompts": _stamps_of(steps.prompts),
-        "push": str(destination(row, steps) or ""),
+        "push": str(place_of(row, steps, row.output) or ""),
         "version": __version__,
     }
     return json.dumps(asked, sort_keys=True)

@@ -11,6 +11,7 @@ from converter.diagnostics import Deployment
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.read.checkpoint import is_adapter
 from converter.read.files import could_not_read
+from converter.read.hub_address import HubAddress
 
 _SPLIT: Final = re.compile(r"-\d{5}-of-\d{5}(?=\.gguf$)")
 
@@ -20,7 +21,7 @@ class Row(NamedTuple):
 
     ``where`` is how messages call the row: the manifest's path and line, or the adapter's directory. ``split_max_size``
     is in bytes. ``untied_base`` is where an untie-lora has its base, which other rows may have there too; ``output`` is
-    then a file.
+    then a file. ``verify`` asks for the proof; ``push`` is the directory, here or on a hub, that it goes to.
     """
 
     where: str
@@ -34,6 +35,8 @@ class Row(NamedTuple):
     checkpoint: Path | None = None
     split_max_size: int | None = None
     untied_base: Path | None = None
+    verify: bool = False
+    push: Path | HubAddress | None = None
 
     @property
     def reads(self) -> tuple[tuple[str, Path], ...]:
@@ -46,14 +49,12 @@ class Row(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What is done with every adapter beside converting it.
+    """How adapters are proven and pushed.
 
-    ``prompts`` are the proof's own texts; below ``push`` each output is copied, at its path below ``outputs``.
+    ``prompts`` are the proof's own texts. An output is pushed to the path that it has below ``outputs``.
     """
 
-    verify: bool = False
     prompts: Path | None = None
-    push: Path | None = None
     outputs: Path = Path()
 
 

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from converter.digests import file_digest_of
 from converter.errors import ConverterError
+from converter.fleet.rows import Row
 from converter.read.files import could_not_read, is_file
 from converter.read.limits import FILES
 
@@ -61,6 +62,16 @@ def output_stamps(output: Path, *, is_split: bool = False) -> Stamps:
         return (*whole, *map(_stamp, _parts_for(output))) if is_split else whole
     except (ConverterError, OSError):
         return ()
+
+
+def own_stamps(row: Row) -> Stamps:
+    """Of what is at a row's output; () where there is nothing."""
+    return output_stamps(row.output, is_split=row.split_max_size is not None)
+
+
+def untied_stamps(row: Row) -> Stamps:
+    """Of what is where a row has its untied base together with others; () where there is nothing."""
+    return output_stamps(row.untied_base) if row.untied_base else ()
 
 
 def _inputs_in(directory: Path) -> Iterator[Path]:

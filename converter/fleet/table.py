@@ -162,7 +162,7 @@ def _columns(task: Task, outcome: Outcome) -> dict[str, object]:
         "adapter_sha256": outcome.adapter_sha256,
         "content_sha256": outcome.content,
         "effect_ratio": outcome.effect_ratio,
-        "pushed": str(outcome.pushed) if outcome.pushed else None,
+        "pushed": outcome.pushed,
         "adopted": int(outcome.adopted),
         "reading": outcome.reading,
         "node": outcome.node,

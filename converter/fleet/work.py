@@ -13,9 +13,9 @@ from converter.derive.locate import read_initial_adapter
 from converter.derive.untabled import with_checkpoint
 from converter.diagnostics import Severity
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
-from converter.fleet.outputs import own_stamps, untied_stamps, written
+from converter.fleet.outputs import written
 from converter.fleet.rows import Row, require_adapter
-from converter.fleet.stamps import adapter_content, adapter_stamps, base_stamps
+from converter.fleet.stamps import adapter_content, adapter_stamps, base_stamps, own_stamps, untied_stamps
 from converter.fleet.task import Outcome, Reading, State, Task
 from converter.planning.conversion_plan import ConversionPlan
 from converter.version import __version__
@@ -84,6 +84,7 @@ def _done(task: Task, reading: Reading) -> Outcome:
     outcome = made_of._replace(
         nbytes=sum(one.nbytes for one in files), adapter_sha256=files[0].adapter_sha256, adopted=adopted,
         output_stamps=own_stamps(row), untied=untied_stamps(row),
+        files=tuple(path for one in files for path in one.shards or (one.path,)),
     )  # fmt: skip
     try:
         return _after(task, adapter, files, outcome)
@@ -116,12 +117,12 @@ def _warnings(planned: ConversionPlan) -> tuple[str, ...]:
 
 def _after(task: Task, adapter: Adapter, files: Sequence[Written], outcome: Outcome) -> Outcome:
     """Proven and pushed, as asked: what isn't proven goes nowhere."""
-    if task.steps.verify:
+    if task.row.verify:
         from converter.fleet.proof import proven
 
         outcome = proven(task, adapter, files, outcome)
-    if task.steps.push and outcome.state == "fine":
-        from converter.fleet.push import pushed
+    if outcome.state != "fine":
+        return outcome
+    from converter.fleet.push import copied
 
-        outcome = outcome._replace(pushed=pushed(task, files))
-    return outcome
+    return outcome._replace(pushed=copied(task, outcome))

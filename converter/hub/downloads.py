@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from logging import ERROR
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from converter.hub.bucket_cache import Tell, keep
 from converter.hub.client import Source
 from converter.hub.fetching import AT_ONCE, Folder, ask_hub, fetch_whole
 from converter.hub.originals import original_repository
+from converter.hub.quiet import quiet
 from converter.read.base_files import read_base_files
 from converter.read.hub_address import Address, HubAddress
 from converter.scratch import Scratch
@@ -110,7 +110,7 @@ def _downloaded(address: HubAddress, wanted: _Wanted) -> Path:
     from huggingface_hub import hf_hub_download
 
     paths = []
-    with _quiet():
+    with quiet(bars=sys.stderr.isatty()):  # bars on a terminal alone
         for name in wanted.names:
             where = address / name
             with _told(where):
@@ -119,24 +119,6 @@ def _downloaded(address: HubAddress, wanted: _Wanted) -> Path:
         if wanted.commit not in path.parts:
             raise ConverterError(f"{address}: has moved to another commit while it was downloaded; run it again")
     return paths[0].parent
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Bars on a terminal alone, and no warnings: those of a retry tell the signed address."""
-    from huggingface_hub.utils import logging
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    level, is_quiet = logging.get_verbosity(), are_progress_bars_disabled()
-    logging.set_verbosity(ERROR)
-    if not sys.stderr.isatty():
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if not is_quiet:
-            enable_progress_bars()
 
 
 @contextmanager

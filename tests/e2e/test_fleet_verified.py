@@ -13,9 +13,10 @@ from converter.errors import FINE, JUDGED_BAD
 from converter.fleet import outputs
 from converter.fleet.task import Outcome, Task
 from converter.planning.conversion_plan import ConversionPlan
+from converter.read.hub_address import hub_address
 from fixtures.adapters import tiny_adapter
 from fixtures.tiny import TinyModel
-from tests.unit.fleet.small_fleet import Serial, run_fleet, write_manifest
+from tests.unit.fleet.small_fleet import Serial, hub_of_this_process, run_fleet, write_manifest
 
 pytestmark = pytest.mark.llama
 KINDS = ("lora", "model", "untie-lora", "shared")
@@ -58,9 +59,10 @@ def test_what_is_not_proven_is_judged_bad(manifest: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(outputs, "write", write_another)
     workers = Serial()
-    result = run_fleet(manifest, workers, verify=True, push=manifest.parent / "store")
-    assert (result.status, result.states) == (JUDGED_BAD, {"unproven": len(KINDS)})
-    assert "not proven: effect ratio" in workers.outcomes["a"].message
-    assert not (manifest.parent / "store").exists()
-    again = Serial()
-    assert run_fleet(manifest, again, verify=True, push=manifest.parent / "store").n_finished_before == len(KINDS)
+    with hub_of_this_process(monkeypatch) as hub:
+        result = run_fleet(manifest, workers, verify=True, push=hub_address("hf://org/name"))
+        assert (result.status, result.states) == (JUDGED_BAD, {"unproven": len(KINDS)})
+        assert "not proven: effect ratio" in workers.outcomes["a"].message
+        again = run_fleet(manifest, Serial(), verify=True, push=hub_address("hf://org/name"))
+        assert again.n_finished_before == len(KINDS)
+        assert hub.commits == []

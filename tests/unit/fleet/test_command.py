@@ -93,10 +93,12 @@ def test_no_input_is_written_over(option: str, tmp_path: Path) -> None:
         (("--host", "wide"), "--host needs --untie"),
         (("--prompts", "x"), "--prompts needs --verify"),
         (("--html", "nowhere/x.html"), "nowhere/x.html: there is no such directory; make it first"),
+        (("--push", "s3://bucket/x"), "--push s3://bucket/x: wanted a directory, or hf://ORG/NAME"),
         (("--export", "x.xlsx"), "x.xlsx: can't be exported to by its name; wanted .csv or .parquet"),
     ],
 )
 def test_options_that_dont_go_together(options: tuple[str, str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("adapter,output\na,o\n", encoding="utf-8")
     status, told = run(tmp_path / "x.csv", *options)
     assert status == COULD_NOT
     assert message in told

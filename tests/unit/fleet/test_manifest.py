@@ -49,7 +49,7 @@ def test_three_forms_say_the_same(name: str, tmp_path: Path, monkeypatch: pytest
     first, second = rows_of(Path("there") / name)
     assert first[1:] == (
         directory / "a", directory / "base.gguf", Deployment("model"), directory / "out" / "a.gguf", None, True, False,
-        None, None, None,
+        None, None, None, False, None,
     )  # fmt: skip
     assert second[1:] == (
         Path("/else/b"),
@@ -61,6 +61,8 @@ def test_three_forms_say_the_same(name: str, tmp_path: Path, monkeypatch: pytest
         False,
         None,
         None,
+        None,
+        False,
         None,
     )
 

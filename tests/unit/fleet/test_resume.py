@@ -324,7 +324,7 @@ def second_run_with_push(manifest: Path, push: Path) -> list[str]:
 def test_a_push_has_a_place_for_each_output(tmp_path: Path) -> None:
     write_fleet(tmp_path / "fleet", 1)
     manifest = write_manifest(tmp_path / "fleet" / "fleet.jsonl", [{"adapter": "a0", "output": "../x.gguf"}])
-    with pytest.raises(ConverterError, match="so --push has no place for it"):
+    with pytest.raises(ConverterError, match="so a push has no place for it"):
         run_fleet(manifest, Serial(), push=tmp_path / "store")
 
 
