@@ -25,7 +25,7 @@ from fixtures.generated import write_safetensors
 from fixtures.tiny import TinyModel
 from fixtures.trainable import trainable
 from tests.unit.hub.commands import Ran
-from tests.unit.hub.test_judged_on_hub import files_of
+from tests.unit.hub.test_judged_on_hub import FORMATS, files_of
 
 BASE = TinyModel("llama")
 HF = trainable(BASE)  # with a tokenizer
@@ -190,6 +190,28 @@ def test_adapters_below_are_found_as_in_a_directory(run: Run) -> None:
     assert ran.status == 0, ran
     assert "s3://models/loras/tide: fine for --to lora" in ran.stdout
     assert f"adapter-to-gguf s3://models/loras/tide --base {BASE.gguf} --download -o lora.gguf" in ran.stdout
+
+
+def test_every_format_names_the_address(buckets: Buckets, run: Run, tmp_path: Path) -> None:
+    config = json.loads((ADAPTER / "adapter_config.json").read_bytes()) | {"odd_field": 1}
+    files = {**files_of(ADAPTER), "adapter_config.json": json.dumps(config).encode()}
+    buckets.fill("reported", {f"lora/{name}": held for name, held in files.items()})
+    outputs = [f"--format={name}={tmp_path / name}" for name in FORMATS]
+    assert run(check.main, "s3://reported/lora", "s3://none-such", "--base", BASE.gguf, *outputs).status == COULD_NOT
+    for name in FORMATS:
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        for address in ("s3://reported/lora", "s3://none-such"):
+            assert (address.replace(":", "%3A") if name == "github" else address) in text, name
+        assert str(tmp_path / "scratch") not in text
+
+
+def test_a_pattern_of_a_policy_matches_the_address(run: Run, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[limits]\nsize = "1 KB"\n', encoding="utf-8")
+    command = (check.main, "s3://models/loras/tide", "--base", BASE.gguf, "--config", policy)
+    assert "PO002" in run(*command).stdout
+    policy.write_text(f"{policy.read_text(encoding='utf-8')}[[by-path]]\npath = 's3://models/*'\nignore = ['PO']\n")
+    assert run(*command).status == 0
 
 
 def test_from_python(buckets: Buckets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
