@@ -38,7 +38,7 @@ from converter.version import __version__
 
 if TYPE_CHECKING:
     from converter.planning.conversion_plan import ConversionPlan
-    from converter.read.hub_address import HubAddress
+    from converter.read.hub_address import Address
     from converter.writing.gguf_file import Progress
 
 COMMAND = "adapter-to-gguf"
@@ -102,8 +102,8 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 @FORMAT
 @click.version_option(__version__)
 def main(
-    path: "Path | HubAddress",
-    base: "Path | HubAddress | None",
+    path: "Path | Address",
+    base: "Path | Address | None",
     download: bool,
     checkpoint: Path | None,
     to: Literal["lora", "model"] | None,
@@ -166,7 +166,7 @@ def main(
 
 def _base(
     adapter: Adapter,
-    given: "Path | HubAddress | None",
+    given: "Path | Address | None",
     checkpoint: Path | None,
     deployment: Deployment,
     *,
