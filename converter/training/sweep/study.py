@@ -25,6 +25,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.pool import NullPool
 
 from converter.errors import ConverterError
+from converter.read.files import could_not_read, require_readable
+from converter.read.limits import METRICS_NBYTES
 from converter.training.settings import TrainingSettings, settings_data, working_directory
 from converter.training.sweep.space import Pruner, Space, Sweep, Values, anchors, canonical, combinations, settings_of
 
@@ -59,6 +61,8 @@ def locked(directory: Path) -> Iterator[None]:
 def open_study(directory: Path, pruner: Pruner = "none") -> optuna.Study:
     """The study of a sweep's directory, made where there is none. Call it under the lock."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with could_not_read(directory / STUDY_NAME):
+        require_readable(directory / STUDY_NAME, METRICS_NBYTES)
     storage = optuna.storages.RDBStorage(
         f"sqlite:///{directory.resolve() / STUDY_NAME}",
         # Without a pool no connection outlives the question that it was opened for.
