@@ -22,6 +22,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.pool import NullPool
 
 from converter.errors import ConverterError
 from converter.read.files import could_not_read, require_readable
@@ -63,7 +64,9 @@ def open_study(directory: Path, pruner: Pruner = "none") -> optuna.Study:
     with could_not_read(directory / STUDY_NAME):
         require_readable(directory / STUDY_NAME, METRICS_NBYTES)
     storage = optuna.storages.RDBStorage(
-        f"sqlite:///{directory.resolve() / STUDY_NAME}", engine_kwargs={"connect_args": {"timeout": _WAIT_SECONDS}}
+        f"sqlite:///{directory.resolve() / STUDY_NAME}",
+        # Without a pool no connection outlives the question that it was opened for.
+        engine_kwargs={"connect_args": {"timeout": _WAIT_SECONDS}, "poolclass": NullPool},
     )
     # Four whole trials say what a usual loss is.
     chosen = optuna.pruners.MedianPruner(n_startup_trials=4) if pruner == "median" else optuna.pruners.NopPruner()
