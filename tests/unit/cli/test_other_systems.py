@@ -60,12 +60,15 @@ def test_adapters_are_judged(system: Path, tmp_path: Path) -> None:
     assert json.loads(here.stdout) == json.loads(there.stdout)
 
 
-@pytest.mark.parametrize("options", [[], ["--untie"], ["--to", "model", "--split-max-size", "300K"]])
+SPLIT = ["--to", "model", "--split-max-size", "300K"]
+
+
+@pytest.mark.parametrize("options", [pytest.param([], marks=pytest.mark.thorough), ["--untie"], SPLIT])
 def test_a_conversion_writes_the_same_bytes(options: list[str], system: Path, tmp_path: Path) -> None:
     adapter, base = tiny_adapter("plain" if not options or "--to" in options else "lm_head", BASE), trainable(BASE)
-    for place, path in (("here", None), ("there", system)):
+    for place, path, n_runs in (("here", None, 1), ("there", system, 2)):  # the second replaces what the first wrote
         (tmp_path / place).mkdir()
-        for _ in range(2):  # the second one replaces what the first wrote
+        for _ in range(n_runs):
             ran = run("to_gguf", adapter, "--base", base, *options, "-o", tmp_path / place / "out.gguf", path=path)
             assert (ran.returncode, ran.stderr) == (FINE, b"")
     here, there = ({p.name: p.read_bytes() for p in (tmp_path / place).iterdir()} for place in ("here", "there"))
@@ -105,7 +108,12 @@ def test_help_is_printed_on_any_console(command: str) -> None:
     assert ran.stdout.decode("ascii").startswith("Usage: ")
 
 
-@pytest.mark.parametrize("style", ["text", "json", "github", "gitlab", "junit", "sarif", "markdown", "html"])
+OTHERS = ("json", "github", "gitlab", "sarif", "markdown", "html")
+
+
+@pytest.mark.parametrize(
+    "style", ["text", "junit", *(pytest.param(style, marks=pytest.mark.thorough) for style in OTHERS)]
+)
 def test_names_that_a_console_lacks_are_shown_by_number(style: str, tmp_path: Path) -> None:
     adapter = tmp_path / "灯台-🗼"
     shutil.copytree(tiny_adapter("lm_head", BASE), adapter)
