@@ -19,7 +19,7 @@ from converter.read.limits import FILES, HUB_NBYTES
 
 _LISTED_AT_ONCE: Final = 1000
 _CHUNK_NBYTES: Final = 1_000_000
-_PART_NBYTES: Final = 32_000_000  # what is asked for at once of a file that is kept
+_PART_NBYTES: Final = 16_000_000  # what is asked for at once of a file that is kept
 _PARTS_AT_ONCE: Final = 8
 _ANSWER_SECONDS: Final = 30
 _SLOWEST: Final = 50_000  # bytes a second, beside the seconds that any answer may take
@@ -74,7 +74,7 @@ class Bucket:
             async with at_once:
                 with path.open("r+b") as file:
                     file.seek(begin)
-                    await self._copy(where, part, file)
+                    await self._copy(where, part, file, share=_PARTS_AT_ONCE)
                 tell(part.end - part.begin)
 
         await every(map(one, range(0, nbytes, _PART_NBYTES)))
@@ -84,8 +84,9 @@ class Bucket:
         if self._left < 0:
             raise ConverterError(f"{where}: takes more than {HUB_NBYTES} bytes of the bucket; name one folder of it")
 
-    async def _copy(self, where: BucketAddress, part: Part, to: BinaryIO) -> None:
-        seconds = _ANSWER_SECONDS + (part.end - part.begin) / _SLOWEST
+    async def _copy(self, where: BucketAddress, part: Part, to: BinaryIO, share: int = 1) -> None:
+        """Write a part; of a line that is shared by so many it may take so much longer."""
+        seconds = _ANSWER_SECONDS + share * (part.end - part.begin) / _SLOWEST
         n_written = 0
         with in_plain_words(where, self.endpoint, seconds):
             async with asyncio.timeout(seconds):

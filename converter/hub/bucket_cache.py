@@ -12,6 +12,7 @@ from pathlib import Path
 
 from converter.errors import ConverterError
 from converter.hub.bucket import Bucket, Object
+from converter.hub.fetching import require_names
 from converter.hub.loop import run
 from converter.read.bucket_address import BucketAddress
 from converter.scratch import Scratch
@@ -24,6 +25,8 @@ def keep(bucket: Bucket, address: BucketAddress, names: Sequence[str], tell: Tel
 
     Raises ConverterError, status 2, where a file can't be had or kept.
     """
+    for name in names:
+        require_names(name, address)
     objects = {name: bucket.object(address / name) for name in names}
     directory = _place(address, bucket.endpoint, objects)
     count = _Count(tell, sum(one.nbytes for one in objects.values()))
@@ -62,4 +65,6 @@ def _is_whole(path: Path, listed: Object) -> bool:
 
 
 def _root() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adapter-to-gguf"
+    given = os.environ.get("XDG_CACHE_HOME")
+    home = os.path.expanduser("~")  # noqa: PTH111  Path's raises where there is none, and this makes a relative path
+    return (Path(given) if given else Path(home) / ".cache") / "adapter-to-gguf"
