@@ -29,7 +29,7 @@ class Command(click.Command):
         if not gc.isenabled():  # cli/__init__.py turned it off; another command in this process finds it on
             gc.freeze()
             gc.enable()
-        _print_all()
+        _escape_what_a_console_lacks()
         run: Any = super().main
         given = arguments[0] if arguments else options.get("args")
         with one_clear_line(self.name or "", as_json=_asks_json(sys.argv[1:] if given is None else given)):
@@ -38,10 +38,10 @@ class Command(click.Command):
         sys.exit(status if isinstance(status, int) else 0)
 
 
-def _print_all() -> None:
-    """Have a console that knows few characters, as Windows' do, show others by their numbers instead of failing."""
+def _escape_what_a_console_lacks() -> None:
+    """A cp1252 console or a lone surrogate in a name must not end the command."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper) and "utf" not in stream.encoding.lower():
+        if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
