@@ -33,3 +33,10 @@ class Rounded(NamedTuple):
 
 # Of base, product and scaling, in the type: base + scaling * product, rounded once. None: the plain way has to look.
 RoundedSum = Callable[[Array, Doubles, float, GgmlType], Rounded | None]
+
+
+class Merging(NamedTuple):
+    """In one pass over memory each: a sum that is rounded; and of the same three and what was stored for it, Sums."""
+
+    rounded_sum: RoundedSum
+    sums_of: Callable[[Array, Doubles, float, Array], Sums]

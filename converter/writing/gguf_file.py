@@ -6,8 +6,10 @@ writer library does; so the few lines of header are ours.
 
 import os
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from math import prod
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +37,7 @@ from converter.read.gguf_header import (
     raw_elements,
     scalar_bytes,
 )
-from converter.sources import has_delta
+from converter.sources import CopiedBytes, has_delta
 from converter.values.rows import number_of
 from converter.writing.blocks import Block, DeltaKept, Task, n_sums_of_two, tasks
 from converter.writing.in_order import in_order, n_threads
@@ -64,9 +66,19 @@ def write_ggufs(files: Sequence[tuple[PlannedFile, Sink]], progress: Progress) -
 
 
 def _tasks(tensors: Sequence[PlannedTensor]) -> Iterator[Task]:
-    rounded_sum = compiled(sum(map(n_sums_of_two, tensors)))
+    fast = compiled(sum(map(n_sums_of_two, tensors)), _n_quantised(tensors))
     for tensor in tensors:
-        yield from tasks(tensor, rounded_sum=rounded_sum)
+        yield from tasks(tensor, fast=fast)
+
+
+def _n_quantised(tensors: Sequence[PlannedTensor]) -> Counter[str]:
+    """How many numbers are quantised without an imatrix, of each type."""
+    found: Counter[str] = Counter()
+    for tensor in tensors:
+        is_copied = isinstance(tensor.source, CopiedBytes)
+        if not (tensor.type.is_float or is_copied or (tensor.quantised and tensor.quantised.importance)):
+            found[tensor.type.name] += prod(tensor.shape)
+    return found
 
 
 def _write(file: PlannedFile, out: Sink, made: Iterator[Block], progress: Progress) -> Iterator[DeltaKept]:
