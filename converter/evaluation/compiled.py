@@ -39,11 +39,11 @@ def compiled(n_merged: int, n_quantised: Mapping[str, int]) -> Compiled:
     try:
         from numba import config
 
+        if config.DISABLE_JIT:
+            return NOTHING
         from converter.evaluation.kernels import rounded_sum, sums_of
         from converter.evaluation.lockstep import quantised
     except ImportError:  # not installed, or not for this numpy
-        return NOTHING
-    if config.DISABLE_JIT:
         return NOTHING
     merging = Merging(rounded_sum, sums_of) if n_merged >= WORTH_MERGING else None
     return Compiled(merging, dict.fromkeys(types, quantised))

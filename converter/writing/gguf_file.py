@@ -36,6 +36,7 @@ from converter.read.gguf_header import (
     align,
     raw_elements,
     scalar_bytes,
+    scalars_bytes,
 )
 from converter.sources import CopiedBytes, has_delta
 from converter.values.rows import number_of
@@ -152,9 +153,17 @@ def _new_value(value: str | float | tuple[int, ...]) -> bytes:
 
 
 def _array(entry: NewArray) -> bytes:
-    elements = (_string(v) if isinstance(v, str) else scalar_bytes(entry.element_type, v) for v in entry.values)
     start = struct.pack("<IIQ", ARRAY, entry.element_type, len(entry.values))
-    return _string(entry.key) + start + b"".join(elements)
+    return _string(entry.key) + start + _elements(entry)
+
+
+def _elements(entry: NewArray) -> bytes:
+    """A vocabulary has a hundred thousand of them and more."""
+    if entry.element_type != STRING:
+        return scalars_bytes(entry.element_type, [n for n in entry.values if not isinstance(n, str)])
+    texts = [str(value).encode(errors="surrogateescape") for value in entry.values]
+    lengths = {n: struct.pack("<Q", n) for n in set(map(len, texts))}
+    return b"".join([part for text in texts for part in (lengths[len(text)], text)])
 
 
 def _edited(entry: EditedArray) -> bytes:
