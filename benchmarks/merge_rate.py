@@ -150,7 +150,8 @@ def _make_adapter(directory: Path, shape: Shape) -> None:
 _CONVERT: Final = "from converter.cli.to_gguf import main; main()"
 _WITHOUT_NUMBA: Final = "import sys; sys.modules['numba'] = None; "  # an import of it then fails
 _DISCARD: Final = """
-import sys
+import os, sys
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as adapter-to-gguf does
 from converter.library import Deployment, plan, read_adapter, read_base
 from converter.writing.gguf_file import write_gguf
 from converter.writing.one_blas_thread import one_blas_thread

@@ -41,9 +41,9 @@ def compiled(n_merged: int, n_quantised: Mapping[str, int]) -> Compiled:
 
         if config.DISABLE_JIT:
             return NOTHING
-        from converter.evaluation.kernels import rounded_sum, sums_of
+        from converter.evaluation.kernels import merged, rounded_sum, sums_of
         from converter.evaluation.lockstep import quantised
     except ImportError:  # not installed, or not for this numpy
         return NOTHING
-    merging = Merging(rounded_sum, sums_of) if n_merged >= WORTH_MERGING else None
+    merging = Merging(rounded_sum, merged, sums_of) if n_merged >= WORTH_MERGING else None
     return Compiled(merging, dict.fromkeys(types, quantised))

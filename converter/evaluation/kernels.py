@@ -7,6 +7,7 @@ multiply-add, no reassociation but in the sums of ``DeltaKept``, which are stati
 Importing this module imports numba (the extra ``fast``). Each pair of types compiles for 0.6 s, once for a machine.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -95,35 +96,40 @@ def _plus(sum_: float, term: float) -> float:
 
 
 @kept
-def _one_pass(
-    base: Array, product: Doubles, scaling: float, out: Array, to: _Float
+def _one_pass(  # noqa: PLR0913, PLR0917  compiled
+    base: Array, product: Doubles, scaling: float, out: Array, first: int, to: _Float
 ) -> tuple[float, float, float, bool]:
+    """Columns from ``first`` on, as many as ``product`` has, of two matrices that are as wide as each other."""
     norm2 = error_dot_delta = error_norm2 = 0.0
     is_beyond = False
     half = (_ONE << (to.shift - _ONE)) - _ONE
     mask = ~((_ONE << to.shift) - _ONE)
     to_top = np.uint64(64) - np.uint64(8 * out.itemsize)
-    for i in range(out.size):
-        delta = product[i] * scaling
-        value = _decoded(base[i]) + delta
-        bits = np.float64(value).view(np.uint64)
-        sign = bits & _SIGN
-        magnitude = bits ^ sign
-        is_beyond |= bool(magnitude > to.most)
-        # To nearest, of two the even one: a carry into the exponent is what it should be.
-        rounded = magnitude + half + ((magnitude >> to.shift) & _ONE)
-        counted = np.uint64(magnitude).view(np.float64) + to.magic
-        if magnitude < to.least:
-            word = np.float64(counted).view(np.uint64) & _COUNT
-            back = np.float64(counted - to.magic).view(np.uint64)
-        else:
-            word = (rounded >> to.shift) - to.bias
-            back = rounded & mask
-        out[i] = word | (sign >> to_top)
-        error = np.uint64(back | sign).view(np.float64) - value
-        norm2 = _plus(norm2, delta * delta)
-        error_dot_delta = _plus(error_dot_delta, error * delta)
-        error_norm2 = _plus(error_norm2, error * error)
+    n_rows, n_columns = product.shape
+    for row in range(n_rows):
+        deltas = product[row]
+        words, found = base[row, first : first + n_columns], out[row, first : first + n_columns]
+        for i in range(n_columns):
+            delta = deltas[i] * scaling
+            value = _decoded(words[i]) + delta
+            bits = np.float64(value).view(np.uint64)
+            sign = bits & _SIGN
+            magnitude = bits ^ sign
+            is_beyond |= bool(magnitude > to.most)
+            # To nearest, of two the even one: a carry into the exponent is what it should be.
+            rounded = magnitude + half + ((magnitude >> to.shift) & _ONE)
+            counted = np.uint64(magnitude).view(np.float64) + to.magic
+            if magnitude < to.least:
+                word = np.float64(counted).view(np.uint64) & _COUNT
+                back = np.float64(counted - to.magic).view(np.uint64)
+            else:
+                word = (rounded >> to.shift) - to.bias
+                back = rounded & mask
+            found[i] = word | (sign >> to_top)
+            error = np.uint64(back | sign).view(np.float64) - value
+            norm2 = _plus(norm2, delta * delta)
+            error_dot_delta = _plus(error_dot_delta, error * delta)
+            error_norm2 = _plus(error_norm2, error * error)
     return norm2, error_dot_delta, error_norm2, is_beyond
 
 
@@ -148,26 +154,55 @@ def _sums_of(base: Array, product: Doubles, scaling: float, stored: Array) -> tu
     return norm2, error_dot_delta, error_norm2
 
 
+_PRODUCT_N_ELEMENTS: Final = 1 << 17  # 1 MB
+
 # --- The door --------------------------------------------------------------------------------------------------------
 
 
 def rounded_sum(base: Array, product: Doubles, scaling: float, to: GgmlType) -> Rounded | None:
-    """``base`` + ``scaling`` * ``product``, of one shape, rounded once to ``to``.
+    """``base`` + ``scaling`` * ``product``, matrices of one shape, rounded once to ``to``.
 
     None where a number is NaN, or so large that it may be refused: then the plain way has to say so.
     """
-    dtype = FLOAT_DTYPES[to.name]
+    return _rounded(base, [(0, product)], scaling, to)
+
+
+def merged(base: Array, left: Doubles, right: Doubles, scaling: float, to: GgmlType) -> Rounded | None:
+    """``rounded_sum`` of ``left`` @ ``right``, which is never there as a whole.
+
+    BLAS lays both factors out anew for every product. Of tall and narrow ones it is little beside the product itself,
+    which stays in a core's cache until it is added.
+    """
+    n_columns = right.shape[1]
+    width = max(1, _PRODUCT_N_ELEMENTS // len(base))
+    buffer = np.empty(len(base) * min(width, n_columns))
+
+    def products() -> Iterator[tuple[int, Doubles]]:
+        for first in range(0, n_columns, width):
+            some = right[:, first : first + width]
+            shape = (len(left), some.shape[1])
+            yield first, np.matmul(left, some, out=buffer[: shape[0] * shape[1]].reshape(shape))
+
+    return _rounded(base, products(), scaling, to)
+
+
+def _rounded(base: Array, products: Iterable[tuple[int, Doubles]], scaling: float, to: GgmlType) -> Rounded | None:
+    dtype, words, total = FLOAT_DTYPES[to.name], _given(base), np.zeros(3)
     out = np.empty(base.shape, f"<u{dtype.itemsize}")
-    *sums, is_beyond = _one_pass(_given(base), product.reshape(-1), scaling, out.reshape(-1), _FLOATS[to.name])
-    return None if is_beyond else Rounded(out.view(dtype), Sums(*sums))
+    for first, product in products:
+        *sums, is_beyond = _one_pass(words, product, scaling, out, first, _FLOATS[to.name])
+        if is_beyond:
+            return None
+        total += sums
+    return Rounded(out.view(dtype), Sums(*map(float, total)))
 
 
 def sums_of(base: Array, product: Doubles, scaling: float, stored: Array) -> Sums:
     """Of ``stored``, numbers of float32 that stand for ``base`` + ``scaling`` * ``product``."""
-    return Sums(*_sums_of(_given(base), product.reshape(-1), scaling, stored.reshape(-1)))
+    return Sums(*_sums_of(_given(base).reshape(-1), product.reshape(-1), scaling, stored.reshape(-1)))
 
 
 def _given(base: Array) -> Array:
     known = base if base.dtype in _GIVEN else base.astype(np.float64)
-    words: Array = np.ascontiguousarray(known).reshape(-1).view(_GIVEN[known.dtype])
+    words: Array = np.ascontiguousarray(known).view(_GIVEN[known.dtype])
     return words

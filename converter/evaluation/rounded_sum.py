@@ -31,12 +31,12 @@ class Rounded(NamedTuple):
     sums: Sums
 
 
-# Of base, product and scaling, in the type: base + scaling * product, rounded once. None: the plain way has to look.
-RoundedSum = Callable[[Array, Doubles, float, GgmlType], Rounded | None]
-
-
 class Merging(NamedTuple):
-    """In one pass over memory each: a sum that is rounded; and of the same three and what was stored for it, Sums."""
+    """``base`` + ``scaling`` * ``product``, rounded once, in one pass over memory. None: the plain way has to look.
 
-    rounded_sum: RoundedSum
+    ``merged`` is that of two factors, ``sums_of`` tells the sums of base, product, scaling and what was stored.
+    """
+
+    rounded_sum: Callable[[Array, Doubles, float, GgmlType], Rounded | None]
+    merged: Callable[[Array, Doubles, Doubles, float, GgmlType], Rounded | None]
     sums_of: Callable[[Array, Doubles, float, Array], Sums]

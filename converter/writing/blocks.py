@@ -26,6 +26,7 @@ from converter.read.stored import StoredTensor
 from converter.sources import CopiedBytes, Merged, Placed, Rows, Stacked, WideEmbedding
 from converter.values.rows import Array
 
+_AT_ONCE: Final = 4  # blocks, where they are computed in parts by themselves; larger ones are fresh memory every time
 _COPY_NBYTES: Final = 1 << 20  # stays in a core's cache while it is looked through
 
 
@@ -97,6 +98,10 @@ def n_sums_of_two(tensor: PlannedTensor) -> int:
             return prod(tensor.shape) if is_sum_of_two(source) and not _is_rounded_twice(tensor) else 0
 
 
+def _is_merged(tensor: PlannedTensor, fast: Compiled) -> bool:
+    return fast.merging is not None and n_sums_of_two(tensor) > 0
+
+
 def _is_rounded_twice(tensor: PlannedTensor) -> bool:
     """To F32 and to a float type, as llama-quantize finds and leaves it."""
     return tensor.quantised is not None and tensor.type.is_float
@@ -117,7 +122,8 @@ def tasks(tensor: PlannedTensor, n_elements: int = BLOCK_N_ELEMENTS, fast: Compi
                 yield from tasks(matrix, n_elements, fast)
         case Merged() | Placed() | WideEmbedding() as source:
             make = _computed(tensor, source, n_elements, fast)
-            yield from (partial(make, *block) for block in ranges(tensor.shape, n_elements))
+            n_at_once = _AT_ONCE * n_elements if tensor.type.is_float and _is_merged(tensor, fast) else n_elements
+            yield from (partial(make, *block) for block in ranges(tensor.shape, n_at_once))
         case source:
             if tensor.quantised or not tensor.type.is_float:
                 make = partial(_quantised, tensor, source, _How.of(tensor, fast))
@@ -181,7 +187,7 @@ def _computed(
 ) -> Callable[[int, int], Block]:
     rows, how = matrix_rows(source, n_elements, F32 if tensor.quantised else tensor.type), _How.of(tensor, fast)
     merging = fast.merging
-    if not (merging and n_sums_of_two(tensor) and isinstance(source, Merged)):
+    if not (merging and _is_merged(tensor, fast) and isinstance(source, Merged)):
         return lambda begin, end: _rounded(tensor, rows(begin, end), how)
     of_rows = terms(source)
 
@@ -194,14 +200,18 @@ def _computed(
 
 def _in_one_pass(tensor: PlannedTensor, of: Terms, merging: Merging, how: _How) -> Block | None:
     """None where a number may have to be refused: the plain way says why."""
-    found = merging.rounded_sum(*of, tensor.type if tensor.type.is_float else F32)
-    if found is None or tensor.type.is_float:
-        return found and Block.of(*found)
+    if tensor.type.is_float:
+        merged = merging.merged(*of, tensor.type)
+        return merged and Block.of(*merged)
+    product = of.left @ of.right
+    found = merging.rounded_sum(of.base, product, of.scaling, F32)
+    if found is None:
+        return None
     try:
         encoded = encode(found.values, tensor.type, tensor.name, *how)
     except RuleBroken:
         return None
-    return Block.of(encoded, merging.sums_of(*of, decode(encoded, tensor.type)))
+    return Block.of(encoded, merging.sums_of(of.base, product, of.scaling, decode(encoded, tensor.type)))
 
 
 def _rounded(tensor: PlannedTensor, rows: Pair, how: _How) -> Block:

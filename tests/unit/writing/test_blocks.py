@@ -354,15 +354,18 @@ def test_what_is_compiled_changes_no_byte(name: str, n_elements: int, store: Sto
     lockstep = pytest.importorskip("converter.evaluation.lockstep")
     source, called = SOURCES[name](store), 0
 
-    def rounded_sum(*terms: Any) -> Rounded | None:
-        nonlocal called
-        called += 1
-        found: Rounded | None = kernels.rounded_sum(*terms)
-        return found
+    def counted(function: Callable[..., Rounded | None]) -> Callable[..., Rounded | None]:
+        def call(*terms: Any) -> Rounded | None:
+            nonlocal called
+            called += 1
+            return function(*terms)
+
+        return call
 
     for ggml_type in F32, F16, BF16, Q8_0:
         tensor = PlannedTensor("w", (N_ROWS, N_COLUMNS), ggml_type, source)
-        fast = Compiled(Merging(rounded_sum, kernels.sums_of), {"Q8_0": lockstep.quantised})
+        merging = Merging(counted(kernels.rounded_sum), counted(kernels.merged), kernels.sums_of)
+        fast = Compiled(merging, {"Q8_0": lockstep.quantised})
         made = [task() for task in tasks(tensor, n_elements, fast)]
         assert b"".join(bytes(block.data) for block in made) == encoded(tensor)
         kept, plain = DeltaKept("w"), DeltaKept("w")
@@ -383,7 +386,7 @@ STEP_BY_STEP = {
 def test_the_compiled_loop_keeps_the_sign_of_zero(store: Store) -> None:
     kernels = pytest.importorskip("converter.evaluation.kernels", reason="needs numba (the extra fast)")
     source = StoredRows("w", store.put(np.array([[0.0, -0.0, -1.0]]), "BF16"))
-    fast = Compiled(Merging(kernels.rounded_sum, kernels.sums_of))
+    fast = Compiled(Merging(kernels.rounded_sum, kernels.merged, kernels.sums_of))
     (task,) = tasks(PlannedTensor("w", (1, 3), F16, source), fast=fast)
     assert bytes(task().data).hex() == "0000008000bc"
 
@@ -396,7 +399,7 @@ def test_what_is_too_large_is_told_by_the_plain_way(store: Store) -> None:
     with pytest.raises(RuleBroken, match=r"^NM010: blk\.0\.w: .*--outtype f32$") as plain:
         encoded(tensor)
     with pytest.raises(RuleBroken) as found:
-        [task() for task in tasks(tensor, fast=Compiled(Merging(kernels.rounded_sum, kernels.sums_of)))]
+        [task() for task in tasks(tensor, fast=Compiled(Merging(kernels.rounded_sum, kernels.merged, kernels.sums_of)))]
     assert str(found.value) == str(plain.value)
 
 
