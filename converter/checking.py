@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _NO_BASE: Final = "no base given (--base)"
 _NO_VALUES: Final = "reads the numbers (--headers-only)"
-_ON_HUB: Final = "reads the base's weights, which are on the hub"
+_ON_HUB: Final = "reads the base's weights, which were not fetched"
 _LEFT_OUT: Final = "left out by --select or --ignore"  # or by the same of a policy
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 if TYPE_CHECKING:
     from converter.derive.adapter import Adapter
     from converter.derive.base_model import BaseModel
-    from converter.read.hub_address import HubAddress
+    from converter.read.hub_address import Address
     from converter.targets.judged import Judged
 
 Kind = Literal["lora", "model", "untie-lora", "untie-model"]
@@ -312,7 +312,7 @@ class Report:
     ``read_with`` are the options by which the adapter is read so.
     """
 
-    path: "Path | HubAddress"
+    path: "Path | Address"
     base: str | None
     deployment: Deployment
     findings: tuple[Finding, ...]

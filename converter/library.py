@@ -19,7 +19,7 @@ from converter.derive.locate import locate_adapter, locate_base, located_base, r
 from converter.derive.untabled import with_checkpoint
 from converter.diagnostics import Deployment, Report
 from converter.planning.conversion_plan import ConversionPlan
-from converter.read.hub_address import SCHEME, hub_address
+from converter.read.hub_address import SCHEMES, remote_address
 from converter.writing.gguf_file import Progress
 
 if TYPE_CHECKING:
@@ -37,8 +37,9 @@ def read_adapter(
 ) -> Adapter:
     """Read the PEFT adapter at ``path``, or the only one below it: headers and JSON, no numbers.
 
-    ``path`` may be an address on a hub, as text: "hf://ORG/NAME@REVISION" (extra ``hub``). Of that there are no numbers
-    to convert or to verify; ``check`` skips the rules that read them. What was fetched goes with the adapter.
+    ``path`` may be an address, as text: "hf://ORG/NAME@REVISION" on a hub (extra ``hub``), "s3://BUCKET/PREFIX" or
+    "gs://BUCKET/PREFIX" in a bucket (extra ``buckets``). Of that there are no numbers to convert or to verify, and
+    ``check`` skips the rules that read them. What was fetched goes with the adapter.
     ``initial`` is the adapter as saved before training, where that changed the base (PiSSA, OLoRA, CorDA, LoRA-GA).
     ``rename_keys`` reads keys that PEFT doesn't load, of a wrapped or a bare model, as those it would have written.
     ``text_only`` leaves out what it changes of a multimodal model's vision and audio parts (``adapter.left_out``).
@@ -46,7 +47,7 @@ def read_adapter(
 
     Raises ConverterError: status 3 where there is no adapter, 2 where there are several or a file can't be read.
     """
-    adapter = _on_hub(path) if isinstance(path, str) and path.startswith(SCHEME) else locate_adapter(Path(path))
+    adapter = _on_hub(path) if isinstance(path, str) and path.startswith(SCHEMES) else locate_adapter(Path(path))
     adapter = with_renamed_keys(adapter) if rename_keys else adapter
     adapter = text_part(adapter) if text_only else adapter
     return replace(adapter, initial=read_initial_adapter(Path(initial))) if initial else adapter
@@ -55,7 +56,7 @@ def read_adapter(
 def _on_hub(address: str) -> Adapter:
     from converter.hub import read_adapter_on_hub
 
-    return read_adapter_on_hub(hub_address(address))
+    return read_adapter_on_hub(remote_address(address))
 
 
 def read_base(source: AnyPath | Adapter, *, checkpoint: AnyPath | None = None) -> BaseModel:

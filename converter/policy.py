@@ -15,7 +15,7 @@ from converter.diagnostics import Limits, Severity
 from converter.errors import ConverterError
 from converter.read.checkpoint import is_adapter
 from converter.read.files import Unreadable, could_not_read, exists, read_whole
-from converter.read.hub_address import HubAddress
+from converter.read.hub_address import Address
 from converter.read.limits import SETTINGS_NBYTES
 
 NAME: Final = "adapter-check.toml"
@@ -80,7 +80,7 @@ class Policy(NamedTuple):
     by_path: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     waivers: tuple[Waiver, ...] = ()
 
-    def settings_for(self, adapter: Path | HubAddress) -> Settings:
+    def settings_for(self, adapter: Path | Address) -> Settings:
         """The settings of an adapter: the policy's own, changed by each pattern that its path matches, in order."""
         settings, name = self.settings, path_from(self.path, adapter)
         for pattern, table in self.by_path:
@@ -89,7 +89,7 @@ class Policy(NamedTuple):
         return settings
 
 
-def path_from(policy: Path, adapter: Path | HubAddress) -> str:
+def path_from(policy: Path, adapter: Path | Address) -> str:
     """An adapter's path as a policy file names it: from its directory, or whole where it lies elsewhere."""
     if not isinstance(adapter, Path):
         return str(adapter)

@@ -14,6 +14,7 @@ _SCHEMAS: Final = {
     "conversion": "adapter-to-gguf",
     "verification": "adapter-verify",
     "training": "adapter-train",
+    "fleet": "adapter-fleet",
 }
 _HEAD: Final = """# JSON
 
@@ -38,7 +39,7 @@ if said["error"]:
         print(finding["code"], finding["where"], finding["message"], finding["remedy"], finding["help_uri"])
 ```
 
-Only a process that is killed (SIGTERM, `kill -9`) prints none. `adapter-fleet` has a [table](fleet.md) instead.
+Only a process that is killed (SIGTERM, `kill -9`) prints none.
 
 What follows is generated from the schemas beside this page: `UPDATE_GOLDEN=1 pytest tests/golden` writes it.
 """

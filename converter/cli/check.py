@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from converter.policy import Policy
-    from converter.read.hub_address import HubAddress
+    from converter.read.hub_address import Address
     from converter.report.several import Detail
     from converter.targets.tables import Wanted
 
@@ -43,8 +43,8 @@ COMMAND = "adapter-check"
 
 _HELP = """Judge the PEFT adapters at each PATH: would adapter-to-gguf convert them, given the same options?
 
-A PATH is an adapter's directory, or one with adapters below it, or an address on a hub (hf://ORG/NAME@REVISION). Of an
-adapter on a hub the headers are fetched and not the numbers.
+A PATH is an adapter's directory, or one with adapters below it, or an address on a hub (hf://ORG/NAME@REVISION) or
+in a bucket (s3://BUCKET/PREFIX, gs://BUCKET/PREFIX). Of those the headers are fetched and not the numbers.
 
 Exit status: 0 yes. 1 no, or doubtful with --strict. 2 something could not be read or done. 3 there is no adapter at a
 PATH. Of several the worst counts: 2, then 3, then 1.
@@ -161,8 +161,8 @@ def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple
 )
 @click.version_option(__version__)
 def main(
-    paths: "tuple[Path | HubAddress, ...]",
-    base: "Path | HubAddress | None",
+    paths: "tuple[Path | Address, ...]",
+    base: "Path | Address | None",
     download: bool,
     to: Literal["lora", "model"] | None,
     untie: bool,
@@ -234,7 +234,7 @@ def _policy(config: Path | None) -> "Policy | None":
     return read_policy(config) if config else find_policy(Path.cwd())
 
 
-def _base(given: "Path | HubAddress | None", *, download: bool) -> BaseModel | None:
+def _base(given: "Path | Address | None", *, download: bool) -> BaseModel | None:
     if given is None or isinstance(given, Path):
         return read_base_model(given) if given else None
     from converter.cli.on_hub import base_named
@@ -249,7 +249,7 @@ def _escape_what_a_console_lacks() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _outcomes(paths: "Sequence[Path | HubAddress]", request: Request, n_jobs: int) -> Iterator[Outcome]:
+def _outcomes(paths: "Sequence[Path | Address]", request: Request, n_jobs: int) -> Iterator[Outcome]:
     """The outcome of every adapter that a path stands for; that there is none is an outcome too."""
     things = (thing for path in paths for thing in (_found(path) if isinstance(path, Path) else _found_on_hub(path)))
     judge = partial(_judged, request=request)
@@ -275,7 +275,7 @@ def _found(path: Path) -> Iterator[Path | Unread]:
     yield from found.adapters
 
 
-def _found_on_hub(address: "HubAddress") -> Iterator[Adapter | Unread]:
+def _found_on_hub(address: "Address") -> Iterator[Adapter | Unread]:
     from converter.hub import read_adapters_on_hub
 
     try:

@@ -12,29 +12,33 @@ import click
 
 from converter.cli.command import Command
 from converter.cli.extras import need_extra
-from converter.cli.options import BASE, PATH
+from converter.cli.options import ADAPTER, BASE, FORMAT, PATH
 from converter.cli.quantize import quantize_of
 from converter.diagnostics import HOSTS, Deployment
-from converter.errors import COULD_NOT, NOTHING_LOOKED_AT, ConverterError, worst
+from converter.errors import NOTHING_LOOKED_AT, ConverterError
+from converter.fleet.json_data import Files, fleet_data
+from converter.fleet.manifest import COLUMNS, Defaults
 from converter.fleet.on_ray import Cluster
 from converter.planning.file_types import FILE_TYPES
 from converter.planning.outtypes import OUTTYPES
-from converter.report.printable import printable
+from converter.report.printable import json_line, printable
 from converter.version import __version__
 
 if TYPE_CHECKING:
     from converter.fleet.rows import Row, Steps
     from converter.fleet.run import Result
     from converter.fleet.table import Table
+    from converter.read.hub_address import Address, HubAddress
 
 COMMAND = "adapter-fleet"
 _EXTRA = ("filelock", "pyarrow", "ray")
+_HUB_EXTRA = ("httpx2", "huggingface_hub")
 _VERIFY_EXTRA = ("peft", "safetensors", "torch", "transformers", "xllamacpp")
 
-_HELP = """Convert every adapter of a manifest, or below a directory, as adapter-to-gguf would; a second run goes on.
+_HELP = f"""Convert every adapter of a manifest, or below a directory, as adapter-to-gguf would; a second run goes on.
 
-MANIFEST is a .csv, .jsonl or .parquet file with the columns adapter, base, deployment, output, outtype, quantize,
-imatrix, host, initial_adapter, rename_keys and text_only, of which adapter is needed; its paths are relative to it.
+MANIFEST is a .csv, .jsonl or .parquet file with some of the columns {", ".join(COLUMNS)}, of which adapter is needed;
+its paths are relative to it.
 What came of each adapter stands in a table (SQLite), by which the same command, run again, does only what isn't done,
 failed, or has changed. Exit status: 0 all are fine, 1 some are refused, 2 some could not be done, 3 there was none; the
 worst of them, 2 before 3 before 1.
@@ -55,11 +59,21 @@ worst of them, 2 before 3 before 1.
 )
 @click.option("--imatrix", type=PATH, help="As for adapter-to-gguf; with --quantize.")
 @click.option("--host", type=click.Choice(HOSTS), help="As for adapter-to-gguf, of rows without host.")
+@click.option(
+    "--untied-base",
+    type=PATH,
+    help="With untie-lora: one file for the untied base of all rows that name none. Default: one beside each LoRA.",
+)
 @click.option("-o", "--output", type=PATH, help="Directory of the outputs that the manifest doesn't name.")
 @click.option("--table", type=PATH, help="Default: MANIFEST with .sqlite for its ending; in --output for a directory.")
 @click.option("--verify", is_flag=True, help="Prove each one, as adapter-verify does (extra verify).")
 @click.option("--prompts", type=PATH, help="Texts for --verify, one a line. Default: a built-in set.")
-@click.option("--push", type=PATH, help="Directory into which each output that is fine is copied.")
+@click.option(
+    "--push",
+    type=ADAPTER,
+    help="Directory into which each output that is fine is copied, or hf://ORG/NAME[@BRANCH][/FOLDER], to which it is "
+    "uploaded (extra hub).",
+)
 @click.option("--address", metavar="HOST:PORT", help="Of a Ray cluster (or auto). Default: Ray is started here.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Adapters at a time. Default: one for each CPU.")
 @click.option(
@@ -67,6 +81,7 @@ worst of them, 2 before 3 before 1.
 )
 @click.option("--html", type=PATH, help="Write a summary for people.")
 @click.option("--export", type=PATH, help="Write the table of this manifest's rows as .csv or .parquet.")
+@FORMAT
 @click.version_option(__version__)
 def main(
     manifest: Path,
@@ -77,34 +92,45 @@ def main(
     file_type: str | None,
     imatrix: Path | None,
     host: str | None,
+    untied_base: Path | None,
     output: Path | None,
     table: Path | None,
     verify: bool,
     prompts: Path | None,
-    push: Path | None,
+    push: "Path | Address | None",
     address: str | None,
     workers: int | None,
     retries: int,
     html: Path | None,
     export: Path | None,
+    style: str,
 ) -> None:
     if host and not untie:
         raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
-    if prompts and not verify:
-        raise ConverterError("--prompts needs --verify")
-    need_extra("fleet", *_EXTRA, *(_VERIFY_EXTRA if verify else ()))
+    need_extra("fleet", *_EXTRA)
     path = table or (output / "fleet.sqlite" if output and manifest.is_dir() else manifest.with_suffix(".sqlite"))
     _check(manifest, path, html, export, address)
     quantize = quantize_of(file_type, imatrix and imatrix.absolute(), (), None, None, False, None)
     kind: Literal["lora", "model"] = to or ("model" if untie or quantize else "lora")
     deployment = Deployment(kind, untie, outtype or "auto", host, quantize)
-    rows, closed = _rows(manifest, base, deployment, output)
-    steps = _steps(manifest, output, verify=verify, prompts=prompts, push=push)
+    defaults = Defaults(
+        base and base.absolute(), deployment, output, untied_base and untied_base.absolute(), verify, _place(push)
+    )
+    rows, closed = _rows(manifest, defaults)
+    _need_extras(rows)
+    if prompts and not any(row.verify for row in rows):
+        raise ConverterError("--prompts needs --verify")
+    steps = _steps(manifest, output, prompts)
     with _opened(path, rows, steps) as opened:
         result = _run(rows, steps, opened, Cluster(address, workers, retries))
-        click.echo(printable(f"table  {path}"))
-        _write(opened, rows, manifest, html, export)
-    sys.exit(worst([result.status, COULD_NOT]) if closed else result.status)
+        result = result._replace(closed=tuple(closed))
+        files = Files(manifest, path, html, export)
+        _write(opened, rows, files)
+        if style == "json":
+            click.echo(json_line(fleet_data(result, opened, rows, files)))
+        else:
+            click.echo("\n".join((result.words, *_named(files))))
+    sys.exit(result.status)
 
 
 def _check(manifest: Path, table: Path, html: Path | None, export: Path | None, address: str | None) -> None:
@@ -123,26 +149,28 @@ def _check(manifest: Path, table: Path, html: Path | None, export: Path | None, 
         check_address(address)
 
 
-def _write(table: "Table", rows: "Sequence[Row]", manifest: Path, html: Path | None, export: Path | None) -> None:
-    if export:
+def _write(table: "Table", rows: "Sequence[Row]", files: Files) -> None:
+    if files.export:
         from converter.fleet.export import write_export
 
-        write_export(export, table, rows)
-        click.echo(printable(f"export {export}"))
-    if html:
+        write_export(files.export, table, rows)
+    if files.report:
         from converter.fleet.html import write_html
 
-        write_html(html, table, rows, manifest)
-        click.echo(printable(f"report {html}"))
+        write_html(files.report, table, rows, files.manifest)
 
 
-def _rows(
-    manifest: Path, base: Path | None, deployment: Deployment, output: Path | None
-) -> "tuple[Sequence[Row], Sequence[tuple[Path, str]]]":
+def _named(files: Files) -> Iterator[str]:
+    """The files that the run wrote, for people."""
+    for name in ("table", "export", "report"):
+        if path := getattr(files, name):
+            yield printable(f"{name:6} {path}")
+
+
+def _rows(manifest: Path, defaults: Defaults) -> "tuple[Sequence[Row], Sequence[tuple[Path, str]]]":
     """The rows of a manifest or a directory, and what of that may not be looked into, of which a line is printed."""
-    from converter.fleet.manifest import Defaults, discovered, read_manifest
+    from converter.fleet.manifest import discovered, read_manifest
 
-    defaults = Defaults(base and base.absolute(), deployment, output)
     rows, closed = (
         discovered(manifest, defaults) if manifest.is_dir() else (tuple(read_manifest(manifest, defaults)), ())
     )
@@ -153,11 +181,26 @@ def _rows(
     return rows, closed
 
 
-def _steps(manifest: Path, output: Path | None, *, verify: bool, prompts: Path | None, push: Path | None) -> "Steps":
+def _place(push: "Path | Address | None") -> "Path | HubAddress | None":
+    from converter.read.hub_address import HubAddress
+
+    if push is not None and not isinstance(push, Path | HubAddress):
+        raise ConverterError(f"--push {push}: wanted a directory, or hf://ORG/NAME")
+    return push.absolute() if isinstance(push, Path) else push
+
+
+def _need_extras(rows: "Sequence[Row]") -> None:
+    if any(row.verify for row in rows):
+        need_extra("verify", *_VERIFY_EXTRA)
+    if any(row.push and not isinstance(row.push, Path) for row in rows):
+        need_extra("hub", *_HUB_EXTRA)
+
+
+def _steps(manifest: Path, output: Path | None, prompts: Path | None) -> "Steps":
     from converter.fleet.rows import Steps
 
     outputs = output or manifest.parent
-    return Steps(verify, prompts and prompts.absolute(), push and push.absolute(), outputs.absolute())
+    return Steps(prompts and prompts.absolute(), outputs.absolute())
 
 
 @contextmanager
@@ -173,13 +216,12 @@ def _opened(path: Path, rows: "Sequence[Row]", steps: "Steps") -> "Iterator[Tabl
 
 def _run(rows: "Sequence[Row]", steps: "Steps", table: "Table", cluster: "Cluster") -> "Result":
     from converter.cli.fleet_progress import watching
+    from converter.fleet.hub_push import with_pushes
     from converter.fleet.on_ray import ray_workers
     from converter.fleet.run import run
 
     with watching(len(rows)) as watch:
-        result = run(rows, steps, table, partial(ray_workers, cluster), watch)
-    click.echo(result.words)
-    return result
+        return run(rows, steps, table, with_pushes(partial(ray_workers, cluster), rows), watch)
 
 
 if __name__ == "__main__":

@@ -68,9 +68,9 @@ class _Watch:
             self._tell(outcome.message)
         self.waits()
 
-    def waits(self) -> None:
-        """Show how far it is."""
-        self._shows(self._states.total(), self._words())
+    def waits(self, what: str = "") -> None:
+        """Show how far it is, and what is waited for."""
+        self._shows(self._states.total(), f"{self._words()}{what and '; '}{what}")
 
     def _words(self) -> str:
         ended = ", ".join(f"{self._states[state]} {state}" for state in STATUS if self._states[state])

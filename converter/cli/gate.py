@@ -11,7 +11,7 @@ from converter.read.files import exists
 
 if TYPE_CHECKING:
     from converter.policy import Policy, WaiverUse
-    from converter.read.hub_address import HubAddress
+    from converter.read.hub_address import Address
     from converter.targets.tables import Wanted
 
 
@@ -31,10 +31,10 @@ class Asked(NamedTuple):
 class Gate(Protocol):
     """What settles the reports of a run."""
 
-    def limits(self, adapter: "Path | HubAddress") -> Limits:
+    def limits(self, adapter: "Path | Address") -> Limits:
         """What no adapter at this path may exceed."""
 
-    def targets(self, adapter: "Path | HubAddress") -> "tuple[Wanted, ...]":
+    def targets(self, adapter: "Path | Address") -> "tuple[Wanted, ...]":
         """What serves an adapter at this path, beside what the options name."""
 
     def settled(self, report: Report, adapter: Callable[[], Adapter]) -> Report:
@@ -51,11 +51,11 @@ class OptionsGate:
         """By these prefixes of codes."""
         self._left_out = codes_left_out(select, ignore)
 
-    def limits(self, _adapter: "Path | HubAddress") -> Limits:
+    def limits(self, _adapter: "Path | Address") -> Limits:
         """Those of a policy that says nothing."""
         return Limits()
 
-    def targets(self, _adapter: "Path | HubAddress") -> "tuple[Wanted, ...]":
+    def targets(self, _adapter: "Path | Address") -> "tuple[Wanted, ...]":
         """None."""
         return ()
 
@@ -80,11 +80,11 @@ class PolicyGate:
         self._policy, self._select, self._ignore = policy, select, ignore
         self._waivers = Waivers(policy, date.today())  # noqa: DTZ011  the day of who runs it
 
-    def limits(self, adapter: "Path | HubAddress") -> Limits:
+    def limits(self, adapter: "Path | Address") -> Limits:
         """The policy's for this path."""
         return self._policy.settings_for(adapter).limits
 
-    def targets(self, adapter: "Path | HubAddress") -> "tuple[Wanted, ...]":
+    def targets(self, adapter: "Path | Address") -> "tuple[Wanted, ...]":
         """The policy's for this path."""
         return self._policy.settings_for(adapter).targets
 

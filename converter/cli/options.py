@@ -9,27 +9,28 @@ import click
 
 from converter.derive.locate import located_base
 
-_HUB: Final = "hf://"
+_SCHEMES: Final = ("hf://", "s3://", "gs://")
 _NAME: Final = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:@[^/@]+)?"  # ORG/NAME, ORG/NAME@REVISION
 
 
 class _Here(click.Path):
-    """A path on this machine; of a hub, adapters to be judged are read and nothing else."""
+    """A path on this machine; of a hub or a bucket, adapters to be judged are read and nothing else."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and value.startswith(_HUB):
-            self.fail(f"{value} lies on a hub; only adapters and their bases may: download it first", param)
+        if isinstance(value, str) and value.startswith(_SCHEMES):
+            where = "on a hub" if value.startswith("hf://") else "in a bucket"
+            self.fail(f"{value} lies {where}; only adapters and their bases may: download it first", param)
         return super().convert(value, param, ctx)
 
 
 class _AdapterByAddress(_Here):
-    """A path, or the address of a hub (hf://ORG/NAME@REVISION)."""
+    """A path, or an address on a hub (hf://ORG/NAME@REVISION) or in a bucket (s3://BUCKET/PREFIX)."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and value.startswith(_HUB):
-            from converter.read.hub_address import hub_address
+        if isinstance(value, str) and value.startswith(_SCHEMES):
+            from converter.read.hub_address import remote_address
 
-            return hub_address(value)
+            return remote_address(value)
         return super().convert(value, param, ctx)
 
 
@@ -45,23 +46,25 @@ class _BaseByName(_Here):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         text = os.fsdecode(value)
-        if text.startswith(_HUB) or (re.fullmatch(_NAME, text) and not os.path.lexists(text)):
-            from converter.read.hub_address import hub_address
+        if text.startswith(_SCHEMES) or (re.fullmatch(_NAME, text) and not os.path.lexists(text)):
+            from converter.read.hub_address import remote_address
 
-            return hub_address(text)
+            return remote_address(text)
         return super().convert(value, param, ctx)
 
 
 class _SplitSize(click.ParamType[int]):
-    """N(M|G) bytes, in decimal units, as convert_hf_to_gguf.py reads it, which knows K and plain numbers too."""
+    """N(M|G) bytes."""
 
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        found = re.fullmatch(r"([1-9][0-9]{0,11})([KMG]?)", str(value))
-        if not found:
+        from converter.planning.shards import split_size
+
+        nbytes = split_size(str(value))
+        if nbytes is None:
             self.fail(f"{value} is no size; give one such as 500M or 4G", param, ctx)
-        return int(found[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[found[2]]
+        return nbytes
 
 
 # click's own check of what can be read would end in a usage text.
@@ -81,11 +84,11 @@ FORMAT: Final = click.option(
     help="What is printed at the end: text, or one line of JSON (docs/json.md), whatever the exit status.",
 )
 DOWNLOAD: Final = (
-    "Fetch what --base or an hf:// address names from the hub: weights only where they are needed, into the hub's "
-    "cache. Without it no network is asked."
+    "Fetch what --base or an address (hf://, s3://, gs://) names: weights only where they are needed, into a cache. "
+    "Without it no network is asked."
 )
 DOWNLOAD_BASE: Final = (
-    "Fetch what --base names from the hub, all but its weights. Without it only the cache is looked at."
+    "Fetch what --base names from the hub or its bucket, all but its weights. Without it only the cache is looked at."
 )
 INITIAL_ADAPTER: Final = (
     "The adapter as saved before training, where that changed the base (PiSSA, OLoRA, CorDA, LoRA-GA)."

@@ -1,6 +1,5 @@
 """The options of ``--quantize``, spelled as llama-quantize spells them, and what they mean together."""
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from converter.cli.extras import need_extra
 from converter.cli.options import PATH
 from converter.diagnostics import Quantize
 from converter.errors import ConverterError
-from converter.planning.file_types import FILE_TYPES, TYPES
+from converter.planning.file_types import FILE_TYPES, TYPES, tensor_type
 
 if TYPE_CHECKING:
     from converter.conversion.compared_types import Progress
@@ -33,14 +32,10 @@ class _TensorType(click.ParamType[tuple[str, str]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         if isinstance(value, tuple):
             return value
-        pattern, _, name = str(value).rpartition("=")
         try:
-            re.compile(pattern)
-        except re.error as error:
-            self.fail(f"{pattern!r} is no pattern: {error}", param)
-        if not pattern:
-            self.fail(f"{value!r}: wanted PATTERN=TYPE, as in attn_v=q8_0", param)
-        return pattern.lower(), _TYPE.convert(name, param, ctx)
+            return tensor_type(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 _OPTIONS: Final = (

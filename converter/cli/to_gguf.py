@@ -40,7 +40,7 @@ from converter.version import __version__
 
 if TYPE_CHECKING:
     from converter.planning.conversion_plan import ConversionPlan
-    from converter.read.hub_address import HubAddress
+    from converter.read.hub_address import Address
     from converter.writing.gguf_file import Progress
 
 COMMAND = "adapter-to-gguf"
@@ -104,8 +104,8 @@ be deployed this way (with the rule's code), 2 the work could not be done, 3 the
 @FORMAT
 @click.version_option(__version__)
 def main(
-    path: "Path | HubAddress",
-    base: "Path | HubAddress | None",
+    path: "Path | Address",
+    base: "Path | Address | None",
     download: bool,
     checkpoint: Path | None,
     to: Literal["lora", "model"] | None,
@@ -176,7 +176,7 @@ def _spare_the_processor() -> None:
 
 def _base(
     adapter: Adapter,
-    given: "Path | HubAddress | None",
+    given: "Path | Address | None",
     checkpoint: Path | None,
     deployment: Deployment,
     *,

@@ -20,7 +20,7 @@ from converter.errors import JUDGED_BAD, ConverterError
 from converter.version import __version__
 
 if TYPE_CHECKING:
-    from converter.read.hub_address import HubAddress
+    from converter.read.hub_address import Address
     from converter.verification.prompts import Prompts
     from converter.verification.verification import Deployed, Progress, Verification
 
@@ -64,8 +64,8 @@ _EXTRA = ("numpy", "peft", "safetensors", "torch", "transformers", "xllamacpp")
 @FORMAT
 @click.version_option(__version__)
 def main(
-    adapter: "Path | HubAddress",
-    base: "Path | HubAddress",
+    adapter: "Path | Address",
+    base: "Path | Address",
     download: bool,
     model: Path | None,
     lora: Path | None,

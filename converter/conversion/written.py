@@ -48,18 +48,25 @@ class Written(NamedTuple):
 
 
 def write(
-    plan: ConversionPlan, output: Path, progress: Progress = lambda _: None, *, split_max_size: int | None = None
+    plan: ConversionPlan,
+    output: Path,
+    progress: Progress = lambda _: None,
+    *,
+    split_max_size: int | None = None,
+    only: str | None = None,
 ) -> tuple[Written, ...]:
     """Write a plan to ``output``, a file, or a directory where the plan has named files.
 
     ``progress`` is called with each count of bytes written. ``split_max_size`` (bytes of tensors) makes of a model that
-    is larger several files: NAME-00001-of-00003.gguf for NAME.gguf. Raises Refused where the numbers break a rule on
+    is larger several files: NAME-00001-of-00003.gguf for NAME.gguf. ``only`` is the name of one of the plan's files: it
+    alone is written, and ``output`` is its path. Raises Refused where the numbers break a rule on
     the way, ConverterError where a file can't be read or written; no partial file is left, and of several all or none.
     """
     if split_max_size and plan.deployment.to != "model":
         raise ConverterError("only a merged model is split: --split-max-size needs --to model")
-    targets = _targets(plan, output, split_max_size)
-    _make_directory(plan, output)
+    targets = _targets(plan, output, split_max_size, only)
+    if plan.files[0].name and not only:
+        _make_directory(output)
     _protect_sources(targets, plan)
     provenance = _provenance(plan)
     with one_blas_thread(), refusals(plan.report or unjudged(plan.adapter, plan.base, plan.deployment)):
@@ -67,18 +74,40 @@ def write(
     return tuple(one._replace(adapter_sha256=_adapter_of(provenance)) for one in written)
 
 
-def written_already(plan: ConversionPlan, output: Path) -> tuple[Written, ...] | None:
+def written_already(
+    plan: ConversionPlan, output: Path, *, split_max_size: int | None = None, only: str | None = None
+) -> tuple[Written, ...] | None:
     """What ``write`` would give, where every file is there with the size and, byte for byte, the header of the plan.
 
     Else None. A header names the adapter and the plan by their digests, and files appear whole: who knows that the file
     was made from this base needn't write it again. Raises ConverterError where an input can't be read.
     """
     provenance = _provenance(plan)
-    targets = [_with(target, provenance, plan.base) for target in _targets(plan, output, None)]
-    if not all(is_written(*found) for target in targets for found in zip(target.files, target.paths, strict=True)):
+    targets = [_with(target, provenance, plan.base) for target in _targets(plan, output, split_max_size, only)]
+    if not all(map(_is_there, targets)):
         return None
     sha256 = _adapter_of(provenance)
-    return tuple(Written(it.paths[0], it.nbytes, reused=True, adapter_sha256=sha256) for it in targets)
+    return tuple(
+        Written(it.paths[0], it.nbytes, reused=True, adapter_sha256=sha256, shards=it.shards) for it in targets
+    )
+
+
+def is_untied_base_of(plan: ConversionPlan, path: Path) -> bool:
+    """Whether ``path``, which somebody knows to be an untied copy of this base, is just the one of this plan.
+
+    Told by size and header: to compare all of it, ``write`` it again.
+    """
+    (file,) = (file for file in plan.files if file.role == "untied-base")
+    try:
+        source = read_gguf_header(path).kv.get(_SOURCE_KEY)
+    except ConverterError:
+        return False
+    provenance = (NewKeyValue("adapter_to_gguf.version", __version__), NewKeyValue(_SOURCE_KEY, str(source)))
+    return _is_there(_stated(_Target((file,), (path,)), provenance))
+
+
+def _is_there(target: "_Target") -> bool:
+    return all(is_written(*found) for found in zip(target.files, target.paths, strict=True))
 
 
 def _adapter_of(provenance: tuple[NewKeyValue, ...]) -> str:
@@ -95,8 +124,14 @@ class _Target(NamedTuple):
     def nbytes(self) -> int:
         return sum(map(gguf_nbytes, self.files))
 
+    @property
+    def shards(self) -> tuple[Path, ...]:
+        return self.paths if len(self.paths) > 1 else ()
 
-def _targets(plan: ConversionPlan, output: Path, split_max_size: int | None) -> list[_Target]:
+
+def _targets(plan: ConversionPlan, output: Path, split_max_size: int | None, only: str | None) -> list[_Target]:
+    if only:
+        return [_Target((file,), (output,)) for file in plan.files if file.name == only]
     if not plan.files[0].name:
         (file,) = plan.files
         files = shards(file, split_max_size) if split_max_size else (file,)
@@ -104,9 +139,7 @@ def _targets(plan: ConversionPlan, output: Path, split_max_size: int | None) -> 
     return [_Target((file,), (output / file.name,)) for file in plan.files]
 
 
-def _make_directory(plan: ConversionPlan, output: Path) -> None:
-    if not plan.files[0].name:
-        return
+def _make_directory(output: Path) -> None:
     try:
         output.mkdir(exist_ok=True)
     except OSError as error:
@@ -138,9 +171,13 @@ _SOURCE_KEY: Final = "adapter_to_gguf.source.sha256"
 
 def _with(target: _Target, provenance: tuple[NewKeyValue, ...], base: BaseModel) -> _Target:
     """With its provenance in the first file. An untied base serves any adapter, so it names its source alone."""
-    file, *others = target.files
-    if file.role == "untied-base":
+    if target.files[0].role == "untied-base":
         provenance = (provenance[0], NewKeyValue(_SOURCE_KEY, base_digest(base)))
+    return _stated(target, provenance)
+
+
+def _stated(target: _Target, provenance: tuple[NewKeyValue, ...]) -> _Target:
+    file, *others = target.files
     ours = {entry.key for entry in provenance}
     theirs = tuple(entry for entry in file.key_values if entry.key not in ours)
     return target._replace(files=(file._replace(key_values=(*theirs, *provenance)), *others))
@@ -159,7 +196,7 @@ def _write(plan: ConversionPlan, target: _Target, progress: Progress) -> Written
         kept = write_ggufs(list(zip(target.files, outs, strict=True)), progress)
         _check_kept(plan, kept)
         refuse_changed(plan.inputs)
-    return Written(path, nbytes, kept, replaced=replaced, shards=target.paths if len(outs) > 1 else ())
+    return Written(path, nbytes, kept, replaced=replaced, shards=target.shards)
 
 
 def _check_same_source(file: PlannedFile, path: Path, nbytes: int) -> None:

@@ -21,7 +21,7 @@ from converter.read.safetensors_header import SafetensorsHeader
 from converter.read.tokenizer import Tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
-    from converter.read.hub_address import HubAddress, OnHub
+    from converter.read.hub_address import Address, OnHub
 
 _FACTORS: Final[tuple[tuple[Role, Role], ...]] = (
     ("lora_A", "lora_B"),
@@ -121,14 +121,16 @@ class Adapter:
     on_hub: "OnHub | None" = None
 
     @property
-    def shown_path(self) -> "Path | HubAddress":
+    def shown_path(self) -> "Path | Address":
         """Where it lies, for people: the directory, or its address on a hub."""
         return self.on_hub.address if self.on_hub else self.path
 
     def require_numbers(self) -> None:
         """Raise ConverterError where the numbers aren't here."""
         if self.on_hub:
-            raise ConverterError(f"{self.shown_path}: its numbers are on the hub; download it, and give the directory")
+            raise ConverterError(
+                f"{self.shown_path}: its numbers were not fetched; download it, and give the directory"
+            )
 
     def says_the_same(self, other: "Adapter") -> bool:
         """Whether config and header of both are the same bytes, and read in one way. False where that isn't known.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from converter.derive.fused_gguf import Fused
     from converter.derive.match import Match
     from converter.read.gguf_header import GgufHeader, GgufTensor
-    from converter.read.hub_address import HubAddress, OnHub
+    from converter.read.hub_address import Address, OnHub
 
 
 class Section(NamedTuple):
@@ -83,10 +83,10 @@ class BaseModel:
     @property
     def label(self) -> str:
         """How messages call the base: the last part of its path, or the repository that the hub's cache has there."""
-        return self.on_hub.address.repository if self.on_hub else public_name(self.path)
+        return self.on_hub.address.label if self.on_hub else public_name(self.path)
 
     @property
-    def shown_path(self) -> "Path | HubAddress":
+    def shown_path(self) -> "Path | Address":
         """Where it lies, for people: the directory or file, or its address on a hub."""
         return self.on_hub.address if self.on_hub else self.path
 
@@ -98,7 +98,9 @@ class BaseModel:
     def require_numbers(self) -> None:
         """Raise ConverterError where the base's numbers aren't here."""
         if self.on_hub:
-            raise ConverterError(f"{self.shown_path}: its weights are on the hub; download it, and give the directory")
+            raise ConverterError(
+                f"{self.shown_path}: its weights were not fetched; download it, and give the directory"
+            )
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -320,7 +322,7 @@ def _of_huggingface(files: HuggingfaceFiles, on_hub: "OnHub | None") -> BaseMode
 
 
 def _repository(directory: Path, on_hub: "OnHub | None") -> str | None:
-    return on_hub.address.repository if on_hub else cached_repository(directory)
+    return on_hub.address.model if on_hub else cached_repository(directory)
 
 
 def _renamed(text: Mapping[str, object], architecture: Architecture) -> dict[str, object]:

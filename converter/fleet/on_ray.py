@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from converter.errors import ConverterError
-from converter.fleet.task import Outcome, Reading, Task
+from converter.fleet.task import Ended, Event, Outcome, Reading, Task, Waits
 
 _AHEAD: Final = 2  # tasks for each CPU that are handed over before the last ones ended: memory stays flat
 _STORE_NBYTES: Final = 256 << 20  # of the object store on this machine; what a base says takes up to 40 MB
@@ -39,7 +39,7 @@ class Cluster(NamedTuple):
     retries: int = 3
 
 
-def ray_workers(cluster: Cluster, tasks: Iterator[Task]) -> Generator[tuple[Task, Outcome] | Reading | None]:
+def ray_workers(cluster: Cluster, tasks: Iterator[Task]) -> Generator[Event]:
     """What comes of each task, and each reading of a base. Ray is started with the first task, and ended at the end.
 
     Raises ConverterError where Ray can't be had.
@@ -100,15 +100,16 @@ class _Workers:
         self._readings: set[str] = set()
         self._room, self._asked_at = 0, float("-inf")
 
-    def results(self, tasks: Iterator[Task]) -> Iterator[tuple[Task, Outcome] | Reading | None]:
+    def results(self, tasks: Iterator[Task]) -> Iterator[Event]:
         """Tasks are taken as there is room for them."""
         base, path = None, None
         running: dict[Any, Task] = {}
         for task in tasks:
             if task.base != path:
                 base, path = self._base(task.base), task.base
-            running[self._do.remote(task, [base])] = task
-            while len(running) >= self._most():
+            reference = self._do.remote(task, [base])
+            running[reference] = task
+            while len(running) >= self._most() or (task.is_alone and reference in running):
                 yield from self._ended(running)
         while running:
             yield from self._ended(running)
@@ -128,17 +129,17 @@ class _Workers:
         limit = self._cluster.workers if self._cluster.address else None
         return min(self._room, limit or self._room)
 
-    def _ended(self, running: dict[Any, Task]) -> Iterator[tuple[Task, Outcome] | Reading | None]:
+    def _ended(self, running: dict[Any, Task]) -> Iterator[Event]:
         ended, _ = self._ray.wait([*running], timeout=_POLL_SECONDS)
         if not ended:
-            yield None
+            yield Waits()
         for reference in ended:
             task = running.pop(reference)
             outcome, reading = self._result(task, reference)
             if reading and reading.id not in self._readings:
                 self._readings.add(reading.id)
                 yield reading
-            yield task, outcome
+            yield Ended(task, outcome)
 
     def _result(self, task: Task, reference: Any) -> tuple[Outcome, Reading | None]:
         from ray.exceptions import RayError, RayTaskError

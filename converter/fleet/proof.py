@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from converter.verification.verification import Deployed
 
 
-def proven(task: Task, adapter: Adapter, written: Sequence[Written], outcome: Outcome) -> Outcome:
+def proven(task: Task, adapter: Adapter, files: Sequence[Written], outcome: Outcome) -> Outcome:
     """The outcome with its proof. Raises ConverterError where nothing can be found out."""
     # Before their import, as in adapter-verify.
     os.environ.update({"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"})
@@ -23,7 +23,7 @@ def proven(task: Task, adapter: Adapter, written: Sequence[Written], outcome: Ou
     from converter.verification.verification import verify
 
     prompts = task.steps.prompts
-    found = verify(adapter, task.base, _deployed(task, written), prompts=PromptFile(prompts) if prompts else None)
+    found = verify(adapter, task.base, _deployed(task, files), prompts=PromptFile(prompts) if prompts else None)
     ratio = found.comparison.effect_ratio if found.comparison else None
     if found.passed:
         return outcome._replace(effect_ratio=ratio)
@@ -31,15 +31,17 @@ def proven(task: Task, adapter: Adapter, written: Sequence[Written], outcome: Ou
     return outcome._replace(state="unproven", message=why, effect_ratio=ratio)
 
 
-def _deployed(task: Task, written: Sequence[Written]) -> "Deployed":
+def _deployed(task: Task, files: Sequence[Written]) -> "Deployed":
     """What llama.cpp is to serve: a model, or a LoRA on a GGUF of its base."""
     from converter.verification.verification import DeployedLora, DeployedModel
 
     row, gguf = task.row, task.base if is_file(task.base) else None
     if row.deployment.to == "model":
-        return DeployedModel(row.output, gguf)
+        return DeployedModel(files[0].path, gguf)
+    if row.untied_base:
+        return DeployedLora(row.output, row.untied_base)
     if row.deployment.untie:
-        paths = {one.path.name == UNTIED_BASE_NAME: one.path for one in written}
+        paths = {one.path.name == UNTIED_BASE_NAME: one.path for one in files}
         return DeployedLora(paths[False], paths[True])
     if gguf is None:
         raise ConverterError(f"{row.output}: --verify runs a LoRA on a GGUF of its base, and {task.base} is none")

@@ -1,38 +1,51 @@
-"""Copies of outputs in a directory of another file system, each whole or not at all."""
+"""Where outputs are pushed to; and copies of them in a directory of another file system, each whole or not at all."""
 
 import shutil
 from pathlib import Path
+from typing import Final
 
 from converter.errors import ConverterError
 from converter.fleet.rows import Row, Steps
+from converter.fleet.task import Outcome, Task
 from converter.read.files import could_not_read, open_regular
+from converter.read.hub_address import HubAddress
 from converter.writing.outputs import refuse_to_lose
 from converter.writing.whole_file import whole_file
 
+_NO_FOLDERS: Final = {".git", ".cache", ".huggingface"}  # of a repository: huggingface_hub refuses them
 
-def destination(row: Row, steps: Steps) -> Path | None:
-    """Where an output is pushed to: at its path below the directory of outputs. Raises ConverterError outside of it."""
-    if steps.push is None:
+
+def place_of(row: Row, steps: Steps, path: Path) -> Path | HubAddress | None:
+    """Where a file of a row is pushed to: at its path below the directory of outputs. Raises ConverterError outside."""
+    if row.push is None:
         return None
-    if not row.output.is_relative_to(steps.outputs):
+    if not path.is_relative_to(steps.outputs):
         raise ConverterError(
-            f"{row.where}: output {row.output} doesn't lie below {steps.outputs}, so --push has no place for it"
+            f"{row.where}: output {path} doesn't lie below {steps.outputs}, so a push has no place for it"
         )
-    return steps.push / row.output.relative_to(steps.outputs)
+    below = path.relative_to(steps.outputs)
+    if isinstance(row.push, Path):
+        return row.push / below
+    if _NO_FOLDERS & set(below.parts):
+        raise ConverterError(f"{row.where}: output {path} can't have this name in a repository; give another one")
+    return row.push / below.as_posix()
 
 
-def pushed(output: Path, steps: Steps) -> Path:
-    """Copy an output, a file or a directory of files, and return where it is now. Raises ConverterError."""
-    assert steps.push  # noqa: S101  who pushes says where to
-    target = steps.push / output.relative_to(steps.outputs)
-    files = (
-        [(path, target / path.name) for path in sorted(output.glob("*.gguf"))]
-        if output.is_dir()
-        else [(output, target)]
-    )
-    for source, copy in files:
-        _copy(source, copy)
-    return target
+def check_push(row: Row, steps: Steps) -> None:
+    """Raise ConverterError where a row's files can't be pushed to where it says."""
+    for path in filter(None, (row.output, row.untied_base)):
+        place_of(row, steps, path)
+
+
+def copied(task: Task, outcome: Outcome) -> str | None:
+    """Copy what a row wrote, where it goes to a directory, and return where it is now. Raises ConverterError."""
+    row = task.row
+    if not isinstance(row.push, Path):
+        return None
+    shared = [row.untied_base] if row.untied_base and not task.untied_pushed else []
+    for path in (*shared, *outcome.files):
+        _copy(path, Path(str(place_of(row, task.steps, path))))
+    return str(place_of(row, task.steps, row.output))
 
 
 def _copy(source: Path, copy: Path) -> None:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from converter.derive.adapter import read_adapter
 from converter.derive.locate import named_base
-from converter.errors import ConverterError
-from converter.fleet.push import destination
-from converter.fleet.rows import Row, Steps
-from converter.fleet.stamps import Stamps, adapter_stamps, base_stamps, output_stamps
+from converter.errors import NOTHING_LOOKED_AT, ConverterError
+from converter.fleet.push import place_of
+from converter.fleet.rows import Row, Steps, require_adapter
+from converter.fleet.stamps import Stamps, adapter_stamps, base_stamps, own_stamps, untied_stamps
 from converter.fleet.table import Known, Table
 from converter.fleet.task import FINAL, Outcome, State, Task
 from converter.version import __version__
@@ -39,21 +39,22 @@ class Plan:
 
     def of(self, row: Row) -> Task | Finished | Unreadable:
         """A task, or what needs none."""
-        task = Task(row, row.base or Path(), self._steps, request_of(row, self._steps), __version__, ())
+        task = Task(row, row.base or Path(), self._steps, "", __version__, ())
         try:
-            task = task._replace(base=row.base or _named_base(row))
+            require_adapter(row)
+            task = task._replace(base=row.base or _named_base(row), request=request_of(row, self._steps))
             task = task._replace(base_stamps=self._base_stamps(task.base))
             known = self._table.known(row.output)
             return self._resumed(task, known) if known else _begun(task)
         except ConverterError as error:
-            missing = not row.adapter.is_dir()
+            missing = error.status == NOTHING_LOOKED_AT or not row.adapter.is_dir()
             return Unreadable(task, Outcome(row.output, "missing" if missing else "failed", str(error)))
 
     def _resumed(self, task: Task, known: Known) -> Task | Finished:
         now = (str(task.base), task.request, task.base_stamps)
         if now != (known.base, known.request, known.base_stamps) or not _is_whole(task.row, known):
             return _begun(task)
-        if known.state not in FINAL:
+        if known.state not in FINAL or not _has_its_base(task.row, known):
             return task  # the file was written, and what failed came after it: whatever is there now counts as written
         if known.adapter_stamps == adapter_stamps(task.row.adapter, task.row.initial_adapter):
             return Finished(task.row, known.state)
@@ -61,12 +62,19 @@ class Plan:
 
 
 def _begun(task: Task) -> Task:
-    return task._replace(output_before=output_stamps(task.row.output))
+    return task._replace(output_before=own_stamps(task.row))
 
 
 def _is_whole(row: Row, known: Known) -> bool:
     """Whether the output is the file that was written; one that was refused has none."""
-    return known.state == "refused" or known.output_stamps == output_stamps(row.output) != ()
+    noted = known.output_stamps[:1] if row.untied_base else known.output_stamps
+    return known.state == "refused" or noted == own_stamps(row) != ()
+
+
+def _has_its_base(row: Row, known: Known) -> bool:
+    """Whether the untied base that other rows may have too is the file that was there."""
+    noted = known.output_stamps[1:] if row.untied_base else ()
+    return known.state == "refused" or noted == untied_stamps(row)
 
 
 def _named_base(row: Row) -> Path:
@@ -91,9 +99,13 @@ def request_of(row: Row, steps: Steps) -> str:
         "initial_adapter": row.initial_adapter and str(row.initial_adapter),
         "rename_keys": row.rename_keys,
         "text_only": row.text_only,
-        "verify": steps.verify,
+        "checkpoint": row.checkpoint and str(row.checkpoint),
+        "checkpoint_stamps": _stamps_of(row.checkpoint),
+        "split_max_size": row.split_max_size,
+        "untied_base": row.untied_base and str(row.untied_base),
+        "verify": row.verify,
         "prompts": _stamps_of(steps.prompts),
-        "push": str(destination(row, steps) or ""),
+        "push": str(place_of(row, steps, row.output) or ""),
         "version": __version__,
     }
     return json.dumps(asked, sort_keys=True)

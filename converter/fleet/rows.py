@@ -1,19 +1,27 @@
 """What is to be done: an adapter, its base, what it is to become, and where that goes."""
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from converter.diagnostics import Deployment
-from converter.errors import ConverterError
+from converter.errors import NOTHING_LOOKED_AT, ConverterError
+from converter.read.checkpoint import is_adapter
+from converter.read.files import could_not_read
+from converter.read.hub_address import HubAddress
+
+_SPLIT: Final = re.compile(r"-\d{5}-of-\d{5}(?=\.gguf$)")
 
 
 class Row(NamedTuple):
     """One adapter of a fleet. Paths are absolute; ``base`` is None where the adapter's own config names it.
 
-    ``where`` is how messages call the row: the manifest's path and line, or the adapter's directory.
+    ``where`` is how messages call the row: the manifest's path and line, or the adapter's directory. ``split_max_size``
+    is in bytes. ``untied_base`` is where an untie-lora has its base, which other rows may have there too; ``output`` is
+    then a file. ``verify`` asks for the proof; ``push`` is the directory, here or on a hub, that it goes to.
     """
 
     where: str
@@ -24,18 +32,37 @@ class Row(NamedTuple):
     initial_adapter: Path | None = None
     rename_keys: bool = False
     text_only: bool = False
+    checkpoint: Path | None = None
+    split_max_size: int | None = None
+    untied_base: Path | None = None
+    verify: bool = False
+    push: Path | HubAddress | None = None
+
+    @property
+    def reads(self) -> tuple[tuple[str, Path], ...]:
+        """What a conversion reads, by the columns' names, as far as the manifest says it."""
+        named = (
+            ("adapter", self.adapter), ("base", self.base), ("initial_adapter", self.initial_adapter),
+            ("checkpoint", self.checkpoint), ("imatrix", self.deployment.quantize and self.deployment.quantize.imatrix),
+        )  # fmt: skip
+        return tuple((name, path) for name, path in named if path)
 
 
 class Steps(NamedTuple):
-    """What is done with every adapter beside converting it.
+    """How adapters are proven and pushed.
 
-    ``prompts`` are the proof's own texts; below ``push`` each output is copied, at its path below ``outputs``.
+    ``prompts`` are the proof's own texts. An output is pushed to the path that it has below ``outputs``.
     """
 
-    verify: bool = False
     prompts: Path | None = None
-    push: Path | None = None
     outputs: Path = Path()
+
+
+def require_adapter(row: Row) -> None:
+    """Raise ConverterError, status 3, where no adapter is."""
+    with could_not_read(row.adapter):
+        if not is_adapter(row.adapter):
+            raise ConverterError(f"{row.adapter}: no adapter there (no adapter_config.json)", status=NOTHING_LOOKED_AT)
 
 
 def refuse_clashes(rows: Sequence[Row]) -> None:
@@ -48,19 +75,45 @@ def refuse_clashes(rows: Sequence[Row]) -> None:
             raise ConverterError(
                 f"{row.where}: output {row.output} is that of {first.where} too; give each adapter one of its own"
             )
+    shared = _shared(rows, writers, identity)
     for row in rows:
-        for what, path in (("adapter", row.adapter), ("base", row.base), ("initial_adapter", row.initial_adapter)):
-            if path and (writer := writers.get(identity(path))):
+        for what, path in row.reads:
+            if writer := writers.get(identity(path)) or shared.get(identity(path)):
                 raise ConverterError(f"{row.where}: {what} {path} is the output of {writer.where}; give it another one")
         if writer := writers.get(identity(row.output.parent)):
             raise ConverterError(f"{row.where}: output {row.output} lies in that of {writer.where}; give another one")
 
 
+def _shared(rows: Sequence[Row], writers: Mapping[str, Row], identity: "_Identities") -> dict[str, Row]:
+    """Who writes each untied base first. Raises ConverterError where it isn't the same for all that have it."""
+    shared: dict[str, Row] = {}
+    for row in rows:
+        if row.untied_base is None:
+            continue
+        key = identity(row.untied_base)
+        if writer := writers.get(key) or writers.get(identity(row.untied_base.parent)):
+            raise ConverterError(
+                f"{row.where}: untied_base {row.untied_base} is or lies in the output of {writer.where}; "
+                "give it another one"
+            )
+        first = shared.setdefault(key, row)
+        if (row.base, row.deployment.host) != (first.base, first.deployment.host):
+            raise ConverterError(
+                f"{row.where}: untied_base {row.untied_base} is that of {first.where} too, which has another base or "
+                "host; give each base one of its own"
+            )
+    return shared
+
+
 class _Identities:
-    """The same text for every spelling of a path, through links too; a directory is looked at once."""
+    """The same text for every spelling of a path, through links too; a directory is looked at once.
+
+    One file of several (x-00001-of-00003.gguf) counts as the whole (x.gguf).
+    """
 
     def __init__(self) -> None:
         self._directory = cache(os.path.realpath)
 
     def __call__(self, path: Path) -> str:
-        return os.path.normcase(os.path.join(self._directory(path.parent), path.name))  # noqa: PTH118  100,000 of them
+        name = _SPLIT.sub("", path.name)
+        return os.path.normcase(os.path.join(self._directory(path.parent), name))  # noqa: PTH118  100,000 of them

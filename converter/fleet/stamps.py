@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from converter.digests import file_digest_of
 from converter.errors import ConverterError
+from converter.fleet.rows import Row
 from converter.read.files import could_not_read, is_file
 from converter.read.limits import FILES
 
@@ -49,14 +50,28 @@ def base_stamps(base: Path) -> Stamps:
     return tuple(map(_stamp, _inputs_in(base) if is_directory else _parts(base)))
 
 
-def output_stamps(output: Path) -> Stamps:
-    """Of an output file, or of the files in an output directory; () where there is nothing."""
+def output_stamps(output: Path, *, is_split: bool = False) -> Stamps:
+    """Of an output file, or of the files in an output directory; () where there is nothing.
+
+    Of one that may have become several files, NAME-00001-of-00003.gguf for NAME.gguf, those too.
+    """
     try:
         if output.is_dir():
             return tuple(map(_stamp, _files_in(output, lambda name: name.endswith(".gguf"))))
-        return (_stamp(output),)
+        whole = (_stamp(output),) if output.exists() else ()
+        return (*whole, *map(_stamp, _parts_for(output))) if is_split else whole
     except (ConverterError, OSError):
         return ()
+
+
+def own_stamps(row: Row) -> Stamps:
+    """Of what is at a row's output; () where there is nothing."""
+    return output_stamps(row.output, is_split=row.split_max_size is not None)
+
+
+def untied_stamps(row: Row) -> Stamps:
+    """Of what is where a row has its untied base together with others; () where there is nothing."""
+    return output_stamps(row.untied_base) if row.untied_base else ()
 
 
 def _inputs_in(directory: Path) -> Iterator[Path]:
@@ -76,8 +91,17 @@ def _parts(base: Path) -> list[Path]:
     split = _SPLIT.fullmatch(base.name)
     if not split:
         return [base]
-    own = re.compile(rf"{re.escape(split[1])}\d{{5}}{re.escape(split[2])}")
-    return [*_files_in(base.parent, lambda name: own.fullmatch(name) is not None)]
+    return [*_matching(base.parent, rf"{re.escape(split[1])}\d{{5}}{re.escape(split[2])}")]
+
+
+def _parts_for(output: Path) -> Iterator[Path]:
+    """The files that a model was split into, whose name as one file is ``output``."""
+    return _matching(output.parent, rf"{re.escape(output.stem)}-\d{{5}}-of-\d{{5}}\.gguf")
+
+
+def _matching(directory: Path, pattern: str) -> Iterator[Path]:
+    own = re.compile(pattern)
+    return _files_in(directory, lambda name: own.fullmatch(name) is not None)
 
 
 def _stamp(path: Path, *, exact: bool = False) -> Stamp:

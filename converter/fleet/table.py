@@ -162,7 +162,7 @@ def _columns(task: Task, outcome: Outcome) -> dict[str, object]:
         "adapter_sha256": outcome.adapter_sha256,
         "content_sha256": outcome.content,
         "effect_ratio": outcome.effect_ratio,
-        "pushed": str(outcome.pushed) if outcome.pushed else None,
+        "pushed": outcome.pushed,
         "adopted": int(outcome.adopted),
         "reading": outcome.reading,
         "node": outcome.node,
@@ -170,7 +170,7 @@ def _columns(task: Task, outcome: Outcome) -> dict[str, object]:
         "at": _now(),
         "adapter_stamps": json.dumps(outcome.adapter_stamps),
         "base_stamps": json.dumps(outcome.base_stamps),
-        "output_stamps": json.dumps(outcome.output_stamps),
+        "output_stamps": json.dumps((*outcome.output_stamps, *outcome.untied)),
     }
 
 

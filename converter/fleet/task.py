@@ -22,6 +22,8 @@ class Task(NamedTuple):
 
     ``output_before`` is what was there when it was first begun: whatever is there now instead was written since.
     ``content`` is the adapter's digest at its last end, where nothing but its files' times says that it changed.
+    ``untied`` is of its row's untied base, where an earlier row of this run on the same base left it whole;
+    ``untied_pushed``: and copied it to the directory of its push.
     """
 
     row: Row
@@ -32,6 +34,14 @@ class Task(NamedTuple):
     base_stamps: Stamps
     output_before: Stamps = ()
     content: str | None = None
+    untied: Stamps = ()
+    untied_pushed: bool = False
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it may have to write what other rows need too, and those wait for it."""
+        copies = isinstance(self.row.push, Path)
+        return self.row.untied_base is not None and not (self.untied and (self.untied_pushed or not copies))
 
 
 class Reading(NamedTuple):
@@ -49,8 +59,9 @@ class Reading(NamedTuple):
 class Outcome(NamedTuple):
     """What came of a row.
 
-    ``unchanged`` says that only its adapter's times had changed, ``adopted`` that the output was whole already though
-    nobody had noted it down. ``reading`` is that of the base. Digests and stamps are of what was read and written.
+    ``files`` are those of the output. ``unchanged`` says that only its adapter's times had changed, ``adopted`` that
+    the output was whole already though nobody had noted it down. ``reading`` is that of the base. Digests and stamps
+    are of what was read and written, ``untied`` is that of an untied base which other rows may have too.
     """
 
     output: Path
@@ -64,8 +75,10 @@ class Outcome(NamedTuple):
     adapter_stamps: Stamps = ()
     base_stamps: Stamps = ()
     output_stamps: Stamps = ()
+    files: tuple[Path, ...] = ()
     effect_ratio: float | None = None
-    pushed: Path | None = None
+    untied: Stamps = ()
+    pushed: str | None = None
     unchanged: bool = False
     adopted: bool = False
     reading: str = ""
@@ -76,3 +89,26 @@ class Outcome(NamedTuple):
     def status(self) -> Status:
         """The exit status of this adapter."""
         return STATUS[self.state]
+
+
+class Ended(NamedTuple):
+    """A task is over."""
+
+    task: Task
+    outcome: Outcome
+
+
+class Held(NamedTuple):
+    """A task's output is whole, and on its way to a hub."""
+
+    task: Task
+    outcome: Outcome
+
+
+class Waits(NamedTuple):
+    """Nothing came for a while; ``what`` it is that is waited for, where that is no adapter."""
+
+    what: str = ""
+
+
+Event = Ended | Held | Reading | Waits

@@ -6,18 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
-from converter.conversion import Refused, Written, plan, write, written_already
+from converter.conversion import Refused, Written, plan
 from converter.derive.adapter import Adapter, read_adapter, text_part, with_renamed_keys
 from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.locate import read_initial_adapter
+from converter.derive.untabled import with_checkpoint
 from converter.diagnostics import Severity
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
-from converter.fleet.rows import Row
-from converter.fleet.stamps import adapter_content, adapter_stamps, base_stamps, output_stamps
+from converter.fleet.outputs import written
+from converter.fleet.rows import Row, require_adapter
+from converter.fleet.stamps import adapter_content, adapter_stamps, base_stamps, own_stamps, untied_stamps
 from converter.fleet.task import Outcome, Reading, State, Task
 from converter.planning.conversion_plan import ConversionPlan
-from converter.read.checkpoint import is_adapter
-from converter.read.files import could_not_read
 from converter.version import __version__
 
 
@@ -67,6 +67,8 @@ def _judged(task: Task, outcome: Outcome) -> Outcome:
 def _done(task: Task, reading: Reading) -> Outcome:
     row = task.row
     model = _base(task, reading)
+    if row.checkpoint:
+        model = with_checkpoint(model, row.checkpoint)
     adapter = _adapter(row)
     before = adapter_stamps(row.adapter, row.initial_adapter)
     content = adapter_content(row.adapter, row.initial_adapter)
@@ -75,16 +77,17 @@ def _done(task: Task, reading: Reading) -> Outcome:
         return made_of._replace(unchanged=True)
     row.output.parent.mkdir(parents=True, exist_ok=True)
     with plan(adapter, model, row.deployment, scratch=row.output.parent) as planned:
-        written, adopted = _written(task, planned)
+        files, adopted = written(task, planned)
         made_of = made_of._replace(warnings=_warnings(planned))
     if adapter_stamps(row.adapter, row.initial_adapter) != before:
         raise ConverterError(f"{row.adapter}: was changed while it was converted; run it again")
     outcome = made_of._replace(
-        nbytes=sum(one.nbytes for one in written), adapter_sha256=written[0].adapter_sha256, adopted=adopted,
-        output_stamps=output_stamps(row.output),
+        nbytes=sum(one.nbytes for one in files), adapter_sha256=files[0].adapter_sha256, adopted=adopted,
+        output_stamps=own_stamps(row), untied=untied_stamps(row),
+        files=tuple(path for one in files for path in one.shards or (one.path,)),
     )  # fmt: skip
     try:
-        return _after(task, adapter, written, outcome)
+        return _after(task, adapter, files, outcome)
     except (ConverterError, OSError) as error:  # the output stays, and another run needn't write it again
         return outcome._replace(state="failed", message=_words(error))
 
@@ -100,23 +103,11 @@ def _base(task: Task, reading: Reading) -> BaseModel:
 
 
 def _adapter(row: Row) -> Adapter:
-    with could_not_read(row.adapter):
-        if not is_adapter(row.adapter):
-            raise ConverterError(f"{row.adapter}: no adapter there (no adapter_config.json)", status=NOTHING_LOOKED_AT)
+    require_adapter(row)
     adapter = read_adapter(row.adapter)
     adapter = with_renamed_keys(adapter) if row.rename_keys else adapter
     adapter = text_part(adapter) if row.text_only else adapter
     return replace(adapter, initial=read_initial_adapter(row.initial_adapter)) if row.initial_adapter else adapter
-
-
-def _written(task: Task, planned: ConversionPlan) -> tuple[tuple[Written, ...], bool]:
-    """The output, and whether it was whole already: a worker that was killed wrote it, and couldn't say so."""
-    output = task.row.output
-    if output_stamps(output) not in ((), task.output_before):
-        already = written_already(planned, output)
-        if already:
-            return already, True
-    return write(planned, output), False
 
 
 def _warnings(planned: ConversionPlan) -> tuple[str, ...]:
@@ -124,14 +115,14 @@ def _warnings(planned: ConversionPlan) -> tuple[str, ...]:
     return tuple(dict.fromkeys(finding.code for finding in findings if finding.severity is Severity.WARNING))
 
 
-def _after(task: Task, adapter: Adapter, written: Sequence[Written], outcome: Outcome) -> Outcome:
+def _after(task: Task, adapter: Adapter, files: Sequence[Written], outcome: Outcome) -> Outcome:
     """Proven and pushed, as asked: what isn't proven goes nowhere."""
-    if task.steps.verify:
+    if task.row.verify:
         from converter.fleet.proof import proven
 
-        outcome = proven(task, adapter, written, outcome)
-    if task.steps.push and outcome.state == "fine":
-        from converter.fleet.push import pushed
+        outcome = proven(task, adapter, files, outcome)
+    if outcome.state != "fine":
+        return outcome
+    from converter.fleet.push import copied
 
-        outcome = outcome._replace(pushed=pushed(task.row.output, task.steps))
-    return outcome
+    return outcome._replace(pushed=copied(task, outcome))

@@ -1,4 +1,4 @@
-"""Adapters and bases on a model hub: what is needed of them is fetched, and nothing else. The one door to a network."""
+"""Adapters and bases on a hub or in a bucket: what is needed is fetched, no more. The one door to a network."""
 
 from converter.hub.adapters import read_adapter_on_hub, read_adapters_on_hub
 from converter.hub.bases import read_base_on_hub

@@ -16,8 +16,9 @@ from converter.derive.adapter import Adapter, read_adapter
 from converter.derive.pickles import ENDINGS
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.fingerprint import RECORD_NAME
-from converter.hub.client import Hub
-from converter.hub.fetching import AT_ONCE, Folder, ask_hub, every, fetch_header, fetch_whole, require_names
+from converter.hub.client import Source
+from converter.hub.fetching import AT_ONCE, Folder, ask_hub, fetch_header, fetch_whole, require_names
+from converter.hub.loop import every
 from converter.read.checkpoint import (
     CONFIG_NAME,
     INDEX_NAME,
@@ -30,7 +31,7 @@ from converter.read.checkpoint import (
     read_index,
 )
 from converter.read.files import Unreadable
-from converter.read.hub_address import HubAddress, OnHub
+from converter.read.hub_address import Address, OnHub
 from converter.read.limits import CONFIG_NBYTES, HUB_PICKLE_NBYTES, INDEX_NBYTES, RECORD_NBYTES, TOKENIZER_NBYTES
 from converter.read.mlx_config import WEIGHTS_NAME
 from converter.read.tokenizer import TOKENIZER_FILES
@@ -50,12 +51,12 @@ class _Fetched(NamedTuple):
     """One adapter as far as it is here: what can be read of each file, its true size, and what wasn't fetched."""
 
     directory: Path
-    address: HubAddress
+    address: Address
     sizes: Mapping[str, int]
     unread: tuple[str, ...]
 
 
-def read_adapters_on_hub(address: HubAddress) -> tuple[Adapter, ...]:
+def read_adapters_on_hub(address: Address) -> tuple[Adapter, ...]:
     """Read the adapters that an address stands for, as ``find_adapters`` says it of a path; without their numbers.
 
     Raises ConverterError: status 3 where there is none, 2 where the hub can't be asked or its answers don't hold.
@@ -74,7 +75,7 @@ def read_adapters_on_hub(address: HubAddress) -> tuple[Adapter, ...]:
         raise
 
 
-def read_adapter_on_hub(address: HubAddress) -> Adapter:
+def read_adapter_on_hub(address: Address) -> Adapter:
     """Read the adapter at an address, or the only one below it. Raises as ``read_adapters_on_hub``, and at several."""
     adapters = read_adapters_on_hub(address)
     here = [one for one in adapters if one.on_hub and one.on_hub.address.folder == address.folder] or adapters
@@ -84,7 +85,7 @@ def read_adapter_on_hub(address: HubAddress) -> Adapter:
     return here[0]
 
 
-async def _all(hub: Hub, address: HubAddress, files: Mapping[str, int], *, place: Path) -> Sequence[_Fetched]:
+async def _all(hub: Source, address: Address, files: Mapping[str, int], *, place: Path) -> Sequence[_Fetched]:
     """Fetch what the rules read of every adapter at an address."""
     one_of = asyncio.Semaphore(AT_ONCE)
     found = [*_folders(files, address, place / "listed")]
@@ -102,7 +103,7 @@ async def _all(hub: Hub, address: HubAddress, files: Mapping[str, int], *, place
     return await every(map(_adapter, folders))
 
 
-def _folders(files: Mapping[str, int], address: HubAddress, place: Path) -> Iterator[str]:
+def _folders(files: Mapping[str, int], address: Address, place: Path) -> Iterator[str]:
     """The folders that hold the adapters: told by the one that tells it of directories, over empty files."""
     place.mkdir()
     for path in files:

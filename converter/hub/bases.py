@@ -5,8 +5,7 @@ shapes.
 """
 
 import asyncio
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -16,12 +15,13 @@ from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.chat_defaults import GENERATION_CONFIG_NAME
 from converter.errors import ConverterError
 from converter.fingerprint import digest_of_norms, stored_norms
-from converter.hub.client import Hub, Part
-from converter.hub.fetching import AT_ONCE, Folder, ask_hub, every, fetch_header, fetch_whole
+from converter.hub.client import Part, Source
+from converter.hub.fetching import AT_ONCE, Folder, ask_hub, fetch_header, fetch_whole
+from converter.hub.loop import every
 from converter.hub.originals import original_repository
 from converter.read.checkpoint import is_local_name, read_index
 from converter.read.files import Unreadable
-from converter.read.hub_address import HubAddress, OnHub
+from converter.read.hub_address import Address, OnHub
 from converter.read.limits import CONFIG_NBYTES, INDEX_NBYTES, TOKENIZER_NBYTES
 from converter.read.stored import StoredTensor
 from converter.read.tokenizer import TOKENIZER_FILES
@@ -40,12 +40,12 @@ SMALL_FILES: Final[Mapping[str, int]] = {
 
 
 class _Fetched(NamedTuple):
-    address: HubAddress
+    address: Address
     sizes: Mapping[str, int]
     base: BaseModel
 
 
-def read_base_on_hub(address: HubAddress) -> BaseModel:
+def read_base_on_hub(address: Address) -> BaseModel:
     """Read the base at an address without its weights; with its fingerprint, where it has one.
 
     Raises ConverterError, status 2, where there is none, where the hub can't be asked, or its answers don't hold.
@@ -61,7 +61,7 @@ def read_base_on_hub(address: HubAddress) -> BaseModel:
         raise
 
 
-async def _base(hub: Hub, address: HubAddress, files: Mapping[str, int], *, place: Scratch) -> BaseModel:
+async def _base(hub: Source, address: Address, files: Mapping[str, int], *, place: Scratch) -> BaseModel:
     require_base(address, files)
     folder = Folder(hub, address, files, place.path, asyncio.Semaphore(AT_ONCE))
     await every(fetch_whole(folder, name, limit) for name, limit in SMALL_FILES.items() if name in files)
@@ -100,20 +100,21 @@ def shard_names(files: Iterable[str], indexed: Iterable[str]) -> Sequence[str]:
     names = sorted({*indexed})
     for name in names:
         if not is_local_name(name) or name not in files or not name.endswith(".safetensors"):
-            raise Unreadable(f"names the shard {name!r}, which the repository hasn't got")
+            raise Unreadable(f"names the shard {name!r}, which isn't there")
     return names
 
 
-def require_base(address: HubAddress, files: Iterable[str]) -> None:
+def require_base(address: Address, files: Collection[str]) -> None:
     """Refuse what holds no Hugging Face model; of GGUFs say how to get one."""
     if CONFIG_NAME in files:
         return
-    gguf = next((name for name in files if name.endswith(".gguf")), None)
+    is_gguf = not files and address.folder.endswith(".gguf")  # an object has nothing below it
+    gguf = "" if is_gguf else next((name for name in files if name.endswith(".gguf")), None)
     if gguf is None:
-        raise ConverterError(f"{address}: no config.json; wanted a repository of a Hugging Face model")
-    original = original_repository(address.repository)
+        raise ConverterError(f"{address}: no config.json; wanted a Hugging Face model")
+    original = original_repository(address.label)
     other = f"; or give the original with --base ({original}, by its name)" if original else ""
+    what = "is a GGUF" if is_gguf else "holds GGUFs and no config.json"
     raise ConverterError(
-        f"{address}: holds GGUFs and no config.json; download the one that you serve (`hf download "
-        f"{address.repository} {shlex.quote(gguf)}`), and give its path{other}"
+        f"{address}: {what}; download the one that you serve (`{address.command_for(gguf)}`), and give its path{other}"
     )

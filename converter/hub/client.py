@@ -11,7 +11,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Protocol
 from urllib.parse import quote, urljoin, urlsplit
 
 from converter.errors import ConverterError
@@ -43,6 +43,16 @@ class Part(NamedTuple):
     def as_content_range(self) -> str:
         """As an answer has to say it: https://www.rfc-editor.org/rfc/rfc9110#section-14.4."""
         return f"bytes {self.begin}-{self.end - 1}/{self.nbytes}"
+
+
+class Source(Protocol):
+    """What files are fetched of: a hub or a bucket, of its own kind of address."""
+
+    async def file(self, where: Any, nbytes: int, to: BinaryIO) -> None:
+        """Write a whole file, which has ``nbytes``."""
+
+    async def part(self, where: Any, part: Part, to: BinaryIO) -> None:
+        """Write a part of a file, and not a byte more."""
 
 
 class Hub:

@@ -6,17 +6,20 @@ sparse file of the right size would give.
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
-from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from converter.errors import ConverterError, how_to_install
-from converter.hub.client import Hub, Part
+from converter.hub.bucket import open_bucket
+from converter.hub.client import Hub, Part, Source
 from converter.hub.listing import at_its_commit, listed_files
+from converter.hub.loop import Result, run
+from converter.read.bucket_address import BucketAddress
 from converter.read.checkpoint import is_local_name
 from converter.read.files import START_NBYTES
-from converter.read.hub_address import HubAddress
+from converter.read.hub_address import Address, HubAddress
 from converter.read.limits import HEADER_NBYTES, HUB_SECONDS
 from converter.version import __version__
 
@@ -24,45 +27,34 @@ AT_ONCE: Final = 8
 _START_NBYTES: Final = 64_000  # holds the header of some 500 tensors, which is the usual number
 _NAME_NBYTES: Final = 255  # of most file systems
 
-Result = TypeVar("Result")
-Work = Callable[["Hub", "HubAddress", Mapping[str, int]], Coroutine[Any, Any, Result]]
+Work = Callable[[Source, Address, Mapping[str, int]], Coroutine[Any, Any, Result]]
 
 
-def _run(work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of some work, done by a loop in a thread of its own.
-
-    This thread may have a loop already, as in a notebook; and Ctrl-C or SIGTERM, which end it wherever it is, must end
-    the work's tasks in order.
-    """
-    loop = asyncio.new_event_loop()
-    thread = Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    done = asyncio.run_coroutine_threadsafe(work, loop)
-    try:
-        return done.result()
-    finally:
-        done.cancel()
-        asyncio.run_coroutine_threadsafe(_others(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
-async def _others() -> None:
-    """Wait for all other tasks of this loop."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    await asyncio.gather(*others, return_exceptions=True)
-
-
-def ask_hub(address: HubAddress, work: Work[Result]) -> Result:
+def ask_hub(address: Address, work: Work[Result]) -> Result:
     """The result of some work, which is given the hub, the address with its commit, and the sizes of the files there.
 
-    Raises ConverterError, status 2, where the hub can't be asked or its answers don't hold.
+    Of a bucket it is given that, and the address as it is. Raises ConverterError, status 2, where the hub or the bucket
+    can't be asked or its answers don't hold.
     """
-    return _run(_asked(address, work))
+    return run(_in_bucket(address, work) if isinstance(address, BucketAddress) else _on_hub(address, work))
 
 
-async def _asked(address: HubAddress, work: Work[Result]) -> Result:
+async def _in_bucket(address: BucketAddress, work: Work[Result]) -> Result:
+    with _not_for_ever(address):
+        async with asyncio.timeout(HUB_SECONDS):
+            bucket, files = await open_bucket(address)
+            return await work(bucket, address, files)
+
+
+@contextmanager
+def _not_for_ever(address: Address) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise ConverterError(f"{address}: took longer than {HUB_SECONDS} s; try again later") from error
+
+
+async def _on_hub(address: HubAddress, work: Work[Result]) -> Result:
     constants, client, headers = _of_library(address)
     async with client:
         # A hook of huggingface_hub's reads what a refusal says, and would unpack it, however large that gets.
@@ -71,12 +63,10 @@ async def _asked(address: HubAddress, work: Work[Result]) -> Result:
             hub = Hub(client, headers, constants.ENDPOINT, constants.HF_HUB_DOWNLOAD_TIMEOUT)
         except ValueError as error:
             raise ConverterError(f"{address}: HF_ENDPOINT is no address: {error}") from error
-        try:
+        with _not_for_ever(address):
             async with asyncio.timeout(HUB_SECONDS):
                 address = await at_its_commit(hub, address)
                 return await work(hub, address, await listed_files(hub, address))
-        except TimeoutError as error:
-            raise ConverterError(f"{address}: took longer than {HUB_SECONDS} s; try again later") from error
 
 
 def _of_library(address: HubAddress) -> tuple[Any, Any, Mapping[str, str]]:
@@ -103,27 +93,17 @@ def _of_library(address: HubAddress) -> tuple[Any, Any, Mapping[str, str]]:
     return constants, get_async_session(), {**own, "authorization": f"Bearer {token}"} if token else own
 
 
-async def every(work: Iterable[Coroutine[Any, Any, Result]]) -> Sequence[Result]:
-    """The results of all; where one fails, its error, and the others are ended."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
-
-
-def require_names(path: str, address: HubAddress) -> None:
+def require_names(path: str, address: Address) -> None:
     """Refuse a path of which no repository has the like, and which could lead out of our own directory."""
     if not all(is_local_name(name) and len(os.fsencode(name)) <= _NAME_NBYTES for name in path.split("/")):
-        raise ConverterError(f"{address}: the hub lists a file with an impossible name, {path[:100]!r}")
+        raise ConverterError(f"{address}: lists a file with an impossible name, {path[:100]!r}")
 
 
 class Folder(NamedTuple):
-    """A folder of a hub with the sizes of its files, and the directory here that they go to."""
+    """A folder of a hub or a bucket with the sizes of its files, and the directory here that they go to."""
 
-    hub: Hub
-    address: HubAddress
+    hub: Source
+    address: Address
     files: Mapping[str, int]
     directory: Path
     one_of: asyncio.Semaphore
@@ -133,7 +113,7 @@ async def fetch_whole(folder: Folder, name: str, limit: int) -> None:
     """Fetch a whole file, of at most ``limit`` bytes. Raises ConverterError where the hub says that it has more."""
     if folder.files[name] > limit:
         raise ConverterError(
-            f"{folder.address / name}: has {folder.files[name]} bytes on the hub (at most {limit} are read)"
+            f"{folder.address / name}: has {folder.files[name]} bytes there (at most {limit} are read)"
         )
     async with folder.one_of:
         with _new(folder, name) as file:

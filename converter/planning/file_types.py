@@ -1,5 +1,6 @@
 """What llama-quantize calls a file's types, as data: LLAMA_FTYPE of llama.cpp's include/llama.h."""
 
+import re
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -36,3 +37,17 @@ TYPES: Final = (
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K", "Q2_K", "IQ4_NL",
     "IQ4_XS", "MXFP4",
 )  # fmt: skip
+
+
+def tensor_type(text: str) -> tuple[str, str]:
+    """The pattern and the type of PATTERN=TYPE. Raises ValueError, saying what was found and what was wanted."""
+    pattern, _, name = text.rpartition("=")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no pattern: {error}") from error
+    if not pattern:
+        raise ValueError(f"{text!r}: wanted PATTERN=TYPE, as in attn_v=q8_0")
+    if name.upper() not in TYPES:
+        raise ValueError(f"{name!r} is not one of {', '.join(map(repr, TYPES))}.")
+    return pattern.lower(), name.upper()

@@ -4,6 +4,7 @@ Tensors are shared out as gguf's own writer does it (GGUFWriter of gguf-py, spli
 each file as fit. The first has all metadata. Names and keys: llama_split_path, llama_model_loader in llama.cpp's src.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,14 @@ from converter.errors import ConverterError
 from converter.planning.conversion_plan import NewKeyValue, NewScalar, PlannedFile, PlannedKeyValue, PlannedTensor
 from converter.read.gguf_header import DEFAULT_ALIGNMENT, INT32, UINT16
 
+_SIZE: Final = re.compile(r"([1-9][0-9]{0,11})([KMG]?)")
 MOST: Final = 200  # files that are open at once until all are whole; some systems allow 256
+
+
+def split_size(text: str) -> int | None:
+    """N(M|G) bytes, in decimal units, as convert_hf_to_gguf.py reads it, which knows K and plain numbers too."""
+    found = _SIZE.fullmatch(text)
+    return int(found[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[found[2]] if found else None
 
 
 def shards(file: PlannedFile, max_nbytes: int) -> tuple[PlannedFile, ...]:

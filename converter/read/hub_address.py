@@ -5,13 +5,16 @@ with a slash is written with %2F, but for ``refs/pr/N``.
 """
 
 import re
+import shlex
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from converter.errors import ConverterError
+from converter.read.bucket_address import BUCKET_SCHEMES, BucketAddress, bucket_address
 from converter.read.checkpoint import is_local_name
 
 SCHEME: Final = "hf://"
+SCHEMES: Final = (SCHEME, *BUCKET_SCHEMES)
 _FORM: Final = re.compile(r"([^/@]+/[^/@]+)(?:@(refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/(.*))?", re.DOTALL)
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _OTHER_KINDS: Final = ("datasets/", "spaces/", "kernels/", "buckets/")
@@ -44,6 +47,28 @@ class HubAddress(NamedTuple):
         """What names the adapter at every revision."""
         return f"{SCHEME}{self.repository}{self.folder and '/'}{self.folder}"
 
+    @property
+    def model(self) -> str:
+        """The name of a model that it tells."""
+        return self.repository
+
+    @property
+    def label(self) -> str:
+        """How messages call what lies there."""
+        return self.repository
+
+    def command_for(self, name: str) -> str:
+        """The command that downloads a file of the repository: huggingface_hub's own."""
+        return shlex.join(("hf", "download", self.repository, name))
+
+
+Address = HubAddress | BucketAddress
+
+
+def remote_address(text: str) -> Address:
+    """Read an address of either kind. Raises ConverterError, status 2, where it is none."""
+    return bucket_address(text) if text.startswith(BUCKET_SCHEMES) else hub_address(text)
+
 
 def hub_address(text: str) -> HubAddress:
     """Read an address. Raises ConverterError, status 2, where it is none."""
@@ -61,11 +86,11 @@ def hub_address(text: str) -> HubAddress:
 
 
 class OnHub(NamedTuple):
-    """Of an adapter or a base on a hub: its address, with the commit, and what of it is here.
+    """Of an adapter or a base on a hub, or in a bucket: its address, with the commit, and what of it is here.
 
     ``unread`` are the files beside it that were listed and not fetched. ``place`` keeps the directory with what was.
     """
 
-    address: HubAddress
+    address: Address
     unread: tuple[str, ...]
     place: object

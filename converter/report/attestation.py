@@ -16,7 +16,7 @@ from converter.digests import directory_digest, file_digest_of
 from converter.errors import ConverterError
 from converter.policy import Policy
 from converter.read.files import Unreadable, could_not_read, read_whole
-from converter.read.hub_address import HubAddress
+from converter.read.hub_address import Address
 from converter.read.limits import ATTESTATION_NBYTES
 from converter.read.strict_json import json_object
 from converter.report.outcomes import rules_asked, status_of
@@ -27,9 +27,9 @@ _PREDICATE: Final = "https://in-toto.io/attestation/test-result/v0.1"
 _ENVELOPE: Final = "application/vnd.in-toto+json"
 
 
-def with_bytes(adapter: Path | HubAddress) -> Path:
+def with_bytes(adapter: Path | Address) -> Path:
     """The adapter's directory. Raises ConverterError for one on a hub: an attestation names bytes that aren't read."""
-    if isinstance(adapter, HubAddress):
+    if not isinstance(adapter, Path):
         raise ConverterError(f"{adapter}: is judged without its bytes, which an attestation names; download it first")
     return adapter
 

@@ -8,9 +8,9 @@ from converter.diagnostics import Kind, Report
 
 if TYPE_CHECKING:
     from converter.planning.conversion_plan import ConversionPlan
-    from converter.read.hub_address import HubAddress
+    from converter.read.hub_address import Address, HubAddress
 
-_SCHEME: Final = "hf://"
+_SCHEMES: Final = ("hf://", "s3://", "gs://")
 # --untie alone means --to model; a directory takes the two files of --untie --to lora.
 _OPTIONS: Final[dict[Kind, tuple[str, ...]]] = {
     "lora": ("-o", "lora.gguf"),
@@ -26,10 +26,19 @@ def command(report: Report, kind: Kind) -> str | None:
         return None
     if isinstance(report.path, Path):
         return conversion_command(str(report.path), report.base, kind, *report.read_with)
-    here = report.path.repository.partition("/")[2]
-    adapter = f"{here}/{report.path.folder}" if report.path.folder else here
-    converted = conversion_command(adapter, report.base, kind, *report.read_with)
-    return f"{download_command(report.path, here)} && {converted}"
+    return _of_remote(report.path, report.base, kind, report.read_with)
+
+
+def _of_remote(address: "Address", base: str, kind: Kind, read_with: tuple[str, ...]) -> str:
+    """One on a hub is downloaded first, by its commit; for one in a bucket that is an option of the conversion."""
+    from converter.read.hub_address import HubAddress
+
+    if not isinstance(address, HubAddress):
+        also = () if base.startswith(_SCHEMES) else ("--download",)
+        return conversion_command(str(address), base, kind, *also, *read_with)
+    here = address.repository.partition("/")[2]
+    adapter = f"{here}/{address.folder}" if address.folder else here
+    return f"{download_command(address, here)} && {conversion_command(adapter, base, kind, *read_with)}"
 
 
 def download_command(address: "HubAddress", directory: str) -> str:
@@ -47,7 +56,7 @@ def conversion_command(adapter: str, base: str, kind: Kind, *read_with: str) -> 
 
 def _base_options(base: str) -> tuple[str, ...]:
     """A base as a command is given it: one on a hub has to be fetched."""
-    return (base, "--download") if base.startswith(_SCHEME) else (base,)
+    return (base, "--download") if base.startswith(_SCHEMES) else (base,)
 
 
 def proof_command(plan: "ConversionPlan", output: Path) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from converter.diagnostics import Finding
 from converter.read.checkpoint import CONFIG_NAME, INDEX_NAME, PICKLE_NAME, SAFETENSORS_NAME
 from converter.read.files import Unreadable, exists, read_whole
-from converter.read.hub_address import HubAddress
+from converter.read.hub_address import Address
 from converter.read.limits import CONFIG_NBYTES
 
 # Of a line without its indent: spaces in two places would be tried in n^2 ways.
@@ -25,7 +25,7 @@ _CONFIG_FAMILY: Final = "CF"
 class Location(NamedTuple):
     """A file, and the line where it is one of lines; ``within`` names the tensor, module or field."""
 
-    path: Path | HubAddress
+    path: Path | Address
     line: int | None
     within: str
 
@@ -33,7 +33,7 @@ class Location(NamedTuple):
 class Locations:
     """The locations of one adapter's findings."""
 
-    def __init__(self, directory: Path | HubAddress) -> None:
+    def __init__(self, directory: Path | Address) -> None:
         """Of the adapter in ``directory``; of one on a hub without lines, for its config is no longer here."""
         self._directory = directory
 
@@ -46,8 +46,8 @@ class Locations:
         return Location(self._weights, None, finding.where)
 
     @cached_property
-    def _weights(self) -> Path | HubAddress:
-        if isinstance(self._directory, HubAddress):
+    def _weights(self) -> Path | Address:
+        if not isinstance(self._directory, Path):
             return self._directory / SAFETENSORS_NAME
         paths = [self._directory / name for name in (SAFETENSORS_NAME, INDEX_NAME, PICKLE_NAME)]
         return next((path for path in paths if exists(path)), paths[0])
@@ -56,7 +56,7 @@ class Locations:
     def _lines(self) -> Mapping[str, int]:
         """The line of each field of the config, the first of its name."""
         lines: dict[str, int] = {}
-        if isinstance(self._directory, HubAddress):
+        if not isinstance(self._directory, Path):
             return lines
         with suppress(OSError, Unreadable, UnicodeDecodeError):
             text = read_whole(self._directory / CONFIG_NAME, CONFIG_NBYTES).decode()
@@ -67,29 +67,29 @@ class Locations:
         return lines
 
 
-def relative(path: Path | HubAddress) -> str:
+def relative(path: Path | Address) -> str:
     """The path from the root of the repository it lies in, else from here or from the directory above its own.
 
     An address on a hub is whole.
     """
-    if isinstance(path, HubAddress):
+    if not isinstance(path, Path):
         return str(path)
     path = path.absolute()
     return path.relative_to(_root(path)).as_posix()
 
 
-def relative_uri(path: Path | HubAddress) -> str:
+def relative_uri(path: Path | Address) -> str:
     """The same as a URI."""
-    safe = "/:@" if isinstance(path, HubAddress) else "/"
+    safe = "/:@" if not isinstance(path, Path) else "/"
     return quote(relative(path), safe, errors="surrogateescape")  # a name's own bytes
 
 
-def fingerprint(directory: Path | HubAddress, finding: Finding) -> str:
+def fingerprint(directory: Path | Address, finding: Finding) -> str:
     """What stays the same of a finding from run to run, wherever the run starts: its code, its adapter, its place.
 
     And its target, where it is about one: two servers may refuse one thing.
     """
-    adapter = directory.lasting_name if isinstance(directory, HubAddress) else _lasting_name(directory.absolute())
+    adapter = directory.lasting_name if not isinstance(directory, Path) else _lasting_name(directory.absolute())
     of = (finding.code, adapter, finding.where, *((finding.target,) if finding.target else ()))
     return sha256("\0".join(of).encode(errors="backslashreplace")).hexdigest()[:32]
 

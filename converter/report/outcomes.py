@@ -10,13 +10,13 @@ from converter.rules import RULES
 
 if TYPE_CHECKING:
     from converter.policy import WaiverUse
-    from converter.read.hub_address import HubAddress
+    from converter.read.hub_address import Address
 
 
 class Unread(NamedTuple):
     """A path that could not be judged, and why."""
 
-    path: "Path | HubAddress"
+    path: "Path | Address"
     status: Status
     message: str
 

@@ -12,4 +12,4 @@ def refuse_unread(adapter: "Adapter", endings: tuple[str, ...]) -> None:
     """Raise CannotLookError where such a file wasn't fetched: that nothing was found in it says nothing then."""
     unread = [name for name in adapter.on_hub.unread if name.endswith(endings)] if adapter.on_hub else []
     if unread:
-        raise CannotLookError(f"not fetched of the hub, too large: {', '.join(unread[:3])}")
+        raise CannotLookError(f"not fetched, too large: {', '.join(unread[:3])}")

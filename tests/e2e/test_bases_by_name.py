@@ -1,12 +1,15 @@
-"""adapter-verify with a base and an adapter by name: downloaded, and proven in real llama.cpp against PEFT."""
+"""adapter-verify with a base and an adapter by name or in a bucket: downloaded, and proven in real llama.cpp."""
 
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from converter.cli import to_gguf, verify
 from fixtures.adapters import tiny_adapter
+from fixtures.buckets import serving_buckets
 from fixtures.hub import FakeHub, serving
 from fixtures.tiny import TinyModel
 from fixtures.trainable import trainable
@@ -33,3 +36,25 @@ def test_a_lora_of_what_is_on_the_hub_is_proven(tmp_path: Path) -> None:
         hub.requests.clear()
         assert invoked(verify.main, hub, tmp_path, *proof).status == 0
         assert hub.requests == []
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_model_of_what_lies_in_buckets_is_proven(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    adapter = {f"tide/{name}": path for name, path in files_of(tiny_adapter("plain", BASE)).items()}
+    names = [f"{scheme}://proof/tide", "--base", f"{scheme}://proof/base", "--download"]
+    monkeypatch.chdir(tmp_path)
+    with serving_buckets() as buckets:
+        for name, value in buckets.settings(tmp_path).items():
+            monkeypatch.setenv(name, value)
+        buckets.fill("proof", {**{f"base/{name}": path for name, path in files_of(trainable(BASE)).items()}, **adapter})
+        converted = CliRunner().invoke(to_gguf.main, [*names, "--to", "model", "-o", "model.gguf"])
+        assert (converted.exit_code, converted.stderr) == (0, "")
+        proven = CliRunner().invoke(verify.main, [*names, "--model", "model.gguf"])
+        assert proven.exit_code == 0, proven.output
+        assert proven.stdout.startswith("PASS")
+        # The control: another adapter lies there now.
+        held = tiny_adapter("plain", BASE).joinpath("adapter_model.safetensors").read_bytes()
+        buckets.put("proof", "tide/adapter_model.safetensors", held[:-400] + struct.pack("<100f", *[3.0] * 100))
+        assert CliRunner().invoke(verify.main, [*names, "--model", "model.gguf"]).exit_code == 1

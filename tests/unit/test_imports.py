@@ -18,8 +18,8 @@ from tests.rules.bad.wrong_bases import record
 from tests.rules.specimens import FFN, UP, Specimen, tensor, write_gguf
 
 HEAVY = {
-    "datasets", "gguf", "httpx2", "huggingface_hub", "libgguf", "ml_dtypes", "numpy", "peft", "rich", "safetensors",
-    "torch", "transformers",
+    "botocore", "datasets", "gguf", "httpx2", "huggingface_hub", "libgguf", "ml_dtypes", "numpy", "obstore", "peft",
+    "rich", "safetensors", "torch", "transformers",
 }  # fmt: skip
 
 # main() ends in SystemExit; what was imported goes to stderr's last line, after the command's own output.
@@ -76,8 +76,9 @@ def test_comparing_a_recorded_base_imports_nothing_heavy(tmp_path: Path) -> None
 # What only other adapters and bases need, or other options.
 FOR_OTHERS = {
     "converter.derive.foreign_keys", "converter.derive.pre_tokenizers", "converter.derive.regex",
-    "converter.derive.tokenizer_model", "converter.hub", "converter.read.gguf_header", "converter.read.hub_address",
-    "converter.report.formats.github", "converter.report.formats.json", "converter.values", "hashlib", "traceback",
+    "converter.derive.tokenizer_model", "converter.hub", "converter.read.bucket_address", "converter.read.gguf_header",
+    "converter.read.hub_address", "converter.report.formats.github", "converter.report.formats.json",
+    "converter.values", "hashlib", "traceback",
 }  # fmt: skip
 N_MODULES = 55
 N_DATACLASSES = 7
@@ -134,8 +135,8 @@ def test_converting_a_lora_imports_no_torch(to: str, tmp_path: Path) -> None:
 
 # gguf depends on requests, for gguf.utility's RemoteTensor; it imports it only in there.
 NETWORK = {
-    "aiohttp", "certifi", "fsspec", "hf_xet", "httpcore2", "httpx", "httpx2", "huggingface_hub", "http", "requests",
-    "socket", "ssl", "urllib3",
+    "aiohttp", "botocore", "certifi", "fsspec", "hf_xet", "httpcore2", "httpx", "httpx2", "huggingface_hub", "http",
+    "obstore", "requests", "socket", "ssl", "urllib3",
 }  # fmt: skip
 
 

@@ -46,6 +46,7 @@ def test_what_is_declared_is_hashed() -> None:
     for name, wanted in (
         ("gate", []),
         ("hub", extras["hub"]),
+        ("buckets", extras["buckets"]),
         ("verify", extras["verify"]),
         ("train", extras["train"]),
         ("fleet", extras["fleet"]),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from converter.diagnostics import Finding, Report
-from converter.read.hub_address import HubAddress
+from converter.read.hub_address import Address
 from converter.report.locations import Location, Locations, relative
 from converter.report.outcomes import Level, Outcome, Run, Unread, level_of
 from converter.report.printable import printable
@@ -21,7 +21,7 @@ _LEVELS: Final[tuple[Level, ...]] = ("error", "warning", "notice")
 
 class _Annotation(NamedTuple):
     level: Level
-    path: Path | HubAddress
+    path: Path | Address
     line: int | None
     title: str
     message: str

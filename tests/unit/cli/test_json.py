@@ -8,13 +8,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from converter.cli import check, to_gguf, train, verify
+from converter.cli import check, fleet, to_gguf, train, verify
 from tests.rules.specimens import Specimen, head_lora
 from tests.unit.conversion import write_base
 from tests.unit.schemas import faults
 
 COMMANDS: dict[str, click.Command] = {
     "adapter-check": check.main,
+    "adapter-fleet": fleet.main,
     "adapter-to-gguf": to_gguf.main,
     "adapter-train": train.main,
     "adapter-verify": verify.main,
@@ -28,6 +29,9 @@ def specimen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     it = Specimen(Path("adapter"), write_base(Path("base.gguf")))
     it.tensors |= head_lora()
     it.write()
+    Path("none.csv").write_text("adapter,output\n", encoding="utf-8")
+    Path("missing.csv").write_text("adapter,base,output\nnowhere,base.gguf,x.gguf\n", encoding="utf-8")
+    Path("failed.csv").write_text("adapter,base,output\nadapter,nowhere.gguf,x.gguf\n", encoding="utf-8")
 
 
 def printed(command: str, *options: str) -> tuple[int, dict[str, Any]]:
@@ -56,6 +60,11 @@ def printed(command: str, *options: str) -> tuple[int, dict[str, Any]]:
         ("adapter-to-gguf", ["adapter", "--base", "nowhere.gguf"], 2, "ended"),
         ("adapter-to-gguf", ["adapter", "--outtype", "q9"], 2, "ended"),
         ("adapter-to-gguf", ["nowhere"], 3, "ended"),
+        ("adapter-fleet", ["nowhere.csv"], 2, "ended"),
+        ("adapter-fleet", ["base.gguf"], 2, "ended"),
+        ("adapter-fleet", ["none.csv"], 3, "ended"),
+        ("adapter-fleet", ["missing.csv"], 3, "fleet"),
+        ("adapter-fleet", ["failed.csv"], 2, "fleet"),
         ("adapter-train", ["--base", "nowhere", "--data", "nowhere", "--output", "trained"], 2, "ended"),
         ("adapter-train", ["--config", "nowhere.toml"], 2, "ended"),
         ("adapter-train", ["--head", "none"], 2, "ended"),

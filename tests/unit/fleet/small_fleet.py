@@ -6,15 +6,22 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+from huggingface_hub import constants
+
+from converter.fleet import hub_push
+from converter.fleet.hub_push import with_pushes
 from converter.fleet.manifest import Defaults, read_manifest
 from converter.fleet.rows import Steps
 from converter.fleet.run import Result, check_rows, run
 from converter.fleet.table import opened
-from converter.fleet.task import Outcome, Reading, State, Task
+from converter.fleet.task import Ended, Event, Outcome, Reading, State, Task
 from converter.fleet.work import done, read_base
+from fixtures.writable_hub import WritableHub, taking
 from tests.rules.specimens import Specimen, head_lora, tensor
 from tests.unit.conversion import write_base
 
@@ -55,7 +62,7 @@ class Serial:
     did: list[str] = field(default_factory=list)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
-    def __call__(self, tasks: Iterator[Task]) -> Generator[tuple[Task, Outcome] | Reading]:
+    def __call__(self, tasks: Iterator[Task]) -> Generator[Event]:
         readings: dict[Path, Reading] = {}
         for task in tasks:
             if task.base not in readings:
@@ -66,7 +73,7 @@ class Serial:
             self.did.append(task.row.adapter.name)
             self.outcomes[task.row.adapter.name] = outcome
             self.after(task)
-            yield task, outcome
+            yield Ended(task, outcome)
 
 
 class Unwatched:
@@ -76,17 +83,17 @@ class Unwatched:
     def ended(self, outcome: Outcome, state: State) -> None:
         """Nobody looks on."""
 
-    def waits(self) -> None:
+    def waits(self, what: str = "") -> None:
         """Nobody looks on."""
 
 
-def run_fleet(manifest: Path, workers: Serial, **steps: object) -> Result:
+def run_fleet(manifest: Path, workers: Serial, **defaults: object) -> Result:
     """What adapter-fleet does, with these workers."""
-    wanted = Steps(outputs=manifest.parent.absolute())._replace(**steps)  # type: ignore[arg-type]
-    rows = list(read_manifest(manifest, Defaults()))
-    check_rows(rows, wanted)
+    steps = Steps(outputs=manifest.parent.absolute())
+    rows = list(read_manifest(manifest, Defaults()._replace(**defaults)))  # type: ignore[arg-type]
+    check_rows(rows, steps)
     with opened(manifest.with_suffix(".sqlite")) as table:
-        return run(rows, wanted, table, workers, Unwatched())
+        return run(rows, steps, table, with_pushes(workers, rows), Unwatched())
 
 
 def adapter_fleet(*arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -107,3 +114,15 @@ def n_readings(table: Path) -> Counter[tuple[str, str]]:
         found = connection.execute("SELECT base, node FROM bases").fetchall()
     connection.close()
     return Counter((Path(base).name, node) for base, node in found)
+
+
+@contextmanager
+def hub_of_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
+    """A hub that takes commits, and that huggingface_hub asks in this process."""
+    with taking(WritableHub()) as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # its storage speaks a protocol of its own
+        monkeypatch.setenv("HF_TOKEN", str(hub.token))
+        monkeypatch.setattr(hub_push, "_POLL_SECONDS", 0.02)
+        yield hub

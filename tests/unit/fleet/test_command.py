@@ -17,14 +17,18 @@ from converter.cli import fleet
 from converter.errors import COULD_NOT, JUDGED_BAD, NOTHING_LOOKED_AT
 from fixtures.watched import NAMED, Watched
 from tests.unit.fleet.small_fleet import adapter_fleet, n_readings, rows_of, write_adapter, write_fleet, write_manifest
+from tests.unit.schemas import faults
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="events are counted by inotify")
 
 
 def test_a_fleet_on_ray(tmp_path: Path) -> None:
-    """Twelve adapters over three bases, one of them refused; then nothing is left to do."""
+    """Twelve adapters over three bases, one of them refused, four with one untied base; then nothing is left to do."""
     manifest = write_fleet(tmp_path / "fleet", 12, 3)
     write_adapter(tmp_path / "fleet" / "a7", with_head=True)
+    untied = {"deployment": "untie-lora", "untied_base": "out/untied.gguf"}
+    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    write_manifest(manifest, [row | untied if row["base"] == "base0.gguf" else row for row in rows])
     out = tmp_path / "fleet" / "out"
     out.mkdir()
     files = ("--html", tmp_path / "fleet.html", "--export", tmp_path / "fleet.parquet")
@@ -34,16 +38,22 @@ def test_a_fleet_on_ray(tmp_path: Path) -> None:
     assert ran.returncode == JUDGED_BAD, ran.stderr
     assert "12 adapters: 11 fine, 1 refused" in ran.stdout
     assert "a7: refused for --to lora: HD001" in ran.stderr
-    assert written == {f"a{number}.gguf": 1 for number in range(12) if number != 7}
+    assert written == {f"a{number}.gguf": 1 for number in range(12) if number != 7} | {"untied.gguf": 1}
     assert Counter(rows_of(manifest.with_suffix(".sqlite"))) == {("fine",): 11, ("refused",): 1}
     readings = n_readings(manifest.with_suffix(".sqlite"))
     assert {base for base, _ in readings} == {"base0.gguf", "base1.gguf", "base2.gguf"}
     assert set(readings.values()) == {1}
     assert pq.read_table(tmp_path / "fleet.parquet").column("state").to_pylist().count("fine") == 11
     assert "11 of 12 fine" in (tmp_path / "fleet.html").read_text(encoding="utf-8")
-    again = adapter_fleet(manifest, "--export", tmp_path / "fleet.csv")
+    again = adapter_fleet(manifest, "--export", tmp_path / "fleet.csv", "--format", "json")
     assert (again.returncode, again.stderr) == (JUDGED_BAD, "")
-    assert "11 fine, 1 refused; 12 of them before this run" in again.stdout
+    said = json.loads(again.stdout)
+    assert faults("fleet", said) == []
+    assert (said["n_finished_before"], said["states"]["fine"], said["export"]) == (12, 11, f"{tmp_path}/fleet.csv")
+    (refused,) = said["not_fine"]
+    (finding,) = refused["findings"]
+    assert (refused["state"], refused["status"], finding["code"]) == ("refused", JUDGED_BAD, "HD001")
+    assert "--untie" in finding["remedy"]
     assert len(list(csv.DictReader((tmp_path / "fleet.csv").read_text(encoding="utf-8").splitlines()))) == 12
 
 
@@ -83,10 +93,12 @@ def test_no_input_is_written_over(option: str, tmp_path: Path) -> None:
         (("--host", "wide"), "--host needs --untie"),
         (("--prompts", "x"), "--prompts needs --verify"),
         (("--html", "nowhere/x.html"), "nowhere/x.html: there is no such directory; make it first"),
+        (("--push", "s3://bucket/x"), "--push s3://bucket/x: wanted a directory, or hf://ORG/NAME"),
         (("--export", "x.xlsx"), "x.xlsx: can't be exported to by its name; wanted .csv or .parquet"),
     ],
 )
 def test_options_that_dont_go_together(options: tuple[str, str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("adapter,output\na,o\n", encoding="utf-8")
     status, told = run(tmp_path / "x.csv", *options)
     assert status == COULD_NOT
     assert message in told

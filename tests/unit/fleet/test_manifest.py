@@ -49,8 +49,22 @@ def test_three_forms_say_the_same(name: str, tmp_path: Path, monkeypatch: pytest
     first, second = rows_of(Path("there") / name)
     assert first[1:] == (
         directory / "a", directory / "base.gguf", Deployment("model"), directory / "out" / "a.gguf", None, True, False,
+        None, None, None, False, None,
     )  # fmt: skip
-    assert second[1:] == (Path("/else/b"), None, Deployment(), tmp_path / "b.gguf", None, False, False)
+    assert second[1:] == (
+        Path("/else/b"),
+        None,
+        Deployment(),
+        tmp_path / "b.gguf",
+        None,
+        False,
+        False,
+        None,
+        None,
+        None,
+        False,
+        None,
+    )
 
 
 def test_what_is_empty_is_what_the_options_say(tmp_path: Path) -> None:
@@ -64,7 +78,7 @@ def test_what_is_empty_is_what_the_options_say(tmp_path: Path) -> None:
 
 
 FAULTS = {
-    "unknown column": ("x.csv", "adapter,outpt\na,b\n", "line 1: column 'outpt' is unknown; wanted adapter, base"),
+    "unknown column": ("x.csv", "adapter,outpt\na,b\n", "line 1: column 'outpt' is unknown; wanted adapter, allow_"),
     "no adapter column": ("x.csv", "base,output\na,b\n", "line 1: has no column 'adapter'; found 'base', 'output'"),
     "twice": ("x.csv", "adapter,output,output\na,b,c\n", "line 1: column 'output' is there twice"),
     "cells": ("x.csv", "adapter,output\na,b\nc\n", "line 3: has 1 cells, wanted 2: adapter, output"),
@@ -81,6 +95,38 @@ FAULTS = {
         "line 2: column 'quantize' is 'Q8_0', wanted none: only a merged model",
     ),
     "imatrix": ("x.csv", "adapter,output,deployment,imatrix\na,b,model,i\n", "column 'imatrix' is 'i', wanted none"),
+    "types without a mixture": (
+        "x.csv", "adapter,output,output_tensor_type\na,b,Q8_0\n",
+        "'Q8_0', wanted none: it is for a row that says quantize",
+    ),
+    "tensor_type": (
+        "x.csv", "adapter,output,quantize,tensor_type\na,b,Q8_0,attn_v=q8_0 q4\n",
+        "column 'tensor_type' is 'attn_v=q8_0 q4', wanted PATTERN=TYPE, and spaces between several: 'q4': wanted",
+    ),
+    "pattern": (
+        "x.csv", "adapter,output,quantize,tensor_type\na,b,Q8_0,(=q8_0\n", "spaces between several: '(' is no pattern",
+    ),
+    "end's type": (
+        "x.csv", "adapter,output,quantize,token_embedding_type\na,b,Q8_0,q9\n", "is 'q9', wanted one of F32, F16",
+    ),
+    "least_kept": (
+        "x.csv", "adapter,output,quantize,least_kept\na,b,Q8_0,2\n", "'least_kept' is '2', wanted a number from 0 to 1",
+    ),
+    "split": (
+        "x.csv", "adapter,output,deployment,split_max_size\na,b,model,4T\n",
+        "column 'split_max_size' is '4T', wanted a size such as 500M or 4G",
+    ),
+    "split LoRA": (
+        "x.csv", "adapter,output,split_max_size\na,b,4G\n",
+        "'split_max_size' is '4G', wanted none: only a merged model",
+    ),
+    "checkpoint": (
+        "x.csv", "adapter,output,checkpoint\na,b,c\n", "'checkpoint' is 'c', wanted none: it goes with a base",
+    ),
+    "untied_base": (
+        "x.csv", "adapter,output,untied_base\na,b,u\n", "'untied_base' is 'u', wanted none: it is for untie-lora",
+    ),
+    "a Modelfile": ("x.csv", "adapter,output,modelfile\na,b,true\n", "line 1: column 'modelfile' is unknown; wanted"),
     "host": ("x.csv", "adapter,output,host\na,b,wide\n", "column 'host' is 'wide', wanted none"),
     "adapter": ("x.csv", "adapter,output\n,b\n", "line 2: column 'adapter' is empty, wanted an adapter's directory"),
     "output": ("x.csv", "adapter,output\na,\n", "line 2: column 'output' is empty, wanted a path"),

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from converter import Deployment, convert
+from converter.conversion import plan, write
+from converter.derive.adapter import read_adapter
+from converter.derive.base_model import read_base_model
 from converter.diagnostics import Quantize
 from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError
 from converter.fleet import resume, work
 from converter.fleet.task import Task
 from tests.unit.conversion import write_base
-from tests.unit.fleet.small_fleet import Serial, run_fleet, write_adapter, write_fleet, write_manifest
+from tests.unit.fleet.small_fleet import Serial, rows_of, run_fleet, write_adapter, write_fleet, write_manifest
 
 ALL = ["a0", "a2", "a1", "a3"]  # those of one base behind each other
 
@@ -58,6 +61,54 @@ def test_a_model_is_quantised_as_its_row_says(tmp_path: Path) -> None:
     assert second_run(manifest) == []
     manifest.write_text(manifest.read_text(encoding="utf-8").replace('"q8_0"', '"IQ4_NL"'), encoding="utf-8")
     assert second_run(manifest) == ["a0"]
+
+
+def test_each_option_of_quantising_is_a_column(tmp_path: Path) -> None:
+    columns = {
+        "quantize": "Q8_0", "tensor_type": "attn_v=q5_0 attn_k=F16", "output_tensor_type": "f16",
+        "token_embedding_type": "q4_0", "allow_requantize": "true", "least_kept": "0",
+    }  # fmt: skip
+    manifest = write_fleet(tmp_path, 1, 1, **columns)
+    assert run_fleet(manifest, Serial()).states == {"fine": 1}
+    types = (("attn_v", "Q5_0"), ("attn_k", "F16"))
+    quantize = Quantize("Q8_0", None, types, "F16", "Q4_0", allow_requantize=True, least_kept=0)
+    deployment = Deployment("model", quantize=quantize)
+    convert(tmp_path / "a0", tmp_path / "own.gguf", base=tmp_path / "base0.gguf", deployment=deployment)
+    assert (tmp_path / "out" / "a0.gguf").read_bytes() == (tmp_path / "own.gguf").read_bytes()
+
+
+def test_a_model_is_split_as_its_row_says(tmp_path: Path) -> None:
+    """Into the files of adapter-to-gguf; where one of them is gone it is done again, and a killed run goes on."""
+    manifest = write_fleet(tmp_path, 2, 1, deployment="model", split_max_size="20K")
+    with pytest.raises(Killed):
+        run_fleet(manifest, kill_at("a0"), push=tmp_path / "store")
+    own = tmp_path / "own" / "a0.gguf"
+    own.parent.mkdir()
+    base = read_base_model(tmp_path / "base0.gguf")
+    write(plan(read_adapter(tmp_path / "a0"), base, Deployment("model")), own, split_max_size=20_000)
+    parts = sorted(own.parent.iterdir())
+    assert len(parts) > 1
+    before = outputs(manifest)
+    workers = Serial()
+    assert run_fleet(manifest, workers, push=tmp_path / "store").states == {"fine": 2}
+    assert {name: at for name, at in outputs(manifest).items() if name.startswith("a0")} == before
+    for part in parts:
+        assert (tmp_path / "out" / part.name).read_bytes() == part.read_bytes()
+        assert (tmp_path / "store" / "out" / part.name).read_bytes() == part.read_bytes()
+    assert second_run_with_push(manifest, tmp_path / "store") == []
+    (tmp_path / "out" / parts[1].name).unlink()
+    assert second_run_with_push(manifest, tmp_path / "store") == ["a0"]
+
+
+def test_a_row_has_a_checkpoint(tmp_path: Path) -> None:
+    """It is told as adapter-to-gguf tells it: a GGUF with a table needs none. What isn't there fails its row alone."""
+    manifest = write_fleet(tmp_path, 1, 1, deployment="model", checkpoint="checkpoint")
+    assert run_fleet(manifest, Serial()).states == {"failed": 1}
+    assert "checkpoint: can't be read: No such file or directory" in str(rows_of(tmp_path / "fleet.sqlite", "message"))
+    (tmp_path / "checkpoint").mkdir()
+    workers = Serial()
+    assert run_fleet(manifest, workers).states == {"failed": 1}
+    assert "has a table, which needs no --checkpoint" in workers.outcomes["a0"].message
 
 
 def test_a_second_run_has_nothing_to_do(manifest: Path) -> None:
@@ -273,7 +324,7 @@ def second_run_with_push(manifest: Path, push: Path) -> list[str]:
 def test_a_push_has_a_place_for_each_output(tmp_path: Path) -> None:
     write_fleet(tmp_path / "fleet", 1)
     manifest = write_manifest(tmp_path / "fleet" / "fleet.jsonl", [{"adapter": "a0", "output": "../x.gguf"}])
-    with pytest.raises(ConverterError, match="so --push has no place for it"):
+    with pytest.raises(ConverterError, match="so a push has no place for it"):
         run_fleet(manifest, Serial(), push=tmp_path / "store")
 
 

@@ -136,7 +136,7 @@ REFUSALS: dict[str, tuple[str, dict[str, object], str]] = {
     "private": ("org/name", {"token": TOKEN}, "is not there, or is private, which takes a token in HF_TOKEN"),
     "gated": ("org/name", {"is_gated": True}, "is gated; ask for access"),
     "no such revision": ("org/name@v9", {}, "has no revision 'v9'"),
-    "no model": ("org/name", {"files": {"README.md": b"x"}}, "no config.json; wanted a repository of"),
+    "no model": ("org/name", {"files": {"README.md": b"x"}}, "no config.json; wanted a Hugging Face model"),
     "GGUFs": (
         "unsloth/Qwen3-4B-GGUF",
         {"files": {"Q4.gguf": b"x"}, "repository": "unsloth/Qwen3-4B-GGUF"},

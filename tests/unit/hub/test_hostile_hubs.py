@@ -284,7 +284,7 @@ def test_a_deep_list_is_no_tree_of_ours(hub: FakeHub, tmp_path: Path) -> None:
 
 def test_a_file_beyond_its_limit_is_not_fetched(hub: FakeHub, tmp_path: Path) -> None:
     hub.faults["/tree/"] = listing(entry(CONFIG, 3_000_000))
-    assert "has 3000000 bytes on the hub (at most 2000000 are read)" in line_of(hub, tmp_path)
+    assert "has 3000000 bytes there (at most 2000000 are read)" in line_of(hub, tmp_path)
     assert not any("resolve" in request.target for request in hub.requests)
 
 

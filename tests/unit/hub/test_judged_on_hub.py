@@ -166,7 +166,7 @@ def test_a_large_pickle_is_said_to_be_unread(specimen: Specimen, hub: FakeHub, t
     hub.files["optimizer.pt"] = b"\x80\x04\x8c\x02os\x8c\x06system\x93." + bytes(1_000_000)
     ran = check(hub, tmp_path, ADDRESS, "--base", specimen.base)
     assert ran.status == 0
-    assert "not fetched of the hub, too large: optimizer.pt: SC004, SC005" in ran.stdout
+    assert "not fetched, too large: optimizer.pt: SC004, SC005" in ran.stdout
     assert not any("optimizer" in request.target for request in hub.requests)
     hub.files["rng_state.pth"] = b"\x80\x04\x8c\x02os\x8c\x06system\x93."
     assert check(hub, tmp_path, ADDRESS, "--base", specimen.base).status == 1

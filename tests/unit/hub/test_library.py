@@ -67,7 +67,7 @@ def test_nothing_is_made_of_it(specimen: Specimen, tmp_path: Path) -> None:
         lambda: converter.convert(ADDRESS, tmp_path / "out.gguf", base=base),
         lambda: converter.verify(adapter, str(specimen.base), deployed),
     ):
-        with pytest.raises(converter.ConverterError, match="its numbers are on the hub; download it") as caught:
+        with pytest.raises(converter.ConverterError, match="its numbers were not fetched; download it") as caught:
             make()
         assert caught.value.status == COULD_NOT
     assert not (tmp_path / "out.gguf").exists()
