@@ -13,9 +13,10 @@ from converter.evaluation.encode import Quantiser
 from converter.evaluation.rounded_sum import Merging
 
 # Of merged weights, and of quantised ones by their type: as many as take numpy or libggml as long as it takes to import
-# numba and load what it keeps (0.3 s of CPU). The first time on a machine, compiling takes 1 to 3 s.
+# numba and load what it keeps (0.4 s of CPU). The first time on a machine compiling takes 1 to 3 s for each type.
 WORTH_MERGING: Final = 1 << 24
 WORTH_QUANTISING: Final = {"Q4_K": 1 << 22, "Q5_K": 1 << 22, "Q6_K": 1 << 23, "Q5_0": 1 << 24, "Q8_0": 1 << 24}
+_WHERE_NOTHING_IS_KEPT: Final = 16  # times as many: it compiles every time
 # Elsewhere a compiler may have fused libggml's multiplications and additions.
 _MACHINES: Final = frozenset({"x86_64", "amd64"})
 
@@ -41,9 +42,11 @@ def compiled(n_merged: int, n_quantised: Mapping[str, int]) -> Compiled:
 
         if config.DISABLE_JIT:
             return NOTHING
-        from converter.evaluation.kernels import merged, rounded_sum, sums_of
+        from converter.evaluation.kernels import IS_KEPT, merged, rounded_sum, sums_of
         from converter.evaluation.lockstep import quantised
     except ImportError:  # not installed, or not for this numpy
         return NOTHING
-    merging = Merging(rounded_sum, merged, sums_of) if n_merged >= WORTH_MERGING else None
-    return Compiled(merging, dict.fromkeys(types, quantised))
+    times = 1 if IS_KEPT else _WHERE_NOTHING_IS_KEPT
+    merging = Merging(rounded_sum, merged, sums_of) if n_merged >= times * WORTH_MERGING else None
+    worth = [name for name in types if n_quantised[name] >= times * WORTH_QUANTISING[name]]
+    return Compiled(merging, dict.fromkeys(worth, quantised))

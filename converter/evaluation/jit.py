@@ -5,7 +5,7 @@ Importing this module imports numba (the extra ``fast``), for 0.2 s of CPU.
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from numba import njit
 
@@ -37,3 +37,9 @@ def kept(function: Function) -> Function:
         dispatcher.enable_caching()
     made: Function = dispatcher
     return made
+
+
+def is_kept(function: Callable[..., object]) -> bool:
+    """Whether there was somewhere to keep what ``kept`` made."""
+    stats: Any = getattr(function, "stats", None)
+    return bool(stats and stats.cache_path)

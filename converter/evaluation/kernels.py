@@ -15,12 +15,12 @@ from numba import njit, types
 from numba.extending import overload
 
 from converter.dtypes import GgmlType
-from converter.evaluation.jit import kept
+from converter.evaluation.jit import is_kept, kept
 from converter.evaluation.rounded_sum import Rounded, Sums
 from converter.evaluation.rows import Doubles
 from converter.values.rows import FLOAT_DTYPES, Array
 
-_MADE_OF: Final = "658a4c2226b2e01a"  # evaluation/jit.py
+_MADE_OF: Final = "b360cb00a5b1377c"  # evaluation/jit.py
 
 # --- Types as numbers ------------------------------------------------------------------------------------------------
 
@@ -132,6 +132,8 @@ def _one_pass(  # noqa: PLR0913, PLR0917  compiled
             error_norm2 = _plus(error_norm2, error * error)
     return norm2, error_dot_delta, error_norm2, is_beyond
 
+
+IS_KEPT: Final = is_kept(_one_pass)
 
 # Of what each type's numbers are given to the loop.
 _GIVEN: Final = {

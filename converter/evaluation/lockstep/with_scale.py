@@ -37,7 +37,7 @@ from converter.evaluation.lockstep.lanes import (
     within,
 )
 
-_MADE_OF: Final = "f94d2040768c3e59"  # evaluation/jit.py
+_MADE_OF: Final = "16f6d3269d1bda02"  # evaluation/jit.py
 
 # --- Q6_K: level * scale ---------------------------------------------------------------------------------------------
 
