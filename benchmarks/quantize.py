@@ -4,8 +4,8 @@
 
 The others: PEFT's merge saved as F16, convert_hf_to_gguf.py (.venv/llama.cpp) without the vocabulary, which it can't
 read without sentencepiece, and llama_model_quantize with one thread (llama-cpp-python). CPU and peak memory as bench.py
-counts them, one run each; the model is SmolLM2-135M, its adapter one on all linear layers. A run of ours before them isn't
-compared: in the first one on a machine, numba compiles.
+counts them, one run each; the model is SmolLM2-135M, its adapter one on all linear layers. A run of ours before them
+isn't compared: in the first one on a machine, numba compiles.
 """
 
 import subprocess
