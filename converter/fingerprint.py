@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from converter.derive.base_model import BaseModel
 from converter.errors import ConverterError
-from converter.read.files import Unreadable, read_bytes, read_whole
+from converter.read.files import Unreadable, inside, read_bytes, read_whole
 from converter.read.limits import RECORD_NBYTES
 from converter.read.stored import StoredTensor
 from converter.read.strict_json import json_object
@@ -70,7 +70,7 @@ def recorded_base(directory: Path) -> RecordedBase | None:
     """
     path = directory / RECORD_NAME
     try:
-        record = json_object(read_whole(path, RECORD_NBYTES))
+        record = json_object(read_whole(inside(path), RECORD_NBYTES))
     except (Unreadable, FileNotFoundError):
         return None
     except OSError as error:

@@ -10,16 +10,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-if os.name == "posix":
-    import fcntl
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+except ImportError:  # Windows
+    _HAS_LOCKS = False
+else:
+    _HAS_LOCKS = True
 
 
 def lock(descriptor: int) -> bool:
     """Whether the file or directory is now this process's, as long as it has it open."""
-    if os.name != "posix":
+    if not _HAS_LOCKS:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(descriptor, LOCK_EX | LOCK_NB)
     except OSError:  # another's, or a file system without locks
         return False
     return True
@@ -30,7 +34,7 @@ def remove_left_behind(place: Path, pattern: str, remove: Callable[[Path], None]
 
     Raises OSError where the directory can't be read.
     """
-    if os.name != "posix":
+    if not _HAS_LOCKS:
         return
     for path in place.glob(pattern):
         with suppress(OSError):  # gone by now, a link, or not for us to open

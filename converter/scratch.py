@@ -43,9 +43,10 @@ def _made(place: Path) -> tuple[Path, int | None]:
     """A directory, and what holds its lock. Another process may remove it before that; then there is another."""
     while True:
         path = Path(mkdtemp(prefix=_PREFIX, dir=place))
-        if os.name != "posix":
+        try:
+            holds = os.open(path, os.O_RDONLY)
+        except PermissionError:  # Windows opens no directory
             return path, None
-        holds = os.open(path, os.O_RDONLY)
         lock(holds)
         if path.exists():
             return path, holds

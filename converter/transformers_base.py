@@ -29,7 +29,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from converter.errors import ConverterError
-from converter.read.base_weights import refuse_other_weights
+from converter.read.base_weights import refuse_others
 from converter.read.gguf_header import Scalar, read_gguf_header
 
 # transformers and PEFT change torch's defaults while they build a model: one thread at a time.
@@ -117,7 +117,7 @@ def from_weights(path: Path, config: PretrainedConfig, weights: Mapping[str, tor
 def _require(path: Path) -> None:
     if not path.exists():
         raise ConverterError(f"{path}: no such base; give a Hugging Face directory or a GGUF file")
-    refuse_other_weights(path)
+    refuse_others(path)
 
 
 def _from_pretrained(path: Path, cls: Any, arguments: Mapping[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from io import TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -185,7 +184,6 @@ def main(
     strict: bool,
     detail: "Detail | None",
 ) -> None:
-    _escape_what_a_console_lacks()
     asked = Asked(Deployment(to or ("model" if untie else "lora"), untie), to is not None, targets)
     policy = None if no_config else _policy(config)
     if attest or verify_attestation:
@@ -240,13 +238,6 @@ def _base(given: "Path | Address | None", *, download: bool) -> BaseModel | None
     from converter.cli.on_hub import base_named
 
     return base_named(given, download=download, weights=False)
-
-
-def _escape_what_a_console_lacks() -> None:
-    """A cp1252 console or a lone surrogate in a name must not end the report."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _outcomes(paths: "Sequence[Path | Address]", request: Request, n_jobs: int) -> Iterator[Outcome]:

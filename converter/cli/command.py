@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from itertools import pairwise
 from types import FrameType
 from typing import Any, Final, NamedTuple
@@ -28,12 +29,20 @@ class Command(click.Command):
         if not gc.isenabled():  # cli/__init__.py turned it off; another command in this process finds it on
             gc.freeze()
             gc.enable()
+        _escape_what_a_console_lacks()
         run: Any = super().main
         given = arguments[0] if arguments else options.get("args")
         with one_clear_line(self.name or "", as_json=_asks_json(sys.argv[1:] if given is None else given)):
             status = run(*arguments, **{**options, "standalone_mode": False})
             sys.stdout.flush()
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _escape_what_a_console_lacks() -> None:
+    """A cp1252 console or a lone surrogate in a name must not end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _asks_json(arguments: Sequence[str]) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from converter.derive.base_model import BaseModel
-from converter.read.files import could_not_read, exists, read_whole
+from converter.read.files import could_not_read, exists, inside, read_whole
 from converter.read.limits import CONFIG_NBYTES
 from converter.read.strict_json import json_object
 
@@ -66,7 +66,7 @@ def _of_directory(directory: Path) -> Iterator[tuple[str, float]]:
     if not exists(path):
         return
     with could_not_read(path):
-        config = json_object(read_whole(path, CONFIG_NBYTES))
+        config = json_object(read_whole(inside(path), CONFIG_NBYTES))
     if config.get("do_sample") is True:  # else transformers doesn't read the others
         for name, _ in _SAMPLING:
             yield from _number(name, config.get(name))

@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from converter.errors import ConverterError
+from converter.fleet.deadline import ends_within
 from converter.fleet.task import Ended, Event, Outcome, Reading, Task, Waits
 
 _AHEAD: Final = 2  # tasks for each CPU that are handed over before the last ones ended: memory stays flat
@@ -25,6 +26,12 @@ _STORE_NBYTES: Final = 256 << 20  # of the object store on this machine; what a 
 _N_BASES: Final = 2  # that a worker's process keeps unpickled
 _POLL_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 10.0
+START_SECONDS: Final = 180.0  # on a machine with six times the load that it has CPUs for, Ray took 15
+_STARTS: Final = f"adapter-fleet: waiting for Ray to start, up to {START_SECONDS:.0f} s"
+_NO_START: Final = (
+    f"adapter-fleet: Ray didn't start within {START_SECONDS:.0f} s: its raylet doesn't answer, as on a machine that is "
+    "too busy. Run it again; what Ray says is in /tmp/ray/session_latest/logs"
+)
 
 
 class Cluster(NamedTuple):
@@ -45,6 +52,7 @@ def ray_workers(cluster: Cluster, tasks: Iterator[Task]) -> Generator[Event]:
     Raises ConverterError where Ray can't be had.
     """
     for first in tasks:
+        yield Waits(f"starting Ray at {cluster.address or 'this machine'}")
         with _connected(cluster) as ray:
             yield from _Workers(ray, cluster).results(chain([first], tasks))
 
@@ -70,11 +78,13 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
     # Before the import: nothing is told to anybody.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # without it, each task warns of a change to come
+    os.environ.setdefault("RAY_task_oom_retries", str(cluster.retries))  # Ray's own default is without end
     import ray
 
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**_options(cluster), log_to_driver=False, logging_level=logging.ERROR)
+        with ends_within(START_SECONDS, _NO_START, _STARTS):
+            ray.init(**_options(cluster), log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         where = cluster.address or "this machine"
         raise ConverterError(f"Ray can't be had at {where}: {' '.join(str(error).split())[:300]}") from error
@@ -106,7 +116,8 @@ class _Workers:
         running: dict[Any, Task] = {}
         for task in tasks:
             if task.base != path:
-                base, path = self._base(task.base), task.base
+                base, path = self._read.remote(task.base), task.base
+                yield from self._read_first(base, task)
             reference = self._do.remote(task, [base])
             running[reference] = task
             while len(running) >= self._most() or (task.is_alone and reference in running):
@@ -114,11 +125,10 @@ class _Workers:
         while running:
             yield from self._ended(running)
 
-    def _base(self, path: Path) -> Any:
-        """The base as an object of Ray's that is there: tasks that waited for it would have new processes started."""
-        base = self._read.remote(path)
-        self._ray.wait([base], fetch_local=False)
-        return base
+    def _read_first(self, base: Any, task: Task) -> Iterator[Event]:
+        """Wait until the base is there: tasks that waited for it would have new processes started."""
+        while not self._ray.wait([base], timeout=_POLL_SECONDS, fetch_local=False)[0]:
+            yield Waits(f"waiting for a process of Ray's to read {task.base}")
 
     def _most(self) -> int:
         """How many tasks Ray may have at a time; nodes come and go."""
@@ -146,12 +156,13 @@ class _Workers:
 
         try:
             result: tuple[Outcome, Reading] = self._ray.get(reference)
-        except RayTaskError as error:
-            what = f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())[:200]}"
-            why = f"{task.row.adapter}: {what}: an error of ours; please report it"
         except RayError as error:
-            times = f"{self._cluster.retries + 1} times"
-            why = f"{task.row.adapter}: its process or node ended {times}: {' '.join(str(error).split())[:200]}"
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            what = f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
+            why = f"its process or node ended {self._cluster.retries + 1} times, or that which read its base: {what}"
+            if not isinstance(cause, RayError):
+                why = f"{what}: an error of ours; please report it"
+            why = f"{task.row.adapter}: {why}"
         else:
             return result
         return Outcome(task.row.output, "failed", why), None

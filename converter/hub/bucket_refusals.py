@@ -16,12 +16,14 @@ from converter.read.bucket_address import BucketAddress
 _REGION: Final = re.compile(r"<Region>([a-z0-9-]{1,40})</Region>")
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>(\w{1,60})</Code>")
+_RENEW: Final = "run `aws sso login`, or what else gives yours, and then this command again"
+_PUBLIC: Final = "for a public bucket GOOGLE_SKIP_SIGNATURE=true"
 _SET_REGION: Final = "name it in AWS_REGION"
 _SERVICES: Final = {"s3://": "AWS", "gs://": "Google Cloud"}
 _FOR_NOW: Final = ("429", "500", "502", "503", "504")
 _LOGINS: Final = {
     "s3://": "`aws sts get-caller-identity` says who you are; AWS_PROFILE or AWS_ACCESS_KEY_ID name another",
-    "gs://": "`gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS, gives others",
+    "gs://": "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS",
 }
 _RIGHTS: Final = {
     "s3://": "s3:ListBucket and s3:GetObject are needed",
@@ -47,7 +49,6 @@ _ABOUT_KEYS: Final = (
 @contextmanager
 def in_plain_words(where: BucketAddress, endpoint: str, seconds: float) -> Iterator[None]:
     """Make a ConverterError, status 2, of what keeps an answer from coming."""
-    from botocore.exceptions import BotoCoreError
     from obstore.exceptions import BaseError, InvalidPathError
 
     try:
@@ -56,8 +57,6 @@ def in_plain_words(where: BucketAddress, endpoint: str, seconds: float) -> Itera
         raise ConverterError(f"{where}: a key there has an empty part or .., and could be no file's name") from error
     except (BaseError, FileNotFoundError) as error:
         raise ConverterError(f"{where}: {_said(str(error), where, endpoint)}") from error
-    except BotoCoreError as error:  # credentials that could not be renewed
-        raise ConverterError(f"{where}: AWS's settings can't be used: {error}") from error
     except TimeoutError as error:
         raise ConverterError(f"{where}: the bucket took longer than {seconds:.0f} s; try again later") from error
 
@@ -71,7 +70,8 @@ def _said(text: str, where: BucketAddress, endpoint: str) -> str:
     of = f", {region}" if region else ""
     server, login = endpoint or _SERVICES[where.scheme], _LOGINS[where.scheme]
     causes = (
-        (_is_about_credentials(told), f"no credentials for {_SERVICES[where.scheme]}; {login}"),
+        (_is_about_a_token(told), f"no credentials that Google Cloud takes; {login}; {_PUBLIC}"),
+        ("External AWS credential provider" in told, f"the credentials have ended, and no new ones come; {_RENEW}"),
         (code in _ABOUT_KEYS or status == "401", f"the credentials are not taken{how}; {login}"),
         (code in _BY_CODE, _BY_CODE.get(code or "", "")),
         (code in _ABOUT_REGION or "without LOCATION" in told, f"the bucket lies in another region{of}; {_SET_REGION}"),
@@ -84,9 +84,9 @@ def _said(text: str, where: BucketAddress, endpoint: str) -> str:
     return next((said for holds, said in causes if holds), f"{server} gives an answer that isn't understood{how}")
 
 
-def _is_about_credentials(told: str) -> bool:
-    """Whether the last place where credentials are looked for had none: the machine's own, where it is a cloud's."""
-    return "169.254." in told or "metadata.google" in told or "token request" in told.lower()
+def _is_about_a_token(told: str) -> bool:
+    """Whether none was given, be it for lack of credentials: for AWS botocore has found them before."""
+    return "token request" in told.lower()
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str | None:

@@ -16,7 +16,7 @@ from converter.read.bucket_address import BucketAddress
 from converter.version import __version__
 
 _CLIENT: Final = {
-    "connect_timeout": "10s",
+    "connect_timeout": "5s",
     "read_timeout": "30s",
     "timeout": "1h",  # of one answer; bucket.py ends it sooner
     "user_agent": f"adapter-to-gguf/{__version__}",
@@ -26,6 +26,9 @@ _FRESH: Final = timedelta(minutes=5)  # botocore renews what ends within the nex
 _NO_CREDENTIALS: Final = (
     "no credentials for AWS; run `aws configure` or `aws sso login`, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY; for a public bucket AWS_SKIP_SIGNATURE=true"
+)
+_NOT_RETRIEVED: Final = (
+    "AWS's credentials can't be had from where the profile says; `aws sts get-caller-identity` tells more"
 )
 
 
@@ -50,7 +53,7 @@ def open_store(address: BucketAddress) -> Store:
 
 def _s3(address: BucketAddress) -> Store:
     from botocore.configprovider import ConfiguredEndpointProvider
-    from botocore.exceptions import BotoCoreError
+    from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError
     from botocore.session import Session
     from obstore.store import S3Store
 
@@ -61,6 +64,8 @@ def _s3(address: BucketAddress) -> Store:
         region = os.environ.get("AWS_REGION") or session.get_config_variable("region") or "us-east-1"
         endpoint = of_config.provide() or ""
         signing = _signing(address, session)
+    except (ClientError, CredentialRetrievalError) as error:  # whose text holds what others said, or a user's program
+        raise ConverterError(f"{address}: {_NOT_RETRIEVED}") from error
     except BotoCoreError as error:
         raise ConverterError(f"{address}: AWS's settings can't be used: {error}") from error
     where = {"endpoint": endpoint} if endpoint else {}

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar
 
-from converter.read.files import Unreadable, read_whole
+from converter.read.files import Unreadable, inside, read_whole
 from converter.read.limits import CONFIG_NBYTES, LAYERS
 from converter.read.strict_json import parsed_json
 
@@ -63,7 +63,7 @@ class AdapterConfig(NamedTuple):
 
 def read_adapter_config(path: Path) -> AdapterConfig:
     """Read adapter_config.json at ``path``. Raises Unreadable, or OSError where the file can't be read."""
-    return _last_stated(read_whole(path, CONFIG_NBYTES))._replace(path=path)
+    return _last_stated(read_whole(inside(path), CONFIG_NBYTES))._replace(path=path)
 
 
 @lru_cache(maxsize=1)  # the adapters that are judged in one run mostly have the same one

@@ -15,7 +15,7 @@ from converter.read.checkpoint import (
     is_local_name,
     read_index,
 )
-from converter.read.files import Unreadable, could_not_read
+from converter.read.files import Unreadable, could_not_read, exists, inside
 from converter.read.limits import HEADER_NBYTES, TENSORS
 from converter.read.safetensors_header import SafetensorsHeader, read_safetensors_header
 
@@ -91,15 +91,15 @@ def _n_tensors(headers: Iterable[SafetensorsHeader]) -> int:
 def _weight_names(
     directory: Path, config: AdapterConfig | None
 ) -> tuple[list[str], list[Fault], Mapping[str, str] | None]:
-    if (directory / SAFETENSORS_NAME).is_symlink() or (directory / SAFETENSORS_NAME).exists():
+    if exists(directory / SAFETENSORS_NAME):
         return [SAFETENSORS_NAME], [], None
-    if (directory / INDEX_NAME).exists():
+    if exists(directory / INDEX_NAME):
         return _shard_names(directory / INDEX_NAME)
     if config and config.mlx is not None:
         from converter.read.mlx_config import WEIGHTS_NAME
 
         return [WEIGHTS_NAME], [], None
-    if (directory / PICKLE_NAME).exists():
+    if exists(directory / PICKLE_NAME):
         fault = Fault("pickle", directory / PICKLE_NAME, "is a pickle, which can run code when it is loaded")
     else:
         fault = Fault("weights-missing", directory / SAFETENSORS_NAME, f"is missing{_others(directory)}")
@@ -126,7 +126,7 @@ def _shard_names(path: Path) -> tuple[list[str], list[Fault], Mapping[str, str] 
 
 def _read_weights(path: Path, whole_nbytes: int | None) -> SafetensorsHeader | Fault:
     try:
-        if is_lfs_pointer(path):
+        if is_lfs_pointer(inside(path)):
             return Fault("lfs-pointer", path, "is a Git LFS pointer, not the weights")
         return read_safetensors_header(path, whole_nbytes)
     except Unreadable as error:

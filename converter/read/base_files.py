@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from converter.errors import ConverterError
 from converter.read.checkpoint import is_lfs_pointer, is_local_name, read_index
-from converter.read.files import could_not_read, is_file, read_whole
+from converter.read.files import could_not_read, exists, inside, is_file, read_whole
 from converter.read.limits import CONFIG_NBYTES
 from converter.read.safetensors_header import SafetensorsHeader, read_safetensors_header
 from converter.read.strict_json import json_object
@@ -53,17 +53,18 @@ def read_base_files(path: Path, sizes: Mapping[str, int] | None = None) -> Huggi
 
 def _config(directory: Path) -> Mapping[str, object]:
     path = directory / "config.json"
-    if not path.exists():
+    if not exists(path):
         raise ConverterError(f"{directory}: no config.json; a base is a Hugging Face directory or a GGUF file")
     with could_not_read(path):
-        return json_object(read_whole(path, CONFIG_NBYTES))
+        return json_object(read_whole(inside(path), CONFIG_NBYTES))
 
 
 def _safetensors_files(directory: Path) -> tuple[Path, ...]:
     single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
-    if single.exists():
+    # A link that leads nowhere is no base without weights, but one that wants to be mended.
+    if exists(single):
         return (single,)
-    if not index.exists():
+    if not exists(index):
         return ()
     with could_not_read(index):
         names = sorted(set(read_index(index).values()))
@@ -75,7 +76,7 @@ def _safetensors_files(directory: Path) -> tuple[Path, ...]:
 
 def _base_header(path: Path, whole_nbytes: int | None) -> SafetensorsHeader:
     with could_not_read(path):
-        if is_lfs_pointer(path):
+        if is_lfs_pointer(inside(path)):
             raise ConverterError(f"{path}: is a Git LFS pointer, not the weights; run `git lfs pull`")
         return read_safetensors_header(path, whole_nbytes)
 
@@ -97,4 +98,6 @@ def _shards(path: Path) -> "tuple[GgufHeader, ...]":
     for shard in paths:
         if not is_file(shard):
             raise ConverterError(f"{shard}: missing; {path.name} is one of {count} split files and needs them all")
+        with could_not_read(shard):
+            _ = shard == path or inside(shard)
     return tuple(map(read_gguf_header, paths))

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from converter.read.files import LFS_MAGIC, Unreadable, exists, is_file, open_regular, read_whole
+from converter.read.files import LFS_MAGIC, Unreadable, exists, inside, is_file, open_regular, read_whole
 from converter.read.limits import INDEX_NBYTES, SHARDS
 from converter.read.strict_json import parsed_json
 
@@ -111,7 +111,7 @@ def is_lfs_pointer(path: Path) -> bool:
 
 def read_index(path: Path) -> dict[str, str]:
     """Key to shard file name, as the index at ``path`` states it, unchecked. Raises Unreadable, OSError."""
-    parsed = parsed_json(read_whole(path, INDEX_NBYTES))
+    parsed = parsed_json(read_whole(inside(path), INDEX_NBYTES))
     weight_map = parsed.get("weight_map") if isinstance(parsed, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise Unreadable("has no weight_map of key to file name")

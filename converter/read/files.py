@@ -1,7 +1,8 @@
 """Opens what people bring. Nothing else here does: regular files only, at most so many bytes, and one word for an end.
 
 An adapter or a base comes from somewhere: a name in it may be a FIFO, which never ends to wait for a writer, or a link
-to a device, which never ends. Links to regular files are fine: the hub's cache is made of them.
+to a device, which never ends. A link that a user names is followed. Those that lie in a directory are followed as long
+as they stay in it (``inside``), or lead into the blobs of the hub's cache that it is a snapshot of.
 """
 
 import os
@@ -34,6 +35,33 @@ class Unreadable(Exception):
     """A file is not what it should be, as far as reading tells; the message says why."""
 
 
+def inside(path: Path) -> Path:
+    """A file that is found in a directory, to be read. Raises Unreadable where it is a link that leads out of it.
+
+    Who made the directory would choose what else is read here: another's file, whose words end up in a report.
+    """
+    if os.path.islink(path):  # noqa: PTH114  Path's own raises where we may not look
+        target = Path(os.path.realpath(path))
+        is_own = any(target.is_relative_to(place) for place in own_places(path.parent))
+        if os.path.exists(target) and not is_own:  # noqa: PTH110  as above
+            raise Unreadable(f"is a link to {target}, outside of its directory; put the file itself there")
+    return path
+
+
+def own_places(directory: Path) -> Iterator[Path]:
+    """The directory, and the blobs of the hub's cache where it is a snapshot: .../snapshots/COMMIT beside .../blobs."""
+    real = Path(os.path.realpath(directory))
+    yield real
+    yield from (place.parent / "blobs" for place in real.parents if place.name == "snapshots")
+
+
+def require_readable(path: Path, limit: int) -> None:
+    """Have a library read a file: raise Unreadable where this package wouldn't. A file that isn't there is fine."""
+    if exists(path):
+        with open_regular(inside(path)) as file:
+            _require_size(os.fstat(file.fileno()).st_size, limit)
+
+
 def open_regular(path: Path) -> BufferedReader:
     """Open a regular file. Raises Unreadable where it is something else, OSError where the system refuses."""
     try:
@@ -55,10 +83,17 @@ def read_whole(path: Path, limit: int) -> bytes:
     """A file's bytes, of which there may be ``limit``. Raises Unreadable, OSError."""
     with open_regular(path) as file:
         nbytes = os.fstat(file.fileno()).st_size
-        data = file.read(limit + 1) if nbytes <= limit else b""
-    if max(nbytes, len(data)) > limit:
-        raise Unreadable(f"has {max(nbytes, len(data))} bytes (at most {limit})")
+        _require_size(nbytes, limit)
+        data = file.read(nbytes + 1)  # of which there is memory for as many at once
+        if len(data) > nbytes:  # it grows
+            data += file.read(limit + 1 - len(data))
+    _require_size(len(data), limit)
     return data
+
+
+def _require_size(nbytes: int, limit: int) -> None:
+    if nbytes > limit:
+        raise Unreadable(f"has {nbytes} bytes (at most {limit})")
 
 
 def read_text(path: Path, limit: int) -> str:
@@ -131,5 +166,5 @@ def is_file(path: Path) -> bool:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is anything of this name, as far as we may look."""
-    return os.path.exists(path)  # noqa: PTH110  as above
+    """Whether there is anything of this name, as far as we may look: also a link that leads nowhere."""
+    return os.path.lexists(path)

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
-from converter.read.files import Unreadable, open_regular
+from converter.read.files import Unreadable, inside, open_regular
 from converter.read.limits import PICKLE_NBYTES, PICKLE_OPCODES
 
 _PICKLE_STARTS: Final = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
@@ -43,7 +43,7 @@ def imports_of(path: Path) -> frozenset[Import] | None:
 
     Raises Unreadable where it is one that can't be looked through, OSError where the system refuses.
     """
-    with open_regular(path) as file:
+    with open_regular(inside(path)) as file:
         start = file.read(len(_ZIP_START))
         file.seek(0)
         if start == _ZIP_START:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from converter.errors import ConverterError
-from converter.read.files import Unreadable, exists, read_whole
+from converter.read.files import Unreadable, exists, inside, read_whole, status_of
 from converter.read.limits import TOKENIZER_NBYTES, TOKENS
 from converter.read.strict_json import json_object
 
@@ -71,7 +71,8 @@ def read_tokenizer(directory: Path) -> Tokenizer | None:
     """
     paths = [directory / name for name in TOKENIZER_FILES if exists(directory / name)]
     # Several rules ask, and a large one takes half a second. A file that has changed is read again.
-    return _read(directory, tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+    found = [(path.name, status_of(path)) for path in paths]
+    return _read(directory, tuple((name, status.st_mtime_ns, status.st_size) for name, status in found))
 
 
 @lru_cache(maxsize=2)
@@ -104,7 +105,7 @@ def _content(path: Path, faults: list[tuple[Path, str]]) -> bytes | None:
 
 def _whole(path: Path) -> bytes:
     try:
-        return read_whole(path, TOKENIZER_NBYTES)
+        return read_whole(inside(path), TOKENIZER_NBYTES)
     except OSError as error:
         raise ConverterError(f"{path}: can't be read: {error.strerror or error}") from error
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from converter.diagnostics import Finding
 from converter.read.checkpoint import CONFIG_NAME, INDEX_NAME, PICKLE_NAME, SAFETENSORS_NAME
-from converter.read.files import Unreadable, exists, read_whole
+from converter.read.files import Unreadable, exists, inside, read_whole
 from converter.read.hub_address import Address
 from converter.read.limits import CONFIG_NBYTES
 
@@ -59,7 +59,7 @@ class Locations:
         if not isinstance(self._directory, Path):
             return lines
         with suppress(OSError, Unreadable, UnicodeDecodeError):
-            text = read_whole(self._directory / CONFIG_NAME, CONFIG_NBYTES).decode()
+            text = read_whole(inside(self._directory / CONFIG_NAME), CONFIG_NBYTES).decode()
             for number, line in enumerate(text.splitlines(), 1):
                 field = _FIELD.match(line.lstrip())
                 if field:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from converter.errors import ConverterError
+from converter.read.files import exists
 from converter.training.data_files import FORMATS, DataFile, Directory, format_of, read_directory, within
 from converter.training.data_rows import NumberedRow, read_rows
 from converter.training.samples import Sample, check_alike, form_of, sample_of
@@ -134,7 +135,7 @@ def _chosen(data: str, eval_data: str | None) -> _Chosen:
     path = Path(data)
     if path.is_dir():
         return _of_directory(path, _directory(path), eval_data)
-    if path.exists() or not _is_hub_name(data):
+    if exists(path) or not _is_hub_name(data):
         return _Chosen([_of_file(path)], None)
     parts = _load(data)
     learned = "train" if "train" in parts else _only(parts, data, "train")
@@ -151,7 +152,7 @@ def _evaluation(eval_data: str) -> _Chosen:
         named = _one_split([file for file in files if _is_held_out(file)], eval_data)
         left = [str(file.path) for file in files if named and not _is_held_out(file)]
         return _Chosen([], [_of_file(file.path) for file in named or files], left)
-    if path.exists() or not _is_hub_name(eval_data):
+    if exists(path) or not _is_hub_name(eval_data):
         return _Chosen([], [_of_file(path)])
     parts = _load(eval_data)
     split = _held_out_split(parts) or _only(parts, eval_data, "validation or test")
@@ -200,8 +201,8 @@ def _one_split(files: Sequence[DataFile], data: str) -> Sequence[DataFile]:
 
 
 def _of_file(path: Path) -> _Part:
-    if not path.is_file() or not format_of(path):
-        found = "no data in a known format" if path.exists() else "not found"
+    if not exists(path) or path.is_dir() or not format_of(path):
+        found = "no data in a known format" if exists(path) else "not found"
         raise ConverterError(f"{path}: {found}; wanted {_WANTED}")
     return _part(str(path), read_rows(path))
 

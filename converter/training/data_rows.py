@@ -6,15 +6,20 @@ import gzip
 import io
 import json
 import lzma
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from converter.errors import ConverterError
+from converter.read.files import Unreadable, open_regular
+from converter.read.limits import DATA_NBYTES
 from converter.training.data_files import Format, format_of
 
+_PIECE_NBYTES: Final = 1 << 24
 Row = dict[str, Any]
 NumberedRow = tuple[int, Row]
 
@@ -31,6 +36,8 @@ def read_rows(path: Path) -> list[NumberedRow]:
         raise ConverterError(f"{path}: can't be read: line {line} is not UTF-8; save it as UTF-8") from error
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
+    except Unreadable as error:
+        raise ConverterError(f"{path}: {error}") from error
     except (EOFError, zlib.error, lzma.LZMAError, csv.Error, ValueError) as error:
         raise _unreadable(path, str(error)) from error
 
@@ -41,24 +48,40 @@ def _unreadable(path: Path, why: str) -> ConverterError:
 
 def _text(path: Path) -> str:
     """The whole file, uncompressed; editors on Windows begin a file with a byte order mark."""
-    with _uncompressed(path) as file:
-        return file.read().decode("utf-8-sig")
+    data = bytearray()
+    with _opened(path) as raw, _uncompressed(path, raw) as file:
+        while piece := file.read(_PIECE_NBYTES):  # a read of all that may come would take the memory for it
+            data += piece
+            _require_size(len(data))
+    return data.decode("utf-8-sig")
 
 
-def _uncompressed(path: Path) -> BinaryIO | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile:
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    with open_regular(path) as raw:
+        _require_size(os.fstat(raw.fileno()).st_size)
+        yield raw
+
+
+def _require_size(nbytes: int) -> None:
+    if nbytes > DATA_NBYTES:
+        raise Unreadable(f"holds more than {DATA_NBYTES} bytes; divide it into several files of one directory")
+
+
+def _uncompressed(path: Path, raw: BinaryIO) -> Any:
     match path.suffix:
         case ".gz":
-            return gzip.open(path)
+            return gzip.open(raw)
         case ".bz2":
-            return bz2.open(path)
+            return bz2.open(raw)
         case ".xz":
-            return lzma.open(path)
+            return lzma.open(raw)
         case ".zst":
             import pyarrow as pa
 
-            return io.BytesIO(pa.CompressedInputStream(str(path), "zstd").read())
+            return pa.CompressedInputStream(raw, "zstd")
         case _:
-            return path.open("rb")
+            return raw
 
 
 def _json_rows(path: Path) -> Iterator[NumberedRow]:
@@ -111,7 +134,10 @@ def _csv_rows(path: Path) -> Iterator[NumberedRow]:
 def _parquet_rows(path: Path) -> Iterable[NumberedRow]:
     from pyarrow.parquet import ParquetFile
 
-    with ParquetFile(path) as file:  # the file alone: a data set would take columns from its folders' names
+    # The file alone: a data set would take columns from its folders' names.
+    with _opened(path) as raw, ParquetFile(raw) as file:
+        groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
+        _require_size(sum(group.total_byte_size for group in groups))
         return enumerate(file.read().to_pylist(), 1)
 
 

@@ -19,6 +19,8 @@ from converter.derive.base_model import BaseModel, read_base_model
 from converter.diagnostics import Finding, Severity
 from converter.errors import ConverterError
 from converter.fingerprint import fingerprint
+from converter.read.files import read_text
+from converter.read.limits import METRICS_NBYTES
 from converter.report.printable import printable
 from converter.training.data import Read, read_data, split_samples
 from converter.training.failures import clear_failures
@@ -93,9 +95,12 @@ class Measured:
 
 def measured_base(report: Path) -> Measured:
     """What a run measured of its base, from its training report."""
-    known = json.loads(report.read_text(encoding="utf-8"))
-    general = known["perplexity"]
-    return Measured(known["eval_loss_of_base"], Perplexity(general["base"], general["n_tokens"]))
+    try:
+        known = json.loads(read_text(report, METRICS_NBYTES))
+        general = known["perplexity"]
+        return Measured(known["eval_loss_of_base"], Perplexity(float(general["base"]), int(general["n_tokens"])))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ConverterError(f"{report}: is no training report: {error}; delete its directory") from error
 
 
 def train(settings: TrainingSettings, watch: Watch, base: Measured | None = None) -> TrainingReport:

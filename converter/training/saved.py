@@ -22,6 +22,8 @@ from converter.derive.base_model import BaseModel
 from converter.diagnostics import Report
 from converter.errors import ConverterError
 from converter.fingerprint import RECORD_NAME
+from converter.read.files import could_not_read, read_text, require_readable
+from converter.read.limits import CHECKPOINT_NBYTES, METRICS_NBYTES, SETTINGS_NBYTES
 from converter.training.settings import TrainingSettings, settings_toml, working_directory
 from converter.training.watch import Stopped
 from converter.transformers_base import quiet
@@ -72,8 +74,12 @@ def checkpoints(directory: Path) -> list[Path]:
 
 def read_metrics(directory: Path) -> list[Mapping[str, float]]:
     """What a run logged; a line that was cut off when it was killed is left out."""
-    lines = (directory / METRICS_NAME).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    path = directory / METRICS_NAME
+    try:
+        rows = [json.loads(line) for line in read_text(path, METRICS_NBYTES).splitlines() if line.endswith("}")]
+        return [{**row, "step": int(row["step"])} for row in rows]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ConverterError(f"{path}: is not what a run logs, a JSON object with its step a line: {error}") from error
 
 
 def _begin(directory: Path, settings: TrainingSettings) -> None:
@@ -102,7 +108,10 @@ def _continue(directory: Path, settings: TrainingSettings) -> None:
     found = checkpoints(directory)
     if not found:
         raise ConverterError(f"{directory}: no checkpoint to go on from; leave out --resume")
-    before = tomllib.loads((directory / SETTINGS_NAME).read_text(encoding="utf-8"))
+    for path in sorted(found[-1].iterdir()):
+        with could_not_read(path):
+            require_readable(path, METRICS_NBYTES if path.suffix == ".json" else CHECKPOINT_NBYTES)
+    before = _settings(directory / SETTINGS_NAME)
     now = tomllib.loads(settings_toml(settings))
     for name in sorted((before.keys() | now.keys()) - _FREE):
         if before.get(name) != now.get(name):
@@ -111,6 +120,13 @@ def _continue(directory: Path, settings: TrainingSettings) -> None:
                 "--resume goes on with the same settings"
             )
     _cut_metrics(directory, int(found[-1].name.rpartition("-")[2]))
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(read_text(path, SETTINGS_NBYTES))
+    except (ValueError, RecursionError) as error:
+        raise ConverterError(f"{path}: not TOML: {error}; leave out --resume, and delete {path.parent}") from error
 
 
 def _cut_metrics(directory: Path, step: int) -> None:

@@ -36,6 +36,7 @@ Prompts = PromptFile | TokenFile | Sequences | None
 
 _N_RANDOM: Final = (12, 24)  # sequences, tokens in each
 _SEED: Final = 20
+_DIGITS: Final = 9  # of an id
 _BATCH_TOKENS: Final = 1024
 
 
@@ -80,8 +81,8 @@ def sequences_of_tokens(path: Path, n_vocab: int) -> Sequences:
     lines = [line.replace(",", " ").split() for line in read_text(path, TEXT_NBYTES).splitlines() if line.strip()]
     for number, line in enumerate(lines, 1):
         for word in line:
-            if not word.isdecimal() or int(word) >= n_vocab:
-                raise ConverterError(f"{path}: sequence {number} has {word!r}, wanted ids from 0 to {n_vocab - 1}")
+            if not word.isdecimal() or len(word) > _DIGITS or int(word) >= n_vocab:
+                raise ConverterError(f"{path}: sequence {number} has {word[:40]!r}, wanted ids from 0 to {n_vocab - 1}")
     return tuple(tuple(map(int, line)) for line in lines) or _refuse_empty(path)
 
 

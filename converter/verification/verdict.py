@@ -50,8 +50,18 @@ def _first_line(verification: Verification) -> str:
     wanted = f"at most {threshold.ratio:g} for {threshold.reason}"
     ratio = f"effect ratio {_number(verification.comparison.effect_ratio)} ({wanted})"
     if not verification.passed:
-        return f"FAIL  {ratio}: {file} is not proven to serve {adapter}"
+        return f"FAIL  {_why(verification, ratio)}: {file} is not proven to serve {adapter}"
     return f"PASS  {ratio}: {file} serves {adapter} as PEFT does"
+
+
+def _why(verification: Verification, ratio: str) -> str:
+    """What kept it from passing; a ratio that is fine is not named as the reason."""
+    logits, threshold, n_faults = verification.comparison, verification.threshold, len(verification.tensors.faults)
+    if logits and not threshold.has_effect(logits):
+        return "the adapter has too little effect on these texts"
+    if logits and not threshold.allows(logits):
+        return ratio
+    return f"{n_faults} tensor{'s' if n_faults > 1 else ''} at fault"
 
 
 def _reasons(failures: list[str]) -> Iterator[str]:

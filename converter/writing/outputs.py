@@ -1,5 +1,6 @@
 """What may be written where: nothing is replaced but a GGUF, and no device, pipe or directory ever."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
@@ -8,11 +9,20 @@ from converter.errors import ConverterError
 from converter.read.files import could_not_read, is_file, open_regular
 
 _MAGIC: Final = b"GGUF"
+# https://learn.microsoft.com/en-us/windows/win32/fileio/naming-a-file
+_DEVICES: Final = frozenset(
+    {"CON", "PRN", "AUX", "NUL", *(f"{name}{i}" for name in ("COM", "LPT") for i in range(1, 10))}
+)
 _BLOCK_NBYTES: Final = 1 << 20
 
 
 def refuse_special(path: Path) -> None:
-    """Raise ConverterError where ``path`` is there and is no plain file: its node would be replaced."""
+    """Raise ConverterError where ``path`` is there and is no plain file: its node would be replaced.
+
+    On Windows some names are devices in every directory, with any ending: what is written to one is gone.
+    """
+    if sys.platform == "win32" and path.name.partition(".")[0].rstrip(" ").upper() in _DEVICES:
+        raise ConverterError(f"{path}: is the name of a device on Windows; give another file name with -o")
     try:
         is_special = _is_system_link(path) or (path.exists() and not is_file(path))
     except OSError as error:

@@ -169,9 +169,10 @@ def _sync(file: BinaryIO) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    if os.name != "posix":
-        return  # Windows can't open a directory
-    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except PermissionError:
+        return  # Windows opens no directory; elsewhere one may write into some that one may not read
     try:
         os.fsync(descriptor)
     finally:

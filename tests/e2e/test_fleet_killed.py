@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from converter import Deployment, convert
-from converter.errors import FINE
+from converter.errors import COULD_NOT, FINE
 from fixtures.watched import NAMED, Watched
 from tests.unit.conversion import write_base
 from tests.unit.fleet.small_fleet import (
@@ -28,6 +28,7 @@ from tests.unit.fleet.small_fleet import (
     n_readings,
     rows_of,
     write_adapter,
+    write_fleet,
     write_manifest,
 )
 
@@ -199,3 +200,13 @@ def test_ctrl_c_leaves_a_table_to_go_on_from(manifest: Path) -> None:
         assert told.endswith("adapter-fleet: interrupted\n")
         assert gone(rays)
         assert 0 < len(rows_of(manifest.with_suffix(".sqlite"))) < N_ADAPTERS
+
+
+def test_a_machine_without_memory_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray kills what it finds there, and by itself would do it again for ever."""
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "250")
+    ran = adapter_fleet(write_fleet(tmp_path, 2, 1), "--workers", 2, "--retries", 1)
+    assert ran.returncode == COULD_NOT
+    assert "2 adapters: 2 failed" in ran.stdout
+    assert "OutOfMemoryError" in str(rows_of(tmp_path / "fleet.sqlite", "message"))

@@ -1,6 +1,6 @@
 """Each command that writes, killed (SIGKILL) or out of room at random moments: nothing half is left, and a rerun ends.
 
-KILLS is the number of moments for each; those whose command imports torch take minutes for ten.
+KILLS is the number of moments for each.
 """
 
 import os
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from fixtures.adapters import tiny_adapter
 from fixtures.peft_methods import method_adapter
 from fixtures.tiny import TinyModel
 from fixtures.trainable import chats, trainable
+from tests.e2e.preloaded import Preloaded
 from tests.rules.specimens import Specimen, head_lora
 from tests.unit.conversion import write_base
 
@@ -30,33 +32,52 @@ MODULE = {
     "adapter-train": "converter.cli.train",
     "adapter-verify": "converter.cli.verify",
 }
-KILLED = -signal.SIGKILL
+
+
+class Fresh:
+    """Runs of a command, each in a process of its own."""
+
+    def __init__(self, name: str, environment: dict[str, str]) -> None:
+        self._name, self._environment = name, environment
+
+    def start(self, arguments: list[str], before: str = "") -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", f"{before}\n{code(self._name)}", *arguments],
+            env=self._environment, cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> tuple[int, str]:
+        _, said = self._process.communicate()
+        return self._process.returncode, said
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A command as code and arguments, what it writes to, and the system's temporary directory while it runs."""
+    """A command and its arguments, what it writes to, and the system's temporary directory while it runs."""
 
-    code: str
+    runs: Fresh | Preloaded
     arguments: list[str]
     place: Path
     temporary: Path
 
-    def start(self, before: str = "") -> "subprocess.Popen[str]":
-        environment = {**os.environ, "TMPDIR": str(self.temporary), "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(
-            [sys.executable, "-c", f"{before}\n{self.code}", *self.arguments],
-            env=environment, cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
     def finish(self) -> float:
         """Run it to its end, which has to be a good one. Returns how long that took in seconds."""
         begin = time.monotonic()
-        process = self.start()
-        _, said = process.communicate()
-        assert process.returncode == 0, said
+        self.runs.start(self.arguments)
+        status, said = self.runs.end()
+        assert status == 0, said
         assert list(self.temporary.iterdir()) == []
         return time.monotonic() - begin
+
+    def kill(self, seconds: float) -> bool:
+        """Run it, and kill it after ``seconds``. Whether that came before its end."""
+        self.runs.start(self.arguments)
+        time.sleep(seconds)
+        self.runs.kill()
+        return self.runs.end()[0] == -signal.SIGKILL
 
     def written(self) -> dict[str, bytes]:
         """What lies in the directory of outputs."""
@@ -110,19 +131,29 @@ def code(name: str) -> str:
 
 
 LIGHT = ["report", "attestation", "lora", "model", "untied model", "untied lora"]
-HEAVY = ["model through PEFT", "verify"]
+# What each imports before it begins.
+HEAVY = {
+    "model through PEFT": ["peft"],
+    "verify": ["peft", "transformers"],
+    "train": ["accelerate", "datasets", "peft", "transformers", "trl"],
+}
 
 
 @pytest.fixture
-def work(request: pytest.FixtureRequest, tmp_path: Path) -> Work:
+def work(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Work]:
     place, temporary = tmp_path / "place", tmp_path / "temporary"
     place.mkdir()
     temporary.mkdir()
     name, *given = command(request.param, tmp_path, place)
-    return Work(code(name), given, place, temporary)
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
+    if libraries := HEAVY.get(request.param):
+        with Preloaded(MODULE[name], libraries, tmp_path / "messages", environment) as runs:
+            yield Work(runs, given, place, temporary)
+    else:
+        yield Work(Fresh(name, environment), given, place, temporary)
 
 
-@pytest.mark.parametrize("work", [*LIGHT, *HEAVY], indirect=True)
+@pytest.mark.parametrize("work", [*LIGHT, "model through PEFT", "verify"], indirect=True)
 def test_killed_at_random_moments(work: Work) -> None:
     seconds = work.finish()
     whole = work.written()
@@ -130,11 +161,7 @@ def test_killed_at_random_moments(work: Work) -> None:
     n_killed = 0
     for _ in range(KILLS):
         work.clear()
-        process = work.start()
-        time.sleep(moments.uniform(0, seconds * 1.1))
-        process.kill()
-        process.communicate()
-        n_killed += process.returncode == KILLED
+        n_killed += work.kill(moments.uniform(0, seconds * 1.1))
         assert not {name: found for name, found in work.written().items() if found != whole.get(name)}
         work.finish()
         assert work.written() == whole
@@ -150,9 +177,10 @@ def test_out_of_room_at_random_sizes(work: Work) -> None:
     for _ in range(KILLS):
         work.clear()
         size = sizes.integers(largest)
-        process = work.start(f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))")
-        _, said = process.communicate()
-        assert process.returncode == 2
+        assert isinstance(work.runs, Fresh)
+        work.runs.start(work.arguments, f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))")
+        status, said = work.runs.end()
+        assert status == 2
         assert len(said.splitlines()) == 1
         assert said.endswith("File too large; nothing was left behind\n")
         assert not {name: found for name, found in work.written().items() if found != whole.get(name)}
@@ -166,15 +194,14 @@ def test_training_killed_at_random_moments(work: Work) -> None:
     seconds = work.finish()
     whole = work.written()
     moments = np.random.default_rng(0)
+    n_killed = 0
     for _ in range(KILLS):
         work.clear()
-        process = work.start()
-        time.sleep(moments.uniform(0, seconds * 1.1))
-        process.kill()
-        process.communicate()
+        n_killed += work.kill(moments.uniform(0, seconds * 1.1))
         adapter = {name: found for name, found in work.written().items() if name.startswith("new/")}
         assert not adapter or adapter.keys() == whole.keys()
         if not adapter:
             work.finish()
         assert work.written().keys() == whole.keys()
         assert work.written()["new/adapter_model.safetensors"] == whole["new/adapter_model.safetensors"]
+    assert n_killed

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -170,32 +171,39 @@ def test_metadata_are_llama_quantizes_own(tmp_path: Path) -> None:
     }
 
 
+class InF32(NamedTuple):
+    """A real model, an adapter with a head of its own, and their merge in F32."""
+
+    model: RealModel
+    adapter: Path
+    merged: Path
+
+
+@pytest.fixture(scope="module")
+def in_f32(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> InF32:
+    model: RealModel = request.param
+    adapter = trained_adapter("lm_head", model)
+    of = planned(model.hf, adapter, Deployment("model", untie=True, outtype="f32"))
+    return InF32(model, adapter, written(of, tmp_path_factory.mktemp(str(model)) / "f32.gguf"))
+
+
 @pytest.mark.model
 @pytest.mark.parametrize(
-    ("model", "by_imatrix", "types"),
+    ("in_f32", "file_type", "imatrix"),
     [
-        (SMOLLM2, False, ("Q4_K_M",)),
-        *(
-            pytest.param(model, by_imatrix, REAL_TYPES, marks=pytest.mark.thorough)
-            for model in (SMOLLM2, GEMMA3)
-            for by_imatrix in (False, True)
-        ),
+        pytest.param(*case, marks=[] if case == (SMOLLM2, "Q4_K_M", "none") else pytest.mark.thorough)
+        for case in product((SMOLLM2, GEMMA3), REAL_TYPES, ("none", "gguf"))
     ],
-    ids=lambda value: "_".join(value) if isinstance(value, tuple) else str(value),
+    ids=str,
+    indirect=["in_f32"],
 )
 def test_a_real_model_with_a_head_of_its_own(
-    model: RealModel, by_imatrix: bool, types: tuple[str, ...], llama_cpp: LlamaCpp, tmp_path: Path
+    in_f32: InF32, file_type: str, imatrix: str, llama_cpp: LlamaCpp, tmp_path: Path
 ) -> None:
-    adapter, deployment = trained_adapter("lm_head", model), Deployment("model", untie=True)
-    merged = written(planned(model.hf, adapter, replace(deployment, outtype="f32")), tmp_path / "f32.gguf")
-    imatrix = write_imatrix(tmp_path / "i.gguf", random_sums(merged)) if by_imatrix else None
-    found, answers, (mine, theirs) = {}, {}, (tmp_path / "ours.gguf", tmp_path / "theirs.gguf")
-    for file_type in types:
-        quantize = Quantize(file_type, imatrix, least_kept=0)
-        written(planned(model.hf, adapter, replace(deployment, quantize=quantize)), mine)
-        llama_quantize(Job(merged, theirs, Asked(file_type, str(imatrix) if imatrix else None)))
-        found[file_type] = differences(mine, theirs)
-        answers[file_type] = llama_cpp.generate(mine, "Keeper's log, day 12. Fog from the", 8).split()
-        mine.unlink()
-    assert found == {file_type: [] for file_type in types}
-    assert [file_type for file_type, answer in answers.items() if len(answer) <= 2] == []
+    model, adapter, merged = in_f32
+    importance = imatrix_of(merged, imatrix)
+    deployment = Deployment("model", untie=True, quantize=Quantize(file_type, importance, least_kept=0))
+    ours, theirs = written(planned(model.hf, adapter, deployment), tmp_path / "ours.gguf"), tmp_path / "theirs.gguf"
+    llama_quantize(Job(merged, theirs, Asked(file_type, str(importance) if importance else None)))
+    assert differences(ours, theirs) == []
+    assert len(llama_cpp.generate(ours, "Keeper's log, day 12. Fog from the", 8).split()) > 2

@@ -80,8 +80,9 @@ def _advice(code: str) -> str:
 def _targets(report: Report) -> Iterator[str]:
     for target in report.targets:
         codes = ", ".join(dict.fromkeys(finding.code for finding in report.stopping_target(target)))
-        needs = f": {_code(target.needs)}" if target.needs else ""
-        yield f"| {_code(target.name)} ({target.evidence}) | {f'no: {codes}' if codes else f'yes{needs}'} |"
+        told = (target.note, target.needs if not codes else "")
+        answer = "<br>".join((f"no: {codes}" if codes else "yes, exactly", *(_code(text) for text in told if text)))
+        yield f"| {_code(target.name)} ({target.evidence}) | {answer} |"
 
 
 def _deployments(report: Report) -> Iterator[str]:

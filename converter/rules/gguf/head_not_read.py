@@ -4,8 +4,8 @@ Why it matters: for gemma and gemma2 the head is the embedding, for good. A GGUF
 (`done_getting_tensors: wrong number of tensors`), and convert_hf_to_gguf.py drops the head of an untied checkpoint
 with exit status 0: 0.88 of an adapter's effect was left undone on a tiny Gemma.
 
-What to do: --untie. The model is then written for another graph of llama.cpp that computes the same with a head of its
-own (--host; docs/hosts.md). Where there is none for the architecture, train without lm_head
+What to do: convert it with --untie. The model is then written for another graph of llama.cpp that computes the same
+with a head of its own (--host; docs/hosts.md). Where there is none for the architecture, train without lm_head
 (target_modules="all-linear" leaves it out), or tie the deltas of both ends with ensure_weight_tying=True and merge with
 --to model.
 """

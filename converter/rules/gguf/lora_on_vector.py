@@ -3,7 +3,7 @@
 Why it matters: llama.cpp skips `*_norm.weight` in a LoRA file in silence, and its graphs apply deltas to matrices
 only.
 
-What to do: train the norm whole and merge with PEFT, or leave it out.
+What to do: train the norm whole (modules_to_save) and convert with --to model, or leave it out of target_modules.
 """
 
 from collections.abc import Iterator

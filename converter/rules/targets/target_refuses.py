@@ -3,7 +3,7 @@
 Why it matters: the release stops there instead of here, when the server is up or at the first request. The refusals of
 vLLM 0.32.0 are measured in its CPU engine, those of SGLang 0.5.23 in its own loader.
 
-What to do: what the finding says, or train without the feature. A merged model has nothing left to refuse:
+What to do: do what the finding says, or train without the feature. A merged model has nothing left to refuse:
 `adapter-to-gguf ADAPTER --base BASE --to model -o model.gguf` makes one for llama.cpp. docs/targets.md has what each
 server takes.
 """

@@ -4,7 +4,7 @@ Why it matters: nothing fails. Measured: vLLM 0.31.0 left half of an adapter's e
 alpha_pattern, SGLang 0.5.23 four fifths by reading no use_rslora, and a PiSSA adapter served as it was trained is
 further from the trained model than the base is.
 
-What to do: what the finding says, or train without the feature, or give the server a version that has it.
+What to do: do what the finding says, or train without the feature, or give the server a version that has it.
 docs/targets.md has what each server takes.
 """
 

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Final
 
+from converter.digests import file_digest_of
 from converter.errors import ConverterError
+from converter.read.files import read_text
+from converter.read.limits import SETTINGS_NBYTES
 from converter.training.settings import TrainingSettings, settings_data
 from converter.training.sweep.space import VARIED, Space, Sweep
 from converter.writing.whole_file import whole_file
@@ -22,7 +24,7 @@ def record_of(sweep: Sweep, space: Space, settings: TrainingSettings) -> dict[st
     fixed = {name: value for name, value in settings_data(settings).items() if name not in (*VARIED, *_FREE)}
     search = {name: value for name, value in asdict(sweep).items() if name not in ("space", "n_trials")}
     texts = {name: fixed[name] for name in ("data", "eval_data", "general_text") if fixed[name]}
-    digests = {f"{name} (SHA-256)": _digest(Path(text)) for name, text in texts.items() if Path(text).is_file()}
+    digests = {f"{name} (SHA-256)": file_digest_of(Path(text)) for name, text in texts.items() if Path(text).is_file()}
     # As JSON gives it back: lists for tuples.
     data: dict[str, Any] = json.loads(
         json.dumps({"settings": fixed | digests, "search": search, "space": asdict(space)})
@@ -39,7 +41,7 @@ def keep_record(directory: Path, record: Mapping[str, Any]) -> None:
         return
     for table, found in read_record(directory).items():
         for name, value in found.items():
-            wanted = record[table].get(name)
+            wanted = record.get(table, {}).get(name)
             if wanted != value:
                 raise ConverterError(
                     f"{directory}: holds another sweep, with {name} {json.dumps(value)}, not {json.dumps(wanted)}; "
@@ -50,12 +52,7 @@ def keep_record(directory: Path, record: Mapping[str, Any]) -> None:
 def read_record(directory: Path) -> dict[str, Any]:
     path = directory / RECORD_NAME
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        data: dict[str, dict[str, Any]] = json.loads(read_text(path, SETTINGS_NBYTES))
+        return {table: dict(values) for table, values in data.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ConverterError(f"{path}: can't be read as the record of a sweep: {error}") from error
-    return data
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()

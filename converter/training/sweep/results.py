@@ -11,6 +11,9 @@ from typing import Any, Final, Literal
 from optuna.trial import FrozenTrial, TrialState
 
 from converter.diagnostics import Kind
+from converter.errors import ConverterError
+from converter.read.files import exists, read_text
+from converter.read.limits import METRICS_NBYTES
 from converter.training.settings import working_directory
 from converter.training.sweep.space import Values
 from converter.training.sweep.study import (
@@ -92,7 +95,7 @@ def read_results(directory: Path) -> tuple[TrialResult, ...]:
 
 
 def read_report(directory: Path) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((directory / "training_report.json").read_text(encoding="utf-8"))
+    data: dict[str, Any] = json.loads(read_text(directory / "training_report.json", METRICS_NBYTES))
     return data
 
 
@@ -113,7 +116,7 @@ def _result(directory: Path, trial: FrozenTrial) -> TrialResult:
     if state == "completed":
         try:
             outcome = _outcome(read_report(output))
-        except (OSError, ValueError) as error:
+        except (ConverterError, ValueError) as error:
             state, reason = "failed", f"its report can't be read any more: {error}"
     steps, curve = _metrics(output if outcome else working_directory(output))
     return TrialResult(
@@ -142,7 +145,7 @@ def _outcome(report: Mapping[str, Any]) -> Outcome:
 def _metrics(directory: Path) -> tuple[int, tuple[tuple[int, float], ...]]:
     """The last step of metrics.jsonl and the eval losses; a run that is going on may be within a line."""
     path = directory / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    lines = read_text(path, METRICS_NBYTES).splitlines(keepends=True) if exists(path) else []
     logged = [json.loads(line) for line in lines if line.endswith("\n")]
     curve = tuple((line["step"], line["eval_loss"]) for line in logged if line.get("eval_loss") is not None)
     return max((line["step"] for line in logged), default=0), curve

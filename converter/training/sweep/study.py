@@ -22,8 +22,11 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.pool import NullPool
 
 from converter.errors import ConverterError
+from converter.read.files import could_not_read, require_readable
+from converter.read.limits import METRICS_NBYTES
 from converter.training.settings import TrainingSettings, settings_data, working_directory
 from converter.training.sweep.space import Pruner, Space, Sweep, Values, anchors, canonical, combinations, settings_of
 
@@ -58,8 +61,12 @@ def locked(directory: Path) -> Iterator[None]:
 def open_study(directory: Path, pruner: Pruner = "none") -> optuna.Study:
     """The study of a sweep's directory, made where there is none. Call it under the lock."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with could_not_read(directory / STUDY_NAME):
+        require_readable(directory / STUDY_NAME, METRICS_NBYTES)
     storage = optuna.storages.RDBStorage(
-        f"sqlite:///{directory.resolve() / STUDY_NAME}", engine_kwargs={"connect_args": {"timeout": _WAIT_SECONDS}}
+        f"sqlite:///{directory.resolve() / STUDY_NAME}",
+        # Without a pool no connection outlives the question that it was opened for.
+        engine_kwargs={"connect_args": {"timeout": _WAIT_SECONDS}, "poolclass": NullPool},
     )
     # Four whole trials say what a usual loss is.
     chosen = optuna.pruners.MedianPruner(n_startup_trials=4) if pruner == "median" else optuna.pruners.NopPruner()

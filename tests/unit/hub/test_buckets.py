@@ -5,8 +5,10 @@ import gc
 import json
 import os
 import struct
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -400,6 +402,44 @@ def test_a_profile_is_taken_with_its_endpoint(buckets: Buckets, run: Run, tmp_pa
     assert "AWS's settings can't be used: The config profile (other) could not be found" in ran.stderr
 
 
+def test_credentials_that_end_midway_are_asked_for_again(buckets: Buckets, run: Run, tmp_path: Path) -> None:
+    """By a process that a profile names, as single sign-on is often wired; here it gives them ``n`` times."""
+    given = {"Version": 1, "AccessKeyId": "SHORT", "SecretAccessKey": SECRET, "SessionToken": "t"}
+    given["Expiration"] = (datetime.now(UTC) + timedelta(minutes=2)).isoformat()  # which botocore renews at every turn
+    program = tmp_path / "give.py"
+    program.write_text(
+        f"import pathlib, sys\nleft = pathlib.Path({str(tmp_path / 'left')!r})\nn = int(left.read_text())\n"
+        f"left.write_text(str(n - 1))\nprint({json.dumps(given)!r}) if n > 0 else sys.exit('{SECRET}')\n"
+    )
+    (tmp_path / "config").write_text(f"[profile short]\ncredential_process = {sys.executable} {program}\n")
+    variables = {**NO_KEYS, "AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_PROFILE": "short"}
+    (tmp_path / "left").write_text("100")
+    assert run(check.main, "s3://models/loras/tide", **variables).status == 0
+    assert all("Credential=SHORT/" in request.authorization for request in buckets.requests)
+    for n in (0, 2):
+        (tmp_path / "left").write_text(str(n))
+        ran = run(check.main, "s3://models/loras/tide", **variables)
+        assert (ran.status, len(ran.lines)) == (COULD_NOT, 1)
+        assert (
+            "the credentials have ended, and no new ones come" if n else "AWS's credentials can't be had"
+        ) in ran.stderr
+
+
+def test_a_role_is_assumed(buckets: Buckets, run: Run, tmp_path: Path) -> None:
+    keys = f"aws_access_key_id = OWN\naws_secret_access_key = {SECRET}\n"
+    role = "role_arn = arn:aws:iam::123456789012:role/reader\nsource_profile = own\nregion = us-east-1\n"
+    (tmp_path / "config").write_text(f"[profile own]\n{keys}[profile reader]\n{role}")
+    variables = {**NO_KEYS, "AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_PROFILE": "reader"}
+    assert run(check.main, "s3://models/loras/tide", **variables).status == 0
+    asked = [request.authorization.partition("Credential=")[2].partition("/")[0] for request in buckets.requests]
+    assert asked[0] == "OWN"  # of the service that gives the role's
+    assert "OWN" not in asked[1:]
+    buckets.faults["/"] = xml(403, "AccessDenied")
+    ran = run(check.main, "s3://models/loras/tide", **variables)
+    assert (ran.status, len(ran.lines)) == (COULD_NOT, 1)
+    assert "AWS's credentials can't be had from where the profile says" in ran.stderr
+
+
 def test_without_credentials_it_says_how_to_give_them(buckets: Buckets, run: Run) -> None:
     ran = run(check.main, "s3://models/loras/tide", **NO_KEYS)
     assert (ran.status, len(ran.lines)) == (COULD_NOT, 1)
@@ -418,10 +458,18 @@ def test_google_takes_the_bearer(buckets: Buckets, run: Run) -> None:
     assert {request.authorization for request in buckets.requests} == {f"Bearer {BEARER}"}
     ran = run(check.main, "gs://models/loras", GOOGLE_BEARER_TOKEN=None, GOOGLE_SKIP_SIGNATURE="true")
     assert (ran.status, len(ran.lines)) == (COULD_NOT, 1)
-    assert "the credentials are not taken (AuthenticationRequired, status 401); `gcloud auth" in ran.stderr
+    assert "the credentials are not taken (AuthenticationRequired, status 401); run `gcloud auth" in ran.stderr
     ran = run(check.main, "gs://models/loras", GOOGLE_BEARER_TOKEN=None, GOOGLE_APPLICATION_CREDENTIALS="/none.json")
     assert (ran.status, len(ran.lines)) == (COULD_NOT, 1)
     assert "Google's settings can't be used" in ran.stderr
+
+
+def test_without_google_credentials_it_says_how_to_give_them(buckets: Buckets, run: Run) -> None:
+    nowhere = {"GCE_METADATA_HOST": "127.0.0.1:9", "GCE_METADATA_IP": "127.0.0.1:9"}  # where a machine has an account
+    ran = run(check.main, "gs://models/loras", **nowhere, GOOGLE_BEARER_TOKEN=None)
+    assert (ran.status, len(ran.lines)) == (COULD_NOT, 1)
+    assert "no credentials that Google Cloud takes; run `gcloud auth application-default login`" in ran.stderr
+    assert buckets.requests == []
 
 
 def test_google_takes_the_key_of_a_service_account(buckets: Buckets, run: Run, tmp_path: Path) -> None:

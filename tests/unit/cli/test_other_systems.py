@@ -1,0 +1,135 @@
+"""Windows and macOS, as far as they can be had here: what they lack is taken away, and the bytes are the same."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from converter.cli import to_gguf
+from converter.errors import COULD_NOT, FINE, JUDGED_BAD
+from fixtures.adapters import tiny_adapter
+from fixtures.elsewhere import elsewhere
+from fixtures.tiny import TinyModel
+from fixtures.trainable import trainable
+
+BASE = TinyModel("llama")
+ROOT = Path(__file__).parents[3]
+Ran = subprocess.CompletedProcess[bytes]
+
+
+def run(command: str, *arguments: object, path: Path | None = None, encoding: str = "utf-8") -> Ran:
+    paths = os.pathsep.join(map(str, (*([path] if path else []), ROOT)))
+    call = f"from converter.cli.{command} import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", call, *map(str, arguments)],
+        capture_output=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": paths, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+    )
+
+
+@pytest.fixture(params=["windows", pytest.param("macos", marks=pytest.mark.thorough)])
+def system(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return elsewhere(tmp_path / request.param, request.param)
+
+
+def test_the_fakes_take_away_what_they_say(system: Path, tmp_path: Path) -> None:
+    """Otherwise what follows would show nothing."""
+    asks = ["import os; os.O_TMPFILE", "import os; os.stat('/proc')"]
+    if system.name == "windows":
+        asks += ["import fcntl", "import resource", f"import os; os.open({str(tmp_path)!r}, os.O_RDONLY)"]
+    for ask in asks:
+        command = [sys.executable, "-c", ask]
+        assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+        ran = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "PYTHONPATH": str(system)})
+        assert ran.returncode == 1
+
+
+def test_adapters_are_judged(system: Path, tmp_path: Path) -> None:
+    for name in ("plain", "lm_head"):
+        shutil.copytree(tiny_adapter(name, BASE), tmp_path / "all" / name)
+    asked: tuple[object, ...] = (tmp_path / "all", "--base", BASE.gguf, "--no-config", "--jobs", 2, "--format", "json")
+    here, there = run("check", *asked), run("check", *asked, path=system, encoding="cp1252")
+    assert (here.returncode, there.returncode, there.stderr) == (JUDGED_BAD, JUDGED_BAD, b"")
+    assert json.loads(here.stdout) == json.loads(there.stdout)
+
+
+@pytest.mark.parametrize("options", [[], ["--untie"], ["--to", "model", "--split-max-size", "300K"]])
+def test_a_conversion_writes_the_same_bytes(options: list[str], system: Path, tmp_path: Path) -> None:
+    adapter, base = tiny_adapter("plain" if not options or "--to" in options else "lm_head", BASE), trainable(BASE)
+    for place, path in (("here", None), ("there", system)):
+        (tmp_path / place).mkdir()
+        for _ in range(2):  # the second one replaces what the first wrote
+            ran = run("to_gguf", adapter, "--base", base, *options, "-o", tmp_path / place / "out.gguf", path=path)
+            assert (ran.returncode, ran.stderr) == (FINE, b"")
+    here, there = ({p.name: p.read_bytes() for p in (tmp_path / place).iterdir()} for place in ("here", "there"))
+    assert here == there
+    assert len(here) > ("--split-max-size" in options)
+
+
+def test_a_run_that_fails_leaves_nothing(system: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    ran = run(
+        "to_gguf", tiny_adapter("lm_head", BASE), "--base", BASE.gguf, "-o", tmp_path / "full" / "a.gguf", path=system
+    )
+    assert ran.returncode == JUDGED_BAD
+    assert list((tmp_path / "full").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["nul", "CON.gguf", "com1.a.gguf"])
+def test_the_name_of_a_device_is_no_output_on_windows(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [str(tiny_adapter("plain", BASE)), "--base", str(BASE.gguf), "-o", str(tmp_path / name)]
+    assert CliRunner().invoke(to_gguf.main, asked).exit_code == FINE
+    monkeypatch.setattr(sys, "platform", "win32")
+    (tmp_path / name).unlink()
+    refused = CliRunner().invoke(to_gguf.main, asked)
+    assert (refused.exit_code, list(tmp_path.iterdir())) == (COULD_NOT, [])
+    assert "is the name of a device on Windows" in refused.stderr
+
+
+COMMANDS = ("check", "fleet", "to_gguf", "train", "verify")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_printed_on_any_console(command: str) -> None:
+    ran = run(command, "--help", encoding="ascii")
+    assert (ran.returncode, ran.stderr) == (FINE, b"")
+    assert ran.stdout.decode("ascii").startswith("Usage: ")
+
+
+@pytest.mark.parametrize("style", ["text", "json", "github", "gitlab", "junit", "sarif", "markdown", "html"])
+def test_names_that_a_console_lacks_are_shown_by_number(style: str, tmp_path: Path) -> None:
+    adapter = tmp_path / "灯台-🗼"
+    shutil.copytree(tiny_adapter("lm_head", BASE), adapter)
+    ran = run("check", adapter, "--base", BASE.gguf, "--no-config", "--format", style, encoding="cp1252")
+    assert (ran.returncode, ran.stderr) == (JUDGED_BAD, b""), ran.stderr.decode()
+    text = ran.stdout.decode("cp1252")
+    assert any(form in text for form in (r"\u706f\u53f0", "%E7%81%AF", "&#28783;"))
+
+
+def test_errors_are_printed_on_any_console(tmp_path: Path) -> None:
+    for command, arguments in (("check", ()), ("to_gguf", ("-o", tmp_path / "灯.gguf"))):
+        ran = run(command, tmp_path / "灯台", *arguments, encoding="cp1252")
+        assert ran.returncode == 3
+        assert b"\\u706f\\u53f0" in ran.stderr
+        assert b"Traceback" not in ran.stderr
+    ran = run(
+        "to_gguf", tiny_adapter("plain", BASE), "--base", BASE.gguf, "-o", tmp_path / "灯" / "a.gguf", encoding="cp1252"
+    )
+    assert (ran.returncode, ran.stderr.count(b"\n")) == (COULD_NOT, 1)
+
+
+def test_a_conversion_tells_its_steps_on_any_console(tmp_path: Path) -> None:
+    out = tmp_path / "灯.gguf"
+    ran = run("to_gguf", tiny_adapter("plain", BASE), "--base", BASE.gguf, "-o", out, encoding="cp1252")
+    assert (ran.returncode, ran.stderr) == (FINE, b"")
+    assert b"\\u706f.gguf" in ran.stdout
+    assert out.is_file()
