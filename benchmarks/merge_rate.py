@@ -32,8 +32,7 @@ import numpy as np
 
 from benchmarks.bench import run
 from converter.dtypes import F16
-from converter.evaluation.compiled import compiled
-from converter.evaluation.rounded_sum import RoundedSum
+from converter.evaluation.compiled import NOTHING, Compiled, compiled
 from converter.planning.conversion_plan import PlannedTensor
 from converter.read.stored import StoredTensor
 from converter.sources import Delta, Merged, StoredRows
@@ -151,7 +150,8 @@ def _make_adapter(directory: Path, shape: Shape) -> None:
 _CONVERT: Final = "from converter.cli.to_gguf import main; main()"
 _WITHOUT_NUMBA: Final = "import sys; sys.modules['numba'] = None; "  # an import of it then fails
 _DISCARD: Final = """
-import sys
+import os, sys
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as adapter-to-gguf does
 from converter.library import Deployment, plan, read_adapter, read_base
 from converter.writing.gguf_file import write_gguf
 from converter.writing.one_blas_thread import one_blas_thread
@@ -256,16 +256,16 @@ def _matrix() -> int:
         ]
         base, left, right = (StoredRows("", tensor) for tensor in stored)
         tensor = PlannedTensor("w", w.shape, F16, Merged(base, (Delta(left, right, 2.0),)))
-        for name, rounded_sum in (("compiled", compiled(1 << 40)), ("numpy", None)):
-            if name == "numpy" or rounded_sum:
-                _say_best(name, w.size, partial(_made, tensor, rounded_sum))
+        for name, fast in (("compiled", compiled(1 << 40, {})), ("numpy", NOTHING)):
+            if name == "numpy" or fast.merging:
+                _say_best(name, w.size, partial(_made, tensor, fast))
         _say_best("torch, float32", w.size, partial(_torch, w, b, a))
     return 0
 
 
-def _made(tensor: PlannedTensor, rounded_sum: RoundedSum | None) -> None:
+def _made(tensor: PlannedTensor, fast: Compiled) -> None:
     with one_blas_thread():
-        for task in tasks(tensor, rounded_sum=rounded_sum):
+        for task in tasks(tensor, fast=fast):
             task()
 
 

@@ -1,5 +1,7 @@
 """``adapter-to-gguf``: a PEFT adapter to GGUF that stock llama.cpp loads."""
 
+import gc
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,6 +130,7 @@ def main(
     dry_run: bool,
     style: str,
 ) -> None:
+    _spare_the_processor()
     quantize = quantize_of(
         file_type,
         imatrix,
@@ -162,6 +165,13 @@ def main(
             _print_plan(planned, style)
         else:
             _write(planned, output, style, modelfile=modelfile, split_max_size=split_max_size)
+
+
+def _spare_the_processor() -> None:
+    # A second BLAS thread only spins (writing/one_blas_thread.py): before numpy is imported, there is none.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # A vocabulary is hundreds of thousands of tuples, none of them in a cycle.
+    gc.set_threshold(100_000)
 
 
 def _base(

@@ -1,25 +1,52 @@
-"""Who rounds a merge in one pass over memory, where that pays.
+"""What numba compiles (the extra ``fast``), with the plain way's bytes, and where it pays.
 
-numpy takes a pass for every step. ``kernels.py`` takes one for all, with the same bytes, where numba is installed (the
-extra ``fast``).
+numpy takes a pass over memory for every step of a merge, and libggml a number after the other: ``kernels.py`` and
+``lockstep/`` take one pass, and many numbers.
 """
 
-from typing import Final
+import platform
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
-from converter.evaluation.rounded_sum import RoundedSum
+from converter.evaluation.encode import Quantiser
+from converter.evaluation.rounded_sum import Merging
 
-# Importing and compiling take 1 s of CPU, as much as numpy takes over the kernel for so many.
-_WORTH_COMPILING: Final = 1 << 27
+# Of merged weights, and of quantised ones by their type: as many as take numpy or libggml as long as it takes to import
+# numba and load what it keeps (0.4 s of CPU). The first time on a machine compiling takes 1 to 3 s for each type.
+WORTH_MERGING: Final = 1 << 24
+WORTH_QUANTISING: Final = {"Q4_K": 1 << 22, "Q5_K": 1 << 22, "Q6_K": 1 << 23, "Q5_0": 1 << 24, "Q8_0": 1 << 24}
+_WHERE_NOTHING_IS_KEPT: Final = 16  # times as many: it compiles every time
+# Elsewhere a compiler may have fused libggml's multiplications and additions.
+_MACHINES: Final = frozenset({"x86_64", "amd64"})
 
 
-def compiled(n_elements: int) -> RoundedSum | None:
-    """The compiled loop, where numba is installed and ``n_elements`` in all are worth compiling it."""
-    if n_elements < _WORTH_COMPILING:
-        return None
+class Compiled(NamedTuple):
+    """What is worth it: a merge, and each type that is quantised without an imatrix."""
+
+    merging: Merging | None = None
+    quantisers: Mapping[str, Quantiser] = MappingProxyType({})
+
+
+NOTHING: Final = Compiled()
+
+
+def compiled(n_merged: int, n_quantised: Mapping[str, int]) -> Compiled:
+    """Where numba is installed: what is worth compiling for so many merged numbers, and quantised ones of each type."""
+    is_known = platform.machine().lower() in _MACHINES
+    types = [name for name, n in WORTH_QUANTISING.items() if is_known and n_quantised.get(name, 0) >= n]
+    if not types and n_merged < WORTH_MERGING:
+        return NOTHING
     try:
         from numba import config
 
-        from converter.evaluation.kernels import rounded_sum
+        if config.DISABLE_JIT:
+            return NOTHING
+        from converter.evaluation.kernels import IS_KEPT, merged, rounded_sum, sums_of
+        from converter.evaluation.lockstep import quantised
     except ImportError:  # not installed, or not for this numpy
-        return None
-    return None if config.DISABLE_JIT else rounded_sum
+        return NOTHING
+    times = 1 if IS_KEPT else _WHERE_NOTHING_IS_KEPT
+    merging = Merging(rounded_sum, merged, sums_of) if n_merged >= times * WORTH_MERGING else None
+    worth = [name for name in types if n_quantised[name] >= times * WORTH_QUANTISING[name]]
+    return Compiled(merging, dict.fromkeys(worth, quantised))

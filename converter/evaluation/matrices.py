@@ -108,10 +108,11 @@ class _Merge:
 
 
 class Terms(NamedTuple):
-    """Rows of a matrix that is a sum of two: base + scaling * product."""
+    """Rows of a matrix that is a sum of two: base + scaling * left @ right."""
 
     base: Array
-    product: Doubles
+    left: Doubles
+    right: Doubles
     scaling: float
 
 
@@ -129,10 +130,12 @@ def is_sum_of_two(source: Source) -> bool:
 def terms(source: Merged) -> Callable[[int, int], Terms]:
     """What gives the terms of rows ``begin`` to ``end`` of a sum of two."""
     (delta,) = source.deltas
-    right = _whole(delta.right) if delta.right else None
+    if delta.right is None:
+        raise ValueError("no product of factors")
+    right = _whole(delta.right)
 
     def of_rows(begin: int, end: int) -> Terms:
-        return Terms(as_stored(source.base, begin, end), _product_rows(delta, right, begin, end), delta.scaling)
+        return Terms(as_stored(source.base, begin, end), doubles(delta.left, begin, end), right, delta.scaling)
 
     return of_rows
 
@@ -144,16 +147,12 @@ def _replace(merged: Doubles, replaced: ReplacedRows, begin: int) -> None:
 
 
 def _delta_rows(delta: Delta, right: Doubles | None, begin: int, end: int) -> Doubles:
-    product = _product_rows(delta, right, begin, end)
+    left = doubles(delta.left, begin, end)
+    product = left if right is None else left @ right
     # Last, because the product of 16-bit factors is exact, in whatever order BLAS sums it. A scaling of 0.3 in the
     # factors would round every term, and values that lie on a tie of the output's type would follow the order.
     product *= delta.scaling
     return product
-
-
-def _product_rows(delta: Delta, right: Doubles | None, begin: int, end: int) -> Doubles:
-    left = doubles(delta.left, begin, end)
-    return left if right is None else left @ right
 
 
 def _whole(source: Rows) -> Doubles:

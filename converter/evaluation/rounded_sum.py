@@ -31,5 +31,12 @@ class Rounded(NamedTuple):
     sums: Sums
 
 
-# Of base, product and scaling, in the type: base + scaling * product, rounded once. None: the plain way has to look.
-RoundedSum = Callable[[Array, Doubles, float, GgmlType], Rounded | None]
+class Merging(NamedTuple):
+    """``base`` + ``scaling`` * ``product``, rounded once, in one pass over memory. None: the plain way has to look.
+
+    ``merged`` is that of two factors, ``sums_of`` tells the sums of base, product, scaling and what was stored.
+    """
+
+    rounded_sum: Callable[[Array, Doubles, float, GgmlType], Rounded | None]
+    merged: Callable[[Array, Doubles, Doubles, float, GgmlType], Rounded | None]
+    sums_of: Callable[[Array, Doubles, float, Array], Sums]

@@ -7,7 +7,7 @@ file (tens of seconds on a large vocabulary); a scan that steps over arrays take
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -314,6 +314,11 @@ def raw_elements(path: Path, array: GgufArray) -> list[bytes]:
 def scalar_bytes(value_type: int, value: float) -> bytes:
     """A number as metadata store it."""
     return _SCALARS[value_type].pack(value)
+
+
+def scalars_bytes(value_type: int, values: Sequence[float]) -> bytes:
+    """Numbers as metadata store them."""
+    return struct.pack(f"<{len(values)}{_SCALARS[value_type].format[-1]}", *values)
 
 
 def read_scalars(path: Path, array: GgufArray) -> tuple[int | float | bool, ...]:

@@ -18,7 +18,7 @@ from converter.values.numbers import is_readable
 from converter.values.orders import indices
 from converter.values.rows import read_rows
 
-_N_ROWS = 1024
+_N_ELEMENTS = 1 << 17  # 1 MB of float64 fits a core's cache
 _N_MODULES = 8  # spread over the model
 
 
@@ -51,8 +51,9 @@ def _off(name: str, pair: LoraPair, weight: StoredTensor, orders: Orders) -> flo
     a, b = (read_rows(factor.tensor, 0, factor.tensor.shape[0]).astype(np.float64) for factor in (pair.a, pair.b))
     rows, a = b[indices(orders.rows, len(b))], a[:, indices(orders.columns, a.shape[1])]
     found = np.zeros_like(a)
-    for begin in range(0, len(rows), _N_ROWS):
-        block = rows[begin : begin + _N_ROWS]
+    n_rows = max(1, _N_ELEMENTS // a.shape[1])
+    for begin in range(0, len(rows), n_rows):
+        block = rows[begin : begin + n_rows]
         found += block.T @ read_rows(weight, begin, begin + len(block)).astype(np.float64)
     wanted = (b.T @ b) @ a * (1.0 if name == "olora" else pair.scaling)
     norm, off = float(np.linalg.norm(wanted)), float(np.linalg.norm(found - wanted))

@@ -12,12 +12,13 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from converter.dtypes import F32, F64, GGML_BY_NAME
-from converter.errors import ConverterError
-from converter.evaluation.encode import Weights, decode, encode
+from converter.errors import ConverterError, RuleBroken
+from converter.evaluation.compiled import NOTHING, Compiled
+from converter.evaluation.encode import Numbers, Quantiser, Weights, decode, encode
 from converter.evaluation.finite import refuse_non_finite
 from converter.evaluation.importance import importance_of
-from converter.evaluation.matrices import BLOCK_N_ELEMENTS, Pair, is_sum_of_two, matrix_rows, ranges, terms
-from converter.evaluation.rounded_sum import TYPES, RoundedSum, Sums
+from converter.evaluation.matrices import BLOCK_N_ELEMENTS, Pair, Terms, is_sum_of_two, matrix_rows, ranges, terms
+from converter.evaluation.rounded_sum import TYPES, Merging, Sums
 from converter.evaluation.rows import Doubles, as_stored, doubles, is_stored_as, stored_values
 from converter.planning.conversion_plan import PlannedTensor
 from converter.read.files import read_bytes
@@ -25,6 +26,7 @@ from converter.read.stored import StoredTensor
 from converter.sources import CopiedBytes, Merged, Placed, Rows, Stacked, WideEmbedding
 from converter.values.rows import Array
 
+_AT_ONCE: Final = 4  # blocks, where they are computed in parts by themselves; larger ones are fresh memory every time
 _COPY_NBYTES: Final = 1 << 20  # stays in a core's cache while it is looked through
 
 
@@ -74,19 +76,38 @@ class Block(NamedTuple):
 Task = Callable[[], Block]
 
 
+class _How(NamedTuple):
+    """How numbers are quantised: by an imatrix, or by what is faster than libggml."""
+
+    weights: Weights | None = None
+    quantiser: Quantiser | None = None
+
+    @classmethod
+    def of(cls, tensor: PlannedTensor, fast: Compiled) -> "_How":
+        """A tensor's."""
+        importance = tensor.quantised and tensor.quantised.importance
+        return cls(importance_of(importance)) if importance else cls(None, fast.quantisers.get(tensor.type.name))
+
+
 def n_sums_of_two(tensor: PlannedTensor) -> int:
-    """How many of a tensor's numbers a RoundedSum can round."""
+    """How many of a tensor's numbers a Merging can merge."""
     match tensor.source:
         case Stacked(parts):
             return sum(n_sums_of_two(tensor._replace(shape=tensor.shape[1:], source=part)) for part in parts)
         case source:
-            takes = tensor.type.name in TYPES and not tensor.quantised
-            return prod(tensor.shape) if takes and is_sum_of_two(source) else 0
+            return prod(tensor.shape) if is_sum_of_two(source) and not _is_rounded_twice(tensor) else 0
 
 
-def tasks(
-    tensor: PlannedTensor, n_elements: int = BLOCK_N_ELEMENTS, rounded_sum: RoundedSum | None = None
-) -> Iterator[Task]:
+def _is_merged(tensor: PlannedTensor, fast: Compiled) -> bool:
+    return fast.merging is not None and n_sums_of_two(tensor) > 0
+
+
+def _is_rounded_twice(tensor: PlannedTensor) -> bool:
+    """To F32 and to a float type, as llama-quantize finds and leaves it."""
+    return tensor.quantised is not None and tensor.type.is_float
+
+
+def tasks(tensor: PlannedTensor, n_elements: int = BLOCK_N_ELEMENTS, fast: Compiled = NOTHING) -> Iterator[Task]:
     """Yield what makes each block, in the order of the blocks. Tasks may run at the same time, in any order.
 
     One raises ConverterError where a source can't be read, or a value is too large for the tensor's type.
@@ -98,17 +119,18 @@ def tasks(
             for i, part in enumerate(parts):
                 quantised = tensor.quantised and tensor.quantised.of_matrix(i, len(parts))
                 matrix = tensor._replace(shape=tensor.shape[1:], source=part, quantised=quantised)
-                yield from tasks(matrix, n_elements, rounded_sum)
+                yield from tasks(matrix, n_elements, fast)
         case Merged() | Placed() | WideEmbedding() as source:
-            make = _computed(tensor, source, n_elements, rounded_sum)
-            yield from (partial(make, *block) for block in ranges(tensor.shape, n_elements))
+            make = _computed(tensor, source, n_elements, fast)
+            n_at_once = _AT_ONCE * n_elements if tensor.type.is_float and _is_merged(tensor, fast) else n_elements
+            yield from (partial(make, *block) for block in ranges(tensor.shape, n_at_once))
         case source:
-            if tensor.quantised:
-                make = _computed(tensor, source, n_elements, None)
+            if tensor.quantised or not tensor.type.is_float:
+                make = partial(_quantised, tensor, source, _How.of(tensor, fast))
             elif is_stored_as(source, tensor.type.name):
                 make = partial(_stored, tensor, source)
             else:
-                make = partial(_converted, tensor, source, rounded_sum)
+                make = partial(_converted, tensor, source, fast.merging)
             yield from (partial(make, *block) for block in ranges(tensor.shape, n_elements))
 
 
@@ -138,14 +160,20 @@ def _stored(tensor: PlannedTensor, source: Rows, begin: int, end: int) -> Block:
     return block
 
 
-def _converted(tensor: PlannedTensor, source: Rows, rounded_sum: RoundedSum | None, begin: int, end: int) -> Block:
-    if rounded_sum and tensor.type.name in TYPES:
+def _quantised(tensor: PlannedTensor, source: Rows, how: _How, begin: int, end: int) -> Block:
+    # Whatever they are stored as, float64 between would change nothing.
+    values = as_stored(source, begin, end).astype(np.float32)
+    return Block.of(_encoded(values, values, tensor, how))
+
+
+def _converted(tensor: PlannedTensor, source: Rows, merging: Merging | None, begin: int, end: int) -> Block:
+    if merging and tensor.type.name in TYPES:
         stored = as_stored(source, begin, end)
-        found = rounded_sum(stored, _nothing(stored.shape), 1.0, tensor.type)
+        found = merging.rounded_sum(stored, _nothing(stored.shape), 1.0, tensor.type)
         if found:
             return Block.of(found.values)
     values = doubles(source, begin, end)
-    return Block.of(_encoded(values, values, tensor, None))
+    return Block.of(_encoded(values, values, tensor, _How()))
 
 
 @lru_cache(maxsize=2)
@@ -155,43 +183,53 @@ def _nothing(shape: tuple[int, ...]) -> Doubles:
 
 
 def _computed(
-    tensor: PlannedTensor,
-    source: Merged | Placed | WideEmbedding | Rows,
-    n_elements: int,
-    rounded_sum: RoundedSum | None,
+    tensor: PlannedTensor, source: Merged | Placed | WideEmbedding, n_elements: int, fast: Compiled
 ) -> Callable[[int, int], Block]:
-    rows, weights = matrix_rows(source, n_elements, F32 if tensor.quantised else tensor.type), _weights(tensor)
-    if not (rounded_sum and n_sums_of_two(tensor) and isinstance(source, Merged)):
-        return lambda begin, end: _rounded(tensor, rows(begin, end), weights)
+    rows, how = matrix_rows(source, n_elements, F32 if tensor.quantised else tensor.type), _How.of(tensor, fast)
+    merging = fast.merging
+    if not (merging and _is_merged(tensor, fast) and isinstance(source, Merged)):
+        return lambda begin, end: _rounded(tensor, rows(begin, end), how)
     of_rows = terms(source)
 
     def in_one_pass(begin: int, end: int) -> Block:
-        found = rounded_sum(*of_rows(begin, end), tensor.type)
-        return Block.of(*found) if found else _rounded(tensor, rows(begin, end), weights)
+        found = _in_one_pass(tensor, of_rows(begin, end), merging, how)
+        return _rounded(tensor, rows(begin, end), how) if found is None else found
 
     return in_one_pass
 
 
-def _weights(tensor: PlannedTensor) -> Weights | None:
-    importance = tensor.quantised and tensor.quantised.importance
-    return importance_of(importance) if importance else None
+def _in_one_pass(tensor: PlannedTensor, of: Terms, merging: Merging, how: _How) -> Block | None:
+    """None where a number may have to be refused: the plain way says why."""
+    if tensor.type.is_float:
+        merged = merging.merged(*of, tensor.type)
+        return merged and Block.of(*merged)
+    product = of.left @ of.right
+    found = merging.rounded_sum(of.base, product, of.scaling, F32)
+    if found is None:
+        return None
+    try:
+        encoded = encode(found.values, tensor.type, tensor.name, *how)
+    except RuleBroken:
+        return None
+    return Block.of(encoded, merging.sums_of(of.base, product, of.scaling, decode(encoded, tensor.type)))
 
 
-def _rounded(tensor: PlannedTensor, rows: Pair, weights: Weights | None) -> Block:
+def _rounded(tensor: PlannedTensor, rows: Pair, how: _How) -> Block:
     served, base = rows
-    encoded = _encoded(served, base, tensor, weights)
+    encoded = _encoded(served, base, tensor, how)
     if base is served:
         return Block.of(encoded)
     error = np.subtract(decode(encoded, tensor.type), served, dtype=np.float64)
     return Block.of(encoded, Sums.of(error, np.subtract(served, base, out=base)))
 
 
-def _encoded(served: Doubles, base: Doubles, tensor: PlannedTensor, weights: Weights | None) -> Array:
-    values = served.astype(np.float32) if tensor.quantised else served
+def _encoded(served: Numbers, base: Numbers, tensor: PlannedTensor, how: _How) -> Array:
+    values = served.astype(np.float32, copy=False) if tensor.quantised else served
     try:
-        encoded = encode(values, tensor.type, tensor.name, weights)
+        encoded = encode(values, tensor.type, tensor.name, *how)
     except ConverterError:
-        refuse_non_finite(Block.of(base).data, F64, tensor.name)  # then it's no fault of the adapter's
+        # Then it's no fault of the adapter's.
+        refuse_non_finite(Block.of(base.astype(np.float64, copy=False)).data, F64, tensor.name)
         raise
     refuse_non_finite(Block.of(encoded).data, tensor.type, tensor.name)
     return encoded

@@ -16,6 +16,7 @@ from converter.derive.adapter import read_adapter
 from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment, Quantize
 from converter.dtypes import F32
+from converter.evaluation import compiled
 from converter.planning.conversion_plan import ConversionPlan
 from converter.planning.file_types import FILE_TYPES
 from converter.verification.llama_cpp import LlamaCpp
@@ -74,6 +75,16 @@ def imatrix_of(model: Path, kind: str) -> Path | None:
     return write(model.with_suffix(f".imatrix-{kind}"), random_sums(model)) if write else None
 
 
+@pytest.fixture(params=["plainly", "compiled"])
+def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By libgguf, or by what numba compiles for models that are larger than these."""
+    if request.param == "compiled":
+        pytest.importorskip("numba", reason="needs numba (the extra fast)")
+        monkeypatch.setattr(compiled, "WORTH_MERGING", 1)
+        monkeypatch.setattr(compiled, "WORTH_QUANTISING", dict.fromkeys(compiled.WORTH_QUANTISING, 1))
+
+
+@pytest.mark.usefixtures("how")
 @pytest.mark.parametrize("cases", [QUICK, pytest.param(REST, marks=pytest.mark.thorough)], ids=["some", "others"])
 def test_the_bytes_are_llama_quantizes_own(cases: list[tuple[str, str, str]], tmp_path: Path) -> None:
     jobs, ours = {}, {}

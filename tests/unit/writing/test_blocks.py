@@ -15,8 +15,9 @@ from gguf import GGMLQuantizationType, quants
 
 from converter.dtypes import BF16, F16, F32, GGML_BY_NAME, Q8_0, GgmlType
 from converter.errors import COULD_NOT, ConverterError, RuleBroken
+from converter.evaluation.compiled import Compiled
 from converter.evaluation.encode import decode
-from converter.evaluation.rounded_sum import Rounded
+from converter.evaluation.rounded_sum import Merging, Rounded
 from converter.orders import every, order
 from converter.planning.conversion_plan import PlannedTensor
 from converter.read.stored import StoredTensor
@@ -348,19 +349,24 @@ def test_a_bias_grows_out_of_nothing(store: Store) -> None:
 
 @pytest.mark.parametrize("n_elements", [640, 1 << 20])
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "copy"])
-def test_the_compiled_loop_changes_no_byte(name: str, n_elements: int, store: Store) -> None:
+def test_what_is_compiled_changes_no_byte(name: str, n_elements: int, store: Store) -> None:
     kernels = pytest.importorskip("converter.evaluation.kernels", reason="needs numba (the extra fast)")
+    lockstep = pytest.importorskip("converter.evaluation.lockstep")
     source, called = SOURCES[name](store), 0
 
-    def rounded_sum(*terms: Any) -> Rounded | None:
-        nonlocal called
-        called += 1
-        found: Rounded | None = kernels.rounded_sum(*terms)
-        return found
+    def counted(function: Callable[..., Rounded | None]) -> Callable[..., Rounded | None]:
+        def call(*terms: Any) -> Rounded | None:
+            nonlocal called
+            called += 1
+            return function(*terms)
+
+        return call
 
     for ggml_type in F32, F16, BF16, Q8_0:
         tensor = PlannedTensor("w", (N_ROWS, N_COLUMNS), ggml_type, source)
-        made = [task() for task in tasks(tensor, n_elements, rounded_sum)]
+        merging = Merging(counted(kernels.rounded_sum), counted(kernels.merged), kernels.sums_of)
+        fast = Compiled(merging, {"Q8_0": lockstep.quantised})
+        made = [task() for task in tasks(tensor, n_elements, fast)]
         assert b"".join(bytes(block.data) for block in made) == encoded(tensor)
         kept, plain = DeltaKept("w"), DeltaKept("w")
         for block in made:
@@ -380,7 +386,8 @@ STEP_BY_STEP = {
 def test_the_compiled_loop_keeps_the_sign_of_zero(store: Store) -> None:
     kernels = pytest.importorskip("converter.evaluation.kernels", reason="needs numba (the extra fast)")
     source = StoredRows("w", store.put(np.array([[0.0, -0.0, -1.0]]), "BF16"))
-    (task,) = tasks(PlannedTensor("w", (1, 3), F16, source), rounded_sum=kernels.rounded_sum)
+    fast = Compiled(Merging(kernels.rounded_sum, kernels.merged, kernels.sums_of))
+    (task,) = tasks(PlannedTensor("w", (1, 3), F16, source), fast=fast)
     assert bytes(task().data).hex() == "0000008000bc"
 
 
@@ -392,7 +399,7 @@ def test_what_is_too_large_is_told_by_the_plain_way(store: Store) -> None:
     with pytest.raises(RuleBroken, match=r"^NM010: blk\.0\.w: .*--outtype f32$") as plain:
         encoded(tensor)
     with pytest.raises(RuleBroken) as found:
-        [task() for task in tasks(tensor, rounded_sum=kernels.rounded_sum)]
+        [task() for task in tasks(tensor, fast=Compiled(Merging(kernels.rounded_sum, kernels.merged, kernels.sums_of)))]
     assert str(found.value) == str(plain.value)
 
 
