@@ -129,7 +129,7 @@ SLOW = {
     "a sweep's study": Door("swept/study.db", "train", SWEEP),
     "prompts": Door("prompts.txt", "verify", f"{VERIFY} --prompts prompts.txt", given=True),
     "token ids": Door("ids.txt", "verify", f"{VERIFY} --tokens ids.txt", given=True),
-    "a GGUF to prove": Door("merged.gguf", "verify", VERIFY, given=True),
+    "a GGUF to prove": Door("merged.gguf", "verify", VERIFY, JUDGED_BAD, given=True),
     "the adapter's config, in a proof": Door("adapter/adapter_config.json", "verify", VERIFY, JUDGED_BAD),
     "the adapter's weights, in a proof": Door("adapter/adapter_model.safetensors", "verify", VERIFY, JUDGED_BAD),
     "the base's config, in a proof": Door("base/config.json", "verify", VERIFY),
