@@ -23,6 +23,7 @@ _ALL_LINEAR: Final = "all-linear"  # the word in place of a list; PEFT looks at 
 # the embedding in the place of lm_head, and leaves out the head when it loads that: what was trained is meant.
 _ENDS: Final = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embeddings")
 _PLAIN: Final = "[A-Za-z0-9_.-]+"
+_PLAIN_PART: Final = "[A-Za-z0-9_-]+"  # a module's own name, which as a regex stands for itself
 # The fields that PEFT's methods match as they match rank_pattern.
 _BY_KEY: Final = ("rank_pattern", "alpha_pattern", "block_size_pattern", "n_frequency_pattern")
 # PEFT's own, where the config names no layers_pattern.
@@ -149,8 +150,12 @@ class Patterns:
             return _never
 
         def read() -> _Selects:
-            patterns = [self.regex(rf"(^|.*\.){name}($|\..*)") for name in names]
-            return lambda path: any(pattern.matches(path) for pattern in patterns)
+            plain = frozenset(name for name in names if re.fullmatch(_PLAIN_PART, name))
+            others = dict.fromkeys(name for name in names if name not in plain)
+            patterns = [self.regex(rf"(^|.*\.){name}($|\..*)") for name in others]
+            return lambda path: (
+                not plain.isdisjoint(path.split(".")) or any(pattern.matches(path) for pattern in patterns)
+            )
 
         return _Question(self, "modules_to_save", ", ".join(names), read)
 
