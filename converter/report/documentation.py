@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+from functools import cache
 from typing import Final, NamedTuple
 
 from converter.diagnostics import (
@@ -34,6 +35,7 @@ class Documentation(NamedTuple):
     what_to_do: str
 
 
+@cache
 def documentation(rule: Rule) -> Documentation:
     """The documentation of a rule, from the docstring of its module."""
     docstring = sys.modules[module_of(rule)].__doc__ or ""
@@ -51,6 +53,7 @@ def address(code: str) -> str:
     return page(f"docs/rules.md#{code.lower()}")
 
 
+@cache
 def rule_named(code: str) -> Rule | None:
     """The rule of a code or a name, whatever the case; None where there is none."""
     wanted = code.casefold()
