@@ -74,8 +74,9 @@ class Shape(NamedTuple):
         return self.layers * sum(map(prod, self.linear.values()))
 
 
-# Of Gemma 2B, Llama 2 7B and Llama 2 70B.
-_SHAPES: Final = {
+# Of TinyLlama, Gemma 2B, Llama 2 7B and Llama 2 70B.
+SHAPES: Final = {
+    "1b": Shape(2048, 5632, 22, 32, 4),
     "2b": Shape(2048, 16384, 18, 8, 1),
     "7b": Shape(4096, 11008, 32, 32, 32),
     "70b": Shape(8192, 28672, 80, 64, 8),
@@ -84,7 +85,8 @@ _SHAPES: Final = {
 # --- What is merged ---------------------------------------------------------------------------------------------------
 
 
-def _make_base(directory: Path, shape: Shape, *, sparse: bool) -> None:
+def make_base(directory: Path, shape: Shape, *, sparse: bool) -> None:
+    """Write a tied llama of random numbers in BF16, or of holes."""
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps(_config(shape)))
     write_sentencepiece(directory)
@@ -130,7 +132,8 @@ def _drawn(pool: np.ndarray, size: tuple[int, ...], random: np.random.Generator)
     return np.resize(pool[begin : begin + prod(size)], prod(size)).tobytes()
 
 
-def _make_adapter(directory: Path, shape: Shape) -> None:
+def make_adapter(directory: Path, shape: Shape) -> None:
+    """Write a LoRA of random numbers on every linear module."""
     directory.mkdir()
     names = [name.rpartition(".")[2] for name in shape.linear]
     (directory / "adapter_config.json").write_text(json.dumps(adapter_config(names, base_model_name_or_path="base")))
@@ -191,21 +194,21 @@ with open(output, "wb") as out, safe_open(adapter / "adapter_model.safetensors",
 def main(arguments: Sequence[str]) -> int:
     """Measure, and say so."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shape", nargs="?", choices=_SHAPES, default="2b")
+    parser.add_argument("shape", nargs="?", choices=SHAPES, default="2b")
     parser.add_argument("--matrix", action="store_true", help="one matrix in memory")
     parser.add_argument("--layers", type=int, help="of that many layers alone")
     parser.add_argument("--sparse", action="store_true", help="a base of holes, and nothing is written")
     options = parser.parse_args(arguments)
     if options.matrix:
         return _matrix()
-    shape = _SHAPES[options.shape]
+    shape = SHAPES[options.shape]
     shape = shape._replace(layers=options.layers or shape.layers)
     with TemporaryDirectory(prefix="bench-", dir=".") as scratch:
         base, adapter = Path(scratch, "base"), Path(scratch, "adapter")
         # In a process of its own: Linux counts a parent's memory at the fork as the child's.
         with ProcessPoolExecutor(1, get_context("spawn")) as maker:
-            maker.submit(_make_base, base, shape, sparse=options.sparse).result()
-            maker.submit(_make_adapter, adapter, shape).result()
+            maker.submit(make_base, base, shape, sparse=options.sparse).result()
+            maker.submit(make_adapter, adapter, shape).result()
         print(f"{options.shape} shape, {shape.layers} layers, {shape.n_touched / 1e6:,.0f} million weights touched")
         return _sparse(adapter, base, shape) if options.sparse else _written(adapter, base, shape, Path(scratch))
 

@@ -1,6 +1,6 @@
 """From a Hugging Face directory and an adapter to Q4_K_M: one command, beside the three that it takes otherwise.
 
-    python -m benchmarks.quantize
+    python -m benchmarks.quantize [SHAPE]
 
 The others: PEFT's merge saved as F16, convert_hf_to_gguf.py (.venv/llama.cpp) without the vocabulary, which it can't
 read without sentencepiece, and llama_model_quantize with one thread (llama-cpp-python). CPU and peak memory as bench.py
@@ -10,10 +10,14 @@ isn't compared: in the first one on a machine, numba compiles.
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.bench import BIN, Cost, run
+from benchmarks.merge_rate import SHAPES, make_adapter, make_base
 from tools.llama_cpp_sources import sources
 
 _PREPARE = """
@@ -45,12 +49,11 @@ sys.exit(llama_cpp.llama_model_quantize(source, target, ctypes.byref(params)))
 """
 
 
-def main() -> int:
-    prepared = subprocess.run([sys.executable, "-c", _PREPARE], check=True, stdout=subprocess.PIPE, text=True)
-    adapter, base = map(Path, prepared.stdout.splitlines()[-2:])
+def main(arguments: Sequence[str]) -> int:
     if sources() is None:
         raise SystemExit("no sources of llama.cpp: see tools/llama_cpp_sources.py")
     with TemporaryDirectory(prefix="bench-", dir=".") as folder:
+        adapter, base = _random(arguments[0], Path(folder)) if arguments else _smollm2()
         merged, f16, target = Path(folder, "merged"), Path(folder, "f16.gguf"), Path(folder, "q4_k_m.gguf")
         python: list[str | Path] = [sys.executable]
         steps: dict[str, list[str | Path]] = {
@@ -76,6 +79,23 @@ def main() -> int:
     return 0
 
 
+# Both in processes of their own: Linux counts a parent's memory at the fork as the child's.
+
+
+def _smollm2() -> tuple[Path, Path]:
+    prepared = subprocess.run([sys.executable, "-c", _PREPARE], check=True, stdout=subprocess.PIPE, text=True)
+    adapter, base = map(Path, prepared.stdout.splitlines()[-2:])
+    return adapter, base
+
+
+def _random(shape: str, folder: Path) -> tuple[Path, Path]:
+    adapter, base = folder / "adapter", folder / "base"
+    with ProcessPoolExecutor(1, get_context("spawn")) as maker:
+        maker.submit(make_base, base, SHAPES[shape], sparse=False).result()
+        maker.submit(make_adapter, adapter, SHAPES[shape]).result()
+    return adapter, base
+
+
 def _print(found: dict[str, Cost]) -> None:
     for name, cost in found.items():
         print(f"{name:<28} {cost.cpu:6.1f} s CPU  {cost.memory:6.0f} MB")
@@ -85,4 +105,4 @@ def _print(found: dict[str, Cost]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

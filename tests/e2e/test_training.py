@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from fixtures.real import SMOLLM2
+from fixtures.tiny import TinyModel
+from fixtures.trainable import trainable
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 DATA = Path(__file__).parents[2] / "examples" / "data" / "keeper.jsonl"
@@ -77,13 +79,15 @@ def distance(ours: Path, theirs: Path) -> float:
 
 
 @pytest.mark.parametrize("head", [pytest.param("none", marks=pytest.mark.thorough), "lora"])
-def test_two_processes_train_as_one_does(tmp_path: Path, little: Path, head: str) -> None:
+@pytest.mark.parametrize("model", ["tiny", pytest.param("smollm2", marks=pytest.mark.thorough)])
+def test_two_processes_train_as_one_does(tmp_path: Path, little: Path, model: str, head: str) -> None:
     """Within an epoch: its last step may be too short for all processes, and accelerate fills it up."""
+    base = trainable(TinyModel("llama")) if model == "tiny" else SMOLLM2.hf
     options = ("--head", head, "--batch-size", "4", "--per-device-train-batch-size", "2", "--general-text", little)
     launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
                 "--mixed_precision", "no", "--dynamo_backend", "no", "-m")  # fmt: skip
-    one = trained(tmp_path / "one", *options)
-    two = trained(tmp_path / "two", *options, launcher=launcher)
+    one = trained(tmp_path / "one", *options, base=base)
+    two = trained(tmp_path / "two", *options, launcher=launcher, base=base)
     assert two["steps"] == one["steps"]
     assert one["data"]["n_train"] >= 4 * 4
     assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)
@@ -91,7 +95,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path, little: Path, head: str
     assert distance(tmp_path / "two", tmp_path / "one") < 0.02
     if head == "none":
         return
-    half = trained(tmp_path / "half", *options, "--batch-size", "2")
+    half = trained(tmp_path / "half", *options, "--batch-size", "2", base=base)
     assert half["steps"] == one["steps"]
     assert distance(tmp_path / "half", tmp_path / "one") > 0.2  # the control: steps of one process's samples alone
 
