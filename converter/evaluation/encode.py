@@ -4,6 +4,7 @@ F16 and BF16: IEEE round to nearest, ties to even, straight from float64. Block 
 where it is installed, else by gguf.quants (Q8_0 and the simple types only); both give ggml's bytes.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -103,6 +104,13 @@ def _quantize(values: npt.NDArray[np.float32], ggml_type: GgmlType, weights: Wei
     return blocks
 
 
+def _how_to_get_it() -> str:
+    """As the extra in pyproject.toml has it."""
+    if sys.version_info >= (3, 14):
+        return ", which has no wheel for this Python; use Python 3.13"
+    return f"; {how_to_install('quants')}"
+
+
 def _without_libgguf(
     values: npt.NDArray[np.float32], to: Any, ggml_type: GgmlType, weights: Weights | None, missing: ImportError
 ) -> Array:
@@ -114,5 +122,5 @@ def _without_libgguf(
         blocks = None
     if blocks is None:
         what = f"writing {ggml_type.name}{'' if weights is None else ' by an imatrix'}"
-        raise ConverterError(f"{what} needs libgguf; {how_to_install('quants')}, or use q8_0") from missing
+        raise ConverterError(f"{what} needs libgguf{_how_to_get_it()}, or use q8_0") from missing
     return blocks

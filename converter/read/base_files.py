@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from converter.errors import ConverterError
 from converter.read.checkpoint import is_lfs_pointer, is_local_name, read_index
-from converter.read.files import could_not_read, exists, inside, is_file, read_whole
+from converter.read.files import could_not_read, exists, inside, is_directory, is_file, mode_of, read_whole
 from converter.read.limits import CONFIG_NBYTES
 from converter.read.safetensors_header import SafetensorsHeader, read_safetensors_header
 from converter.read.strict_json import json_object
@@ -39,10 +39,10 @@ class GgufFiles(NamedTuple):
 def read_base_files(path: Path, sizes: Mapping[str, int] | None = None) -> HuggingfaceFiles | GgufFiles:
     """Read what lies at ``path``, a directory or a GGUF file; ``sizes`` are those of files that end early here."""
     with could_not_read(path):
-        if path.is_dir():
+        if is_directory(path):
             headers = (_base_header(file, (sizes or {}).get(file.name)) for file in _safetensors_files(path))
             return HuggingfaceFiles(path, _config(path), tuple(headers))
-        if path.exists():
+        if mode_of(path):
             return GgufFiles(path, _shards(path))
     what = "give a Hugging Face directory, a GGUF file, or the name of a model in the hub's cache with --base"
     raise ConverterError(f"{path}: no such base; {what}")

@@ -14,9 +14,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Final, NamedTuple
 
-from converter.read.files import LFS_MAGIC, Unreadable, exists, inside, is_file, open_regular, read_whole
+from converter.read.files import (
+    LFS_MAGIC,
+    Unreadable,
+    inside,
+    is_directory,
+    is_file,
+    mode_of,
+    open_regular,
+    read_whole,
+)  # fmt: skip
 from converter.read.limits import INDEX_NBYTES, SHARDS
 from converter.read.strict_json import parsed_json
 
@@ -42,7 +52,7 @@ def find_adapters(path: Path) -> Found:
     try:
         if is_file(path) and path.name.startswith("adapter_"):
             return Found((path.parent,))
-        if not path.is_dir():
+        if not is_directory(path):
             return Found()
         if is_adapter(path):
             below = _below(path, depth=1)
@@ -58,8 +68,9 @@ def is_adapter(directory: Path) -> bool:
 
     Raises OSError where we may not look.
     """
-    paths = (directory / name for name in (CONFIG_NAME, SAFETENSORS_NAME, INDEX_NAME, PICKLE_NAME))
-    return any(path.is_symlink() or (exists(path) and not path.is_dir()) for path in paths)
+    names = (CONFIG_NAME, SAFETENSORS_NAME, INDEX_NAME, PICKLE_NAME)
+    modes = (mode_of(directory / name, follow=False) for name in names)
+    return any(mode and not S_ISDIR(mode) for mode in modes)
 
 
 def _below(top: Path, depth: int) -> Found:
@@ -81,7 +92,11 @@ def _new_children(directory: Path, seen: set[tuple[int, int]], closed: list[tupl
     with _may_be_closed(directory, closed):
         for child in sorted(directory.iterdir()):
             with _may_be_closed(child, closed):
-                if not child.name.startswith(".") and child.is_dir() and (identity := _identity(child)) not in seen:
+                if (
+                    not child.name.startswith(".")
+                    and is_directory(child)
+                    and (identity := _identity(child)) not in seen
+                ):
                     seen.add(identity)
                     yield child
 

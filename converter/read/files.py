@@ -8,7 +8,7 @@ as they stay in it (``inside``), or lead into the blobs of the hub's cache that 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from errno import ENXIO
+from errno import ELOOP, ENXIO
 from io import BufferedReader
 from pathlib import Path
 from stat import S_ISBLK, S_ISCHR, S_ISDIR, S_ISFIFO, S_ISREG
@@ -163,6 +163,26 @@ def status_of(path: Path) -> os.stat_result:
 def is_file(path: Path) -> bool:
     """Whether there is a file, as far as we may look; a name that can't be one is none."""
     return os.path.isfile(path)  # noqa: PTH113  Path.is_file raises where a name is too long, or may not be looked at
+
+
+def mode_of(path: Path, *, follow: bool = True) -> int:
+    """The mode of what has this name, 0 where nothing has.
+
+    Raises OSError where we may not look: from Python 3.14 on, Path.exists and its like say that nothing is there.
+    """
+    try:
+        return path.stat(follow_symlinks=follow).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # what can't be a name is none
+        return 0
+    except OSError as error:
+        if error.errno == ELOOP:
+            return 0
+        raise
+
+
+def is_directory(path: Path) -> bool:
+    """Whether there is a directory. Raises OSError where we may not look."""
+    return S_ISDIR(mode_of(path))
 
 
 def exists(path: Path) -> bool:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 from gguf.quants import dequantize
-from libgguf import quantize_rows
+
+quantize_rows = pytest.importorskip("libgguf", reason="needs libgguf (the extra quants)").quantize_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from converter.cli.to_gguf import main
 from fixtures.imatrix import write_imatrix
 from tests.rules.specimens import Specimen, head_lora
 from tests.unit.conversion import metadata_of, tensors_of, write_base
+
+needs_libgguf = pytest.mark.skipif(not find_spec("libgguf"), reason="needs libgguf (the extra quants)")
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +102,7 @@ def test_what_rounding_loses_is_refused_until_it_is_accepted(specimen: Specimen)
     assert run("--untie", "--quantize", "Q4_K_M", "--least-kept", "0").exit_code == 0
 
 
+@needs_libgguf
 def test_all_types_are_compared_before_one_is_written() -> None:
     """Of a base whose numbers lie on no grid: the share that a file of each type then keeps is the one foretold."""
     result = run("--untie", "--compare-types", "--format", "json")
@@ -118,6 +122,7 @@ def test_all_types_are_compared_before_one_is_written() -> None:
     assert foretold["Q8_0"]["noise"] < foretold["Q5_K_M"]["noise"] < foretold["Q3_K_M"]["noise"]
 
 
+@needs_libgguf
 def test_the_table_names_the_tensor_that_keeps_least() -> None:
     result = run("--untie", "--compare-types")
     assert result.exit_code == 0
@@ -126,6 +131,7 @@ def test_the_table_names_the_tensor_that_keeps_least() -> None:
     assert not list(Path().glob("*-Q8_0.gguf"))
 
 
+@needs_libgguf
 def test_the_comparison_is_drawn() -> None:
     assert run("--untie", "--compare-types", "--plot", "x.png").exit_code == 0
     assert Path("x.png").read_bytes().startswith(b"\x89PNG")

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from libgguf import load_imatrix
 
 from converter.errors import COULD_NOT, ConverterError
 from converter.evaluation.importance import importance_of
 from converter.read.imatrix import read_imatrix
 from fixtures.imatrix import DATASET, N_CHUNKS, Sums, write_imatrix, write_old_imatrix
 from tests.rules.specimens import write_gguf
+
+load_imatrix = pytest.importorskip("libgguf", reason="needs libgguf (the extra quants)").load_imatrix
 
 SUMS = {
     "blk.0.attn_q.weight": np.linspace(0, 9, 64, dtype=np.float32)[None],
