@@ -156,7 +156,7 @@ def _parquet_lines(path: Path, columns: frozenset[str]) -> list[_Found]:
                 _refuse_large(path, sum(sizes))
                 rows = _up_to(path, _parquet_rows(path, file), MANIFEST_ROWS)
                 return [(f"{path}: row {number}", row) for number, row in enumerate(rows, 1)]
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ConverterError(f"{path}: is no Parquet that can be read: {' '.join(str(error).split())[:200]}") from error
 
 
