@@ -171,7 +171,7 @@ def test_a_column_of_numbers_is_refused(tmp_path: Path) -> None:
 def test_a_parquet_whose_text_is_no_text_is_refused(tmp_path: Path) -> None:
     text = pa.array([b"adapter\xff"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"adapter": text}), tmp_path / "x.parquet")
-    with pytest.raises(ConverterError, match="x.parquet: is no Parquet that can be read: 'utf-8' codec"):
+    with pytest.raises(ConverterError, match="is no Parquet that can be read: 'utf-8' codec"):
         rows_of(tmp_path / "x.parquet")
 
 
