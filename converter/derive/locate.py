@@ -15,7 +15,7 @@ from converter.derive.base_model import BaseModel, read_base_model
 from converter.derive.model_names import COMMIT, HUB_NAME, cached_snapshot, original_name, without_cache
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.read.checkpoint import find_adapters, is_adapter
-from converter.read.files import could_not_read, is_file, read_whole
+from converter.read.files import could_not_read, is_directory, is_file, read_whole
 
 if TYPE_CHECKING:
     from converter.read.hub_address import HubAddress
@@ -105,7 +105,7 @@ def cached_directory(address: "HubAddress") -> Path | None:
     """What the hub's cache on this machine has at an address; None where it has nothing there."""
     for snapshot in _cached(address.repository, address.revision):
         directory = snapshot / address.folder
-        if directory.is_dir():
+        if is_directory(directory):
             return directory
     return None
 

@@ -63,7 +63,7 @@ class Grid:
 
     def __init__(self, tensor: StoredTensor, *, is_turned: bool = False) -> None:
         self._tensor, self._is_turned = tensor, is_turned
-        self.shape: tuple[int, int] = tensor.shape[::-1] if is_turned else tensor.shape  # type: ignore[assignment]
+        self.shape: tuple[int, int] = tensor.shape[::-1] if is_turned else tensor.shape  # type: ignore[assignment]  # two
 
     def turned(self) -> "Grid":
         """The same, turned round."""
@@ -118,7 +118,7 @@ class Sheet:
     def __init__(self, source: Rows, *, is_turned: bool = False) -> None:
         self._source, self._is_turned = source, is_turned
         shape = shape_of(source)
-        self.shape: tuple[int, int] = shape[::-1] if is_turned else shape  # type: ignore[assignment]
+        self.shape: tuple[int, int] = shape[::-1] if is_turned else shape  # type: ignore[assignment]  # two
 
     @property
     def n_elements(self) -> int:
