@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -39,6 +40,7 @@ _STRING: Final = rb'"(?:[^"\\]++|\\.)*+"'
 _PAIR: Final = _SPACES.join((rb"\[", _STRING, rb",", _STRING, rb"\]"))
 _PARTS: Final = rb'"(?:[^" \\]++|\\.)*+ (?:[^"\\]++|\\.)*+"'
 _ONE: Final = _SPACES + b"(?:" + _PAIR + b"|" + _PARTS + b")" + _SPACES
+_NO_PAIR: Final = "has a merge that is no pair of tokens"
 _MERGES: Final = re.compile(rb"\[(?:" + _ONE + b"(?:," + _ONE + b")*+|" + _SPACES + rb")\]")
 
 
@@ -77,9 +79,10 @@ def tokenizer_model(directory: Path, n_rows: int, config: Mapping[str, object]) 
     if tokenizer is None or tokenizer.faults:
         raise UnknownTokenizer("; ".join(f"{path.name} {why}" for path, why in tokenizer.faults) if tokenizer else "")
     files = read_bpe_files(directory)
-    structure, bpe, pairs = tokenizer_structure(files, config), files.settings["model"], _pairs(files.merges)
+    structure, bpe, pairs = _structure(files, config), files.settings["model"], _pairs(files.merges)
     is_gpt2 = structure.model == "gpt2"
-    unknown = next((i for i, text in tokenizer.vocabulary.items() if text == bpe.get("unk_token")), None)
+    unknown_text = bpe.get("unk_token")
+    unknown = next((i for i, text in tokenizer.vocabulary.items() if text == unknown_text), None)
     return TokenizerModel(
         structure,
         texts=_texts(tokenizer, n_rows),
@@ -96,8 +99,17 @@ def tokenizer_model(directory: Path, n_rows: int, config: Mapping[str, object]) 
 
 def tokenizer_structure(files: BpeFiles, config: Mapping[str, object]) -> TokenizerStructure:
     """All that llama.cpp must know of a tokenizer but its tokens. Raises UnknownTokenizer where it has none such."""
-    if not _MERGES.fullmatch(files.merges):
-        raise UnknownTokenizer("has a merge that is no pair of tokens")
+    if not _are_pairs(files.merges):
+        raise UnknownTokenizer(_NO_PAIR)
+    return _structure(files, config)
+
+
+@lru_cache(maxsize=1)
+def _are_pairs(merges: bytes) -> bool:
+    return _MERGES.fullmatch(merges) is not None
+
+
+def _structure(files: BpeFiles, config: Mapping[str, object]) -> TokenizerStructure:
     try:
         return _of_json(files.settings, files.config, _special_ids(files.settings, files.config, config))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -168,33 +180,43 @@ def _texts(tokenizer: Tokenizer, n_rows: int) -> tuple[str, ...]:
 
 def _types(tokenizer: Tokenizer, bpe: Json, n_rows: int) -> Iterator[int]:
     added = {token.id: CONTROL if token.special else USER_DEFINED for token in tokenizer.added}
-    for i in range(n_rows):
-        text = tokenizer.vocabulary.get(i)
-        if text is not None and text == bpe.get("unk_token"):
+    unknown, has_bytes = bpe.get("unk_token"), bool(bpe.get("byte_fallback"))
+    for i, text in enumerate(map(tokenizer.vocabulary.get, range(n_rows))):
+        if text is not None and text == unknown:
             yield UNKNOWN
         elif i in added:
             yield added[i]
         elif text is None:
             yield UNUSED
         else:
-            yield BYTE if bpe.get("byte_fallback") and _is_byte(text) else NORMAL
+            yield BYTE if has_bytes and _is_byte(text) else NORMAL
 
 
 def _is_byte(text: str) -> bool:
     return len(text) == 6 and text.startswith("<0x") and text.endswith(">")
 
 
-def _pairs(merges: bytes) -> list[tuple[str, ...]]:
-    return [tuple(m if isinstance(m, list) else m.split(" ", 1)) for m in parsed_json(merges, MERGE_VALUES)]
+def _pairs(merges: bytes) -> list[list[str]]:
+    return [_pair(merge) for merge in parsed_json(merges, MERGE_VALUES)]
 
 
-def _merge(pair: tuple[str, ...]) -> str:
+def _pair(merge: object) -> list[str]:
+    """Of a hundred thousand and more: a match statement takes ten times as long."""
+    parts = merge.split(" ", 1) if isinstance(merge, str) else merge
+    if isinstance(parts, list) and len(parts) == 2 and type(parts[0]) is type(parts[1]) is str:
+        return parts
+    raise UnknownTokenizer(_NO_PAIR)
+
+
+def _merge(pair: list[str]) -> str:
     """llama.cpp parts a merge at its first space; tokens of bytes spell theirs as another character."""
-    left, right = (part.replace(" ", "Ġ") for part in pair)
+    left, right = pair
+    if " " in left or " " in right:
+        left, right = left.replace(" ", "Ġ"), right.replace(" ", "Ġ")
     return f"{left} {right}"
 
 
-def _scores(tokenizer: Tokenizer, pairs: list[tuple[str, ...]], n_rows: int) -> Iterator[float]:
+def _scores(tokenizer: Tokenizer, pairs: list[list[str]], n_rows: int) -> Iterator[float]:
     """SentencePiece joins what scores best, BPE what merges first: a token scores as its merges' place.
 
     transformers makes merges of scores in the same way (SentencePieceExtractor in convert_slow_tokenizer.py).
@@ -217,7 +239,7 @@ def require_scores(directory: Path, config: Mapping[str, object]) -> None:
         _places(_pairs(files.merges), {text for i, text in tokenizer.vocabulary.items() if i not in added})
 
 
-def _places(pairs: list[tuple[str, ...]], normal: set[str]) -> Mapping[str, float]:
+def _places(pairs: list[list[str]], normal: set[str]) -> Mapping[str, float]:
     """The place of each token in the order of merges. Raises UnknownTokenizer where scores couldn't say the same."""
     places: dict[str, float] = {}
     n_splits, before = 0, ""

@@ -5,7 +5,7 @@ transformers' (tokenization_utils_base.py: added_tokens.json and special_tokens_
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -69,14 +69,21 @@ def read_tokenizer(directory: Path) -> Tokenizer | None:
 
     Raises ConverterError where the system doesn't let us read one.
     """
-    paths = [directory / name for name in TOKENIZER_FILES if exists(directory / name)]
-    # Several rules ask, and a large one takes half a second. A file that has changed is read again.
-    found = [(path.name, status_of(path)) for path in paths]
-    return _read(directory, tuple((name, status.st_mtime_ns, status.st_size) for name, status in found))
+    return _read(directory, _stamps(directory, TOKENIZER_FILES))
+
+
+# Several rules ask, and a large one takes half a second. A file that has changed is read again.
+_Stamp = tuple[str, int, int]
+
+
+def _stamps(directory: Path, names: Iterable[str]) -> tuple[_Stamp, ...]:
+    """Of those that are there the name, and when and how large it was written."""
+    found = [(name, status_of(directory / name)) for name in names if exists(directory / name)]
+    return tuple((name, status.st_mtime_ns, status.st_size) for name, status in found)
 
 
 @lru_cache(maxsize=2)
-def _read(directory: Path, files: tuple[tuple[str, int, int], ...]) -> Tokenizer | None:
+def _read(directory: Path, files: tuple[_Stamp, ...]) -> Tokenizer | None:
     if not files:
         return None
     faults: list[tuple[Path, str]] = []
@@ -203,6 +210,11 @@ class BpeFiles(NamedTuple):
 
 def read_bpe_files(directory: Path) -> BpeFiles:
     """Read the tokenizer in ``directory`` without parsing its tokens. Raises Unreadable."""
+    return _read_bpe(directory, _stamps(directory, ("tokenizer.json", "tokenizer_config.json")))
+
+
+@lru_cache(maxsize=1)
+def _read_bpe(directory: Path, _stamped: tuple[_Stamp, ...]) -> BpeFiles:
     data = _whole(directory / "tokenizer.json")
     vocabulary, merges = _VOCABULARY.search(data), _MERGES.search(data)
     end = _END.search(data, len(data) - _END_NBYTES)

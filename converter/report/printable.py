@@ -17,7 +17,7 @@ _COMMANDS: Final = re.compile(r"::(?=[a-z])|##(?=\[|vso\[|teamcity\[)", re.IGNOR
 
 def printable(text: str) -> str:
     """The text on one line, with everything escaped that a terminal or a CI log would act on instead of show."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    shown = text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return _COMMANDS.sub(lambda command: f"{command[0][0]}\\{command[0][1]}", shown)
 
 
