@@ -6,7 +6,7 @@ where it is installed, else by gguf.quants (Q8_0 and the simple types only); bot
 
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import ml_dtypes
 import numpy as np
@@ -49,12 +49,17 @@ def encode(
         return values.astype(FLOAT_DTYPES[ggml_type.name])
     singles = values.astype(np.float32, copy=False)
     if quantiser and weights is None:
-        blocks = quantiser(singles, ggml_type, lambda rows: _quantize(rows, ggml_type, None))
+        blocks = quantiser(singles, ggml_type, libggml(ggml_type))
     else:
         blocks = _quantize(singles, ggml_type, weights)
     if not is_finite(np.ascontiguousarray(blocks).data, ggml_type):
         raise _too_large(_largest_in(values), ggml_type, name)
     return blocks
+
+
+def libggml(ggml_type: GgmlType) -> Callable[[Weights], Array]:
+    """What quantises rows of numbers without an imatrix. Raises ConverterError where that needs libgguf."""
+    return lambda rows: _quantize(rows, ggml_type, None)
 
 
 def decode(encoded: Array, ggml_type: GgmlType) -> Array:
@@ -93,14 +98,11 @@ def _to_bfloat16(values: Numbers) -> Array:
 
 
 def _quantize(values: npt.NDArray[np.float32], ggml_type: GgmlType, weights: Weights | None) -> Array:
-    from gguf import GGMLQuantizationType
-
-    to = GGMLQuantizationType[ggml_type.name]
     try:
         from libgguf import quantize_rows
     except ImportError as error:
-        return _without_libgguf(values, to, ggml_type, weights, error)
-    blocks: Array = quantize_rows(values, to, weights)
+        return _without_libgguf(values, ggml_type, weights, error)
+    blocks: Array = quantize_rows(values, ggml_type.id, weights)
     return blocks
 
 
@@ -112,12 +114,15 @@ def _how_to_get_it() -> str:
 
 
 def _without_libgguf(
-    values: npt.NDArray[np.float32], to: Any, ggml_type: GgmlType, weights: Weights | None, missing: ImportError
+    values: npt.NDArray[np.float32], ggml_type: GgmlType, weights: Weights | None, missing: ImportError
 ) -> Array:
+    from gguf import GGMLQuantizationType
     from gguf.quants import quantize
 
     try:
-        blocks: Array | None = quantize(values, to) if weights is None or ggml_type is Q8_0 else None
+        blocks: Array | None = (
+            quantize(values, GGMLQuantizationType(ggml_type.id)) if weights is None or ggml_type is Q8_0 else None
+        )
     except NotImplementedError:
         blocks = None
     if blocks is None:

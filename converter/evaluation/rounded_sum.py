@@ -31,6 +31,18 @@ class Rounded(NamedTuple):
     sums: Sums
 
 
+class Quantising(NamedTuple):
+    """Numbers of float32 to a block type. The last of all arguments is libggml, which proves it.
+
+    ``merged`` is Merging's, by way of float32; ``rows`` is that of a base which stays as it is. None: the plain way has
+    to look.
+    """
+
+    blocks: Callable[[Array, GgmlType, Callable[[Array], Array]], Array]
+    merged: Callable[[Array, Doubles, Doubles, float, GgmlType, Callable[[Array], Array]], Rounded | None]
+    rows: Callable[[Array, GgmlType, Callable[[Array], Array]], Rounded | None]
+
+
 class Merging(NamedTuple):
     """``base`` + ``scaling`` * ``product``, rounded once, in one pass over memory. None: the plain way has to look.
 

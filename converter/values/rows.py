@@ -100,11 +100,18 @@ def dequantize(blocks: Array, dtype: str) -> Array:
 
     By libgguf where it is installed (three times as fast), else by gguf.quants.
     """
-    from gguf import GGMLQuantizationType
-
+    type_id = GGML_BY_NAME[dtype].id
     try:
-        from libgguf import dequantize_rows as from_blocks
+        from libgguf import dequantize_rows
     except ImportError:
-        from gguf.quants import dequantize as from_blocks
-    values: Array = from_blocks(blocks, GGMLQuantizationType[dtype])
+        return _without_libgguf(blocks, type_id)
+    values: Array = dequantize_rows(blocks, type_id)
+    return values
+
+
+def _without_libgguf(blocks: Array, type_id: int) -> Array:
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize as from_blocks
+
+    values: Array = from_blocks(blocks, GGMLQuantizationType(type_id))
     return values

@@ -6,7 +6,7 @@ Merging is done in float64 and rounded once, so that neither block size nor BLAS
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from math import prod, sqrt
+from math import sqrt
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,11 +14,11 @@ import numpy as np
 from converter.dtypes import F32, F64, GGML_BY_NAME
 from converter.errors import ConverterError, RuleBroken
 from converter.evaluation.compiled import NOTHING, Compiled
-from converter.evaluation.encode import Numbers, Quantiser, Weights, decode, encode
+from converter.evaluation.encode import Numbers, Quantiser, Weights, decode, encode, libggml
 from converter.evaluation.finite import refuse_non_finite
 from converter.evaluation.importance import importance_of
 from converter.evaluation.matrices import BLOCK_N_ELEMENTS, Pair, Terms, is_sum_of_two, matrix_rows, ranges, terms
-from converter.evaluation.rounded_sum import TYPES, Merging, Sums
+from converter.evaluation.rounded_sum import TYPES, Merging, Quantising, Sums
 from converter.evaluation.rows import Doubles, as_stored, doubles, is_stored_as, stored_values
 from converter.planning.conversion_plan import PlannedTensor
 from converter.read.files import read_bytes
@@ -80,26 +80,24 @@ class _How(NamedTuple):
     """How numbers are quantised: by an imatrix, or by what is faster than libggml."""
 
     weights: Weights | None = None
-    quantiser: Quantiser | None = None
+    quantising: Quantising | None = None
 
     @classmethod
     def of(cls, tensor: PlannedTensor, fast: Compiled) -> "_How":
         """A tensor's."""
         importance = tensor.quantised and tensor.quantised.importance
-        return cls(importance_of(importance)) if importance else cls(None, fast.quantisers.get(tensor.type.name))
+        if importance:
+            return cls(importance_of(importance))
+        return cls(None, fast.quantising.get(tensor.type.name))
 
-
-def n_sums_of_two(tensor: PlannedTensor) -> int:
-    """How many of a tensor's numbers a Merging can merge."""
-    match tensor.source:
-        case Stacked(parts):
-            return sum(n_sums_of_two(tensor._replace(shape=tensor.shape[1:], source=part)) for part in parts)
-        case source:
-            return prod(tensor.shape) if is_sum_of_two(source) and not _is_rounded_twice(tensor) else 0
+    @property
+    def quantiser(self) -> Quantiser | None:
+        return self.quantising and self.quantising.blocks
 
 
 def _is_merged(tensor: PlannedTensor, fast: Compiled) -> bool:
-    return fast.merging is not None and n_sums_of_two(tensor) > 0
+    """Whether a Merging can merge it."""
+    return fast.merging is not None and is_sum_of_two(tensor.source) and not _is_rounded_twice(tensor)
 
 
 def _is_rounded_twice(tensor: PlannedTensor) -> bool:
@@ -121,17 +119,26 @@ def tasks(tensor: PlannedTensor, n_elements: int = BLOCK_N_ELEMENTS, fast: Compi
                 matrix = tensor._replace(shape=tensor.shape[1:], source=part, quantised=quantised)
                 yield from tasks(matrix, n_elements, fast)
         case Merged() | Placed() | WideEmbedding() as source:
+            how = _How.of(tensor, fast)
+            is_in_parts = _is_merged(tensor, fast) and (tensor.type.is_float or how.quantising is not None)
             make = _computed(tensor, source, n_elements, fast)
-            n_at_once = _AT_ONCE * n_elements if tensor.type.is_float and _is_merged(tensor, fast) else n_elements
-            yield from (partial(make, *block) for block in ranges(tensor.shape, n_at_once))
+            yield from _each(make, tensor, n_elements, is_in_parts=is_in_parts)
+        case source if tensor.quantised or not tensor.type.is_float:
+            how = _How.of(tensor, fast)
+            make = partial(_quantised, tensor, source, how)
+            yield from _each(make, tensor, n_elements, is_in_parts=how.quantising is not None)
+        case source if is_stored_as(source, tensor.type.name):
+            yield from _each(partial(_stored, tensor, source), tensor, n_elements)
         case source:
-            if tensor.quantised or not tensor.type.is_float:
-                make = partial(_quantised, tensor, source, _How.of(tensor, fast))
-            elif is_stored_as(source, tensor.type.name):
-                make = partial(_stored, tensor, source)
-            else:
-                make = partial(_converted, tensor, source, fast.merging)
-            yield from (partial(make, *block) for block in ranges(tensor.shape, n_elements))
+            yield from _each(partial(_converted, tensor, source, fast.merging), tensor, n_elements)
+
+
+def _each(
+    make: Callable[[int, int], Block], tensor: PlannedTensor, n_elements: int, *, is_in_parts: bool = False
+) -> Iterator[Task]:
+    """More at once, where a kernel goes through a block in parts that stay in a core's cache."""
+    for block in ranges(tensor.shape, _AT_ONCE * n_elements if is_in_parts else n_elements):
+        yield partial(make, *block)
 
 
 def blocks(tensor: PlannedTensor, kept: DeltaKept, n_elements: int = BLOCK_N_ELEMENTS) -> Iterator[bytes | memoryview]:
@@ -161,8 +168,12 @@ def _stored(tensor: PlannedTensor, source: Rows, begin: int, end: int) -> Block:
 
 
 def _quantised(tensor: PlannedTensor, source: Rows, how: _How, begin: int, end: int) -> Block:
+    stored = as_stored(source, begin, end)
+    found = how.quantising and how.quantising.rows(stored, tensor.type, libggml(tensor.type))
+    if found:
+        return Block.of(found.values)
     # Whatever they are stored as, float64 between would change nothing.
-    values = as_stored(source, begin, end).astype(np.float32)
+    values = stored.astype(np.float32)
     return Block.of(_encoded(values, values, tensor, how))
 
 
@@ -203,12 +214,16 @@ def _in_one_pass(tensor: PlannedTensor, of: Terms, merging: Merging, how: _How) 
     if tensor.type.is_float:
         merged = merging.merged(*of, tensor.type)
         return merged and Block.of(*merged)
+    if how.quantising:
+        quantised = how.quantising.merged(*of, tensor.type, libggml(tensor.type))
+        if quantised:
+            return Block.of(*quantised)
     product = of.left @ of.right
     found = merging.rounded_sum(of.base, product, of.scaling, F32)
     if found is None:
         return None
     try:
-        encoded = encode(found.values, tensor.type, tensor.name, *how)
+        encoded = encode(found.values, tensor.type, tensor.name, how.weights, how.quantiser)
     except RuleBroken:
         return None
     return Block.of(encoded, merging.sums_of(of.base, product, of.scaling, decode(encoded, tensor.type)))
@@ -226,7 +241,7 @@ def _rounded(tensor: PlannedTensor, rows: Pair, how: _How) -> Block:
 def _encoded(served: Numbers, base: Numbers, tensor: PlannedTensor, how: _How) -> Array:
     values = served.astype(np.float32, copy=False) if tensor.quantised else served
     try:
-        encoded = encode(values, tensor.type, tensor.name, *how)
+        encoded = encode(values, tensor.type, tensor.name, how.weights, how.quantiser)
     except ConverterError:
         # Then it's no fault of the adapter's.
         refuse_non_finite(Block.of(base.astype(np.float64, copy=False)).data, F64, tensor.name)

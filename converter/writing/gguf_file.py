@@ -6,10 +6,9 @@ writer library does; so the few lines of header are ours.
 
 import os
 import struct
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from math import prod
+from operator import add
 from pathlib import Path
 from typing import Final
 
@@ -38,9 +37,9 @@ from converter.read.gguf_header import (
     scalar_bytes,
     scalars_bytes,
 )
-from converter.sources import CopiedBytes, has_delta
+from converter.sources import has_delta
 from converter.values.rows import number_of
-from converter.writing.blocks import Block, DeltaKept, Task, n_sums_of_two, tasks
+from converter.writing.blocks import Block, DeltaKept, Task, tasks
 from converter.writing.in_order import in_order, n_threads
 from converter.writing.outputs import Sink
 
@@ -69,19 +68,9 @@ def write_ggufs(files: Sequence[tuple[PlannedFile, Sink]], progress: Progress) -
 
 
 def _tasks(tensors: Sequence[PlannedTensor]) -> Iterator[Task]:
-    fast = compiled(sum(map(n_sums_of_two, tensors)), _n_quantised(tensors))
+    fast = compiled()
     for tensor in tensors:
         yield from tasks(tensor, fast=fast)
-
-
-def _n_quantised(tensors: Sequence[PlannedTensor]) -> Counter[str]:
-    """How many numbers are quantised without an imatrix, of each type."""
-    found: Counter[str] = Counter()
-    for tensor in tensors:
-        is_copied = isinstance(tensor.source, CopiedBytes)
-        if not (tensor.type.is_float or is_copied or (tensor.quantised and tensor.quantised.importance)):
-            found[tensor.type.name] += prod(tensor.shape)
-    return found
 
 
 def _write(file: PlannedFile, out: Sink, made: Iterator[Block], progress: Progress) -> Iterator[DeltaKept]:
@@ -110,7 +99,8 @@ def _parts(data: bytes | memoryview) -> Iterator[memoryview]:
 
 def gguf_nbytes(file: PlannedFile) -> int:
     """The size that ``file`` will have."""
-    return align(len(_header(file)), file.alignment) + file.nbytes
+    header = len(_start(file)) + sum(map(_key_value_nbytes, file.key_values)) + len(_tensor_table(file))
+    return align(header, file.alignment) + file.nbytes
 
 
 def is_written(file: PlannedFile, path: Path) -> bool:
@@ -125,8 +115,18 @@ def is_written(file: PlannedFile, path: Path) -> bool:
 
 
 def _header(file: PlannedFile) -> bytes:
-    counts = struct.pack("<IQQ", VERSION, len(file.tensors), len(file.key_values))
-    return MAGIC + counts + b"".join(map(_key_value, file.key_values)) + _tensor_table(file)
+    return _start(file) + b"".join(map(_key_value, file.key_values)) + _tensor_table(file)
+
+
+def _start(file: PlannedFile) -> bytes:
+    return MAGIC + struct.pack("<IQQ", VERSION, len(file.tensors), len(file.key_values))
+
+
+def _key_value_nbytes(entry: PlannedKeyValue) -> int:
+    if isinstance(entry, NewArray) and entry.element_type == STRING:  # a vocabulary, whose bytes are made once
+        texts = "".join(map(str, entry.values)).encode(errors="surrogateescape")
+        return len(_array_start(entry)) + 8 * len(entry.values) + len(texts)
+    return len(_key_value(entry))
 
 
 def _key_value(entry: PlannedKeyValue) -> bytes:
@@ -161,8 +161,11 @@ def _new_value(value: str | float | tuple[int, ...]) -> bytes:
 
 
 def _array(entry: NewArray) -> bytes:
-    start = struct.pack("<IIQ", ARRAY, entry.element_type, len(entry.values))
-    return _string(entry.key) + start + _elements(entry)
+    return _array_start(entry) + _elements(entry)
+
+
+def _array_start(entry: NewArray) -> bytes:
+    return _string(entry.key) + struct.pack("<IIQ", ARRAY, entry.element_type, len(entry.values))
 
 
 def _elements(entry: NewArray) -> bytes:
@@ -171,7 +174,7 @@ def _elements(entry: NewArray) -> bytes:
         return scalars_bytes(entry.element_type, [n for n in entry.values if not isinstance(n, str)])
     texts = [str(value).encode(errors="surrogateescape") for value in entry.values]
     lengths = {n: struct.pack("<Q", n) for n in set(map(len, texts))}
-    return b"".join([part for text in texts for part in (lengths[len(text)], text)])
+    return b"".join(map(add, map(lengths.__getitem__, map(len, texts)), texts))
 
 
 def _edited(entry: EditedArray) -> bytes:

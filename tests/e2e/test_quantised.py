@@ -16,16 +16,18 @@ from converter.derive.adapter import read_adapter
 from converter.derive.base_model import read_base_model
 from converter.diagnostics import Deployment, Quantize
 from converter.dtypes import F32
-from converter.evaluation import compiled
+from converter.evaluation.compiled import NOTHING
 from converter.planning.conversion_plan import ConversionPlan
 from converter.planning.file_types import FILE_TYPES
 from converter.verification.llama_cpp import LlamaCpp
+from converter.writing import gguf_file
 from fixtures.adapters import tiny_adapter
 from fixtures.imatrix import DATASET, N_CHUNKS, random_sums, write_imatrix, write_old_imatrix
 from fixtures.real import GEMMA3, SMOLLM2, RealModel
 from fixtures.tiny import TinyModel
 from fixtures.train import trained_adapter
 from tests.e2e.llama_quantize import INSTALLED, Asked, Job, llama_quantize
+from tests.kernels import require
 from tests.unit.conversion import metadata_of, tensors_of
 
 pytestmark = [
@@ -75,13 +77,13 @@ def imatrix_of(model: Path, kind: str) -> Path | None:
     return write(model.with_suffix(f".imatrix-{kind}"), random_sums(model)) if write else None
 
 
-@pytest.fixture(params=["plainly", "compiled"])
+@pytest.fixture(params=["plainly", "by kernels"])
 def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By libgguf, or by what numba compiles for models that are larger than these."""
-    if request.param == "compiled":
-        pytest.importorskip("numba", reason="needs numba (the extra fast)")
-        monkeypatch.setattr(compiled, "WORTH_MERGING", 1)
-        monkeypatch.setattr(compiled, "WORTH_QUANTISING", dict.fromkeys(compiled.WORTH_QUANTISING, 1))
+    """By libgguf, or by what is compiled."""
+    if request.param == "by kernels":
+        require()
+    else:
+        monkeypatch.setattr(gguf_file, "compiled", lambda: NOTHING)
 
 
 @pytest.mark.usefixtures("how")

@@ -1,50 +1,58 @@
-"""What is compiled: as much as it pays for, where libggml can be followed."""
+"""What is compiled: kernels where there is a library, those for quantising where libggml can be followed."""
 
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from converter.evaluation.compiled import NOTHING, WORTH_MERGING, WORTH_QUANTISING, compiled
+from converter.evaluation.compiled import NOTHING, compiled
+from converter.evaluation.native import FOLDER, VARIABLE, made_of
+from converter.evaluation.native.quantising import TYPES
+from hatch_build import sources_digest
+from tests.kernels import require
 
-kernels = pytest.importorskip("converter.evaluation.kernels", reason="needs numba (the extra fast)")
 
-
-@pytest.fixture(autouse=True)
-def _is_x86_64(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_type_has_its_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    require()
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-
-
-def test_what_is_worth_it_is_compiled() -> None:
-    found = compiled(WORTH_MERGING, {"Q4_K": WORTH_QUANTISING["Q4_K"], "Q6_K": 1, "Q3_K": 1 << 40})
+    found = compiled()
     assert found.merging
-    assert set(found.quantisers) == {"Q4_K"}
-
-
-def test_little_is_not() -> None:
-    assert compiled(WORTH_MERGING - 1, {name: n - 1 for name, n in WORTH_QUANTISING.items()}) is NOTHING
-
-
-def test_where_nothing_is_kept_only_more_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "IS_KEPT", False)
-    assert compiled(WORTH_MERGING, WORTH_QUANTISING) == NOTHING
-    found = compiled(16 * WORTH_MERGING, {name: 16 * n for name, n in WORTH_QUANTISING.items()})
-    assert found.merging
-    assert set(found.quantisers) == set(WORTH_QUANTISING)
+    assert set(found.quantising) == set(TYPES)
 
 
 def test_elsewhere_libggml_itself_quantises(monkeypatch: pytest.MonkeyPatch) -> None:
+    require()
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    found = compiled(WORTH_MERGING, WORTH_QUANTISING)
+    found = compiled()
     assert found.merging
-    assert not found.quantisers
+    assert not found.quantising
 
 
-def test_numba_can_be_told_not_to() -> None:
-    program = (
-        "import os; os.environ['NUMBA_DISABLE_JIT'] = '1'\n"
-        "from converter.evaluation.compiled import NOTHING, compiled\n"
-        "assert compiled(1 << 40, {'Q4_K': 1 << 40}) is NOTHING"
-    )
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+def test_the_library_is_made_of_these_sources() -> None:
+    require()
+    assert made_of() == sources_digest(FOLDER), "the kernels have changed since they were compiled: make venv"
+
+
+def said(value: str, program: str) -> subprocess.CompletedProcess[str]:
+    environment = {VARIABLE: value, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", f"from converter.evaluation.native import kernels; {program}"]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize(("value", "wanted"), [("0", "None"), ("1", "1"), ("", "a level"), ("3", "at most 3")])
+def test_which_kernels_are_used_can_be_told(value: str, wanted: str) -> None:
+    most = require().level
+    found = said(value, "found = kernels(); print(found and found.level)").stdout.strip()
+    levels = {"None": ["None"], "1": ["1"], "a level": [str(most)], "at most 3": [str(min(3, most))]}
+    assert [found] == levels[wanted]
+
+
+def test_what_is_no_level_is_refused_in_one_line() -> None:
+    assert "ADAPTER_TO_GGUF_KERNELS is 'fast'; wanted 0, 1, 3, 4, or nothing" in said("fast", "kernels()").stderr
+
+
+def test_without_a_library_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("converter.evaluation.compiled.kernels", lambda: None)
+    assert compiled() is NOTHING

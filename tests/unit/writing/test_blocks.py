@@ -15,7 +15,7 @@ from gguf import GGMLQuantizationType, quants
 
 from converter.dtypes import BF16, F16, F32, GGML_BY_NAME, Q8_0, GgmlType
 from converter.errors import COULD_NOT, ConverterError, RuleBroken
-from converter.evaluation.compiled import Compiled
+from converter.evaluation.compiled import Compiled, compiled
 from converter.evaluation.encode import decode
 from converter.evaluation.rounded_sum import Merging, Rounded
 from converter.orders import every, order
@@ -45,6 +45,7 @@ from converter.sources import (
     Zeros,
 )
 from converter.writing.blocks import DeltaKept, blocks, tasks
+from tests.kernels import require
 
 N_ROWS, N_COLUMNS, RANK = 48, 64, 5
 ORDER = order("3 2 8 -> 3 8 2", N_ROWS, {})
@@ -347,11 +348,15 @@ def test_a_bias_grows_out_of_nothing(store: Store) -> None:
 # --- In one pass ------------------------------------------------------------------------------------------------------
 
 
+def by_kernels() -> Compiled:
+    require()
+    return compiled()
+
+
 @pytest.mark.parametrize("n_elements", [640, 1 << 20])
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "copy"])
 def test_what_is_compiled_changes_no_byte(name: str, n_elements: int, store: Store) -> None:
-    kernels = pytest.importorskip("converter.evaluation.kernels", reason="needs numba (the extra fast)")
-    lockstep = pytest.importorskip("converter.evaluation.lockstep")
+    fast = by_kernels()
     source, called = SOURCES[name](store), 0
 
     def counted(function: Callable[..., Rounded | None]) -> Callable[..., Rounded | None]:
@@ -364,9 +369,9 @@ def test_what_is_compiled_changes_no_byte(name: str, n_elements: int, store: Sto
 
     for ggml_type in F32, F16, BF16, Q8_0:
         tensor = PlannedTensor("w", (N_ROWS, N_COLUMNS), ggml_type, source)
-        merging = Merging(counted(kernels.rounded_sum), counted(kernels.merged), kernels.sums_of)
-        fast = Compiled(merging, {"Q8_0": lockstep.quantised})
-        made = [task() for task in tasks(tensor, n_elements, fast)]
+        assert fast.merging
+        merging = Merging(counted(fast.merging.rounded_sum), counted(fast.merging.merged), fast.merging.sums_of)
+        made = [task() for task in tasks(tensor, n_elements, fast._replace(merging=merging))]
         assert b"".join(bytes(block.data) for block in made) == encoded(tensor)
         kept, plain = DeltaKept("w"), DeltaKept("w")
         for block in made:
@@ -384,22 +389,19 @@ STEP_BY_STEP = {
 
 
 def test_the_compiled_loop_keeps_the_sign_of_zero(store: Store) -> None:
-    kernels = pytest.importorskip("converter.evaluation.kernels", reason="needs numba (the extra fast)")
     source = StoredRows("w", store.put(np.array([[0.0, -0.0, -1.0]]), "BF16"))
-    fast = Compiled(Merging(kernels.rounded_sum, kernels.merged, kernels.sums_of))
-    (task,) = tasks(PlannedTensor("w", (1, 3), F16, source), fast=fast)
+    (task,) = tasks(PlannedTensor("w", (1, 3), F16, source), fast=by_kernels())
     assert bytes(task().data).hex() == "0000008000bc"
 
 
 def test_what_is_too_large_is_told_by_the_plain_way(store: Store) -> None:
-    kernels = pytest.importorskip("converter.evaluation.kernels", reason="needs numba (the extra fast)")
     source = merged(store)
     source = source._replace(deltas=(source.deltas[0]._replace(scaling=1e6),))
     tensor = PlannedTensor("blk.0.w", (N_ROWS, N_COLUMNS), F16, source)
     with pytest.raises(RuleBroken, match=r"^NM010: blk\.0\.w: .*--outtype f32$") as plain:
         encoded(tensor)
     with pytest.raises(RuleBroken) as found:
-        [task() for task in tasks(tensor, fast=Compiled(Merging(kernels.rounded_sum, kernels.merged, kernels.sums_of)))]
+        [task() for task in tasks(tensor, fast=by_kernels())]
     assert str(found.value) == str(plain.value)
 
 

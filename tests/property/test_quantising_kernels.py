@@ -1,4 +1,4 @@
-"""What many lanes quantise at once against libggml (libgguf), byte for byte, on whatever the numbers may be."""
+"""What kernels quantise, at every level, against libggml (libgguf), byte for byte, on whatever the numbers may be."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from converter.dtypes import GGML_BY_NAME, GgmlType
 from converter.errors import ConverterError
+from converter.evaluation.native import Kernels
+from converter.evaluation.native.quantising import quantised
+from tests.kernels import levels
 
-lockstep = pytest.importorskip("converter.evaluation.lockstep", reason="needs numba (the extra fast)")
 libgguf = pytest.importorskip("libgguf", reason="needs libgguf (the extra quants)")
 
+pytestmark = pytest.mark.parametrize("kernels", levels(), ids=lambda kernels: f"level {kernels.level}")
 TYPES = [GGML_BY_NAME[name] for name in ("Q4_K", "Q5_K", "Q6_K", "Q5_0", "Q8_0")]
 N_BLOCKS = 16  # of 256 numbers
 Floats = np.ndarray
@@ -83,16 +86,16 @@ DRAWS: list[Draw] = [
 
 @pytest.mark.parametrize("to", TYPES, ids=lambda to: to.name)
 @given(st.lists(st.sampled_from(DRAWS), min_size=N_BLOCKS, max_size=N_BLOCKS), st.integers(0, 2**32))
-@settings(deadline=None)  # the first one may compile
-def test_every_block_is_libggmls(to: GgmlType, draws: list[Draw], seed: int) -> None:
+@settings(deadline=None)
+def test_every_block_is_libggmls(kernels: Kernels, to: GgmlType, draws: list[Draw], seed: int) -> None:
     random = np.random.default_rng(seed)
     with np.errstate(all="ignore"):
         values = np.stack([draw(random, 256) for draw in draws]).astype(np.float32)
-    np.testing.assert_array_equal(lockstep.quantised(values, to, libggml(to)), libggml(to)(values))
+    np.testing.assert_array_equal(quantised(kernels, values, to, libggml(to)), libggml(to)(values))
 
 
 @pytest.mark.parametrize("to", TYPES, ids=lambda to: to.name)
-def test_numbers_of_a_model_are_left_to_libggml_in_few_places(to: GgmlType) -> None:
+def test_numbers_of_a_model_are_left_to_libggml_in_few_places(kernels: Kernels, to: GgmlType) -> None:
     """Those that prove it: 512 of 131,072 numbers, and rows of zeros go without."""
     n_asked = 0
 
@@ -104,22 +107,22 @@ def test_numbers_of_a_model_are_left_to_libggml_in_few_places(to: GgmlType) -> N
     values = (np.random.default_rng(5).standard_normal((128, 1024)) * 0.02).astype(np.float32)
     values[7] = 0.0
     values[9, :32] = 0.0
-    found = lockstep.quantised(values, to, counted)
+    found = quantised(kernels, values, to, counted)
     np.testing.assert_array_equal(found, libggml(to)(values))
     assert n_asked <= 512 + (1024 if to.name == "Q6_K" else 0)  # of which a block of zeros is odd
 
 
 @pytest.mark.parametrize("shape", [(1, 256), (3, 256), (7, 512), (65, 256), (33, 768)])
 @pytest.mark.parametrize("to", TYPES, ids=lambda to: to.name)
-def test_any_number_of_blocks(to: GgmlType, shape: tuple[int, int]) -> None:
+def test_any_number_of_blocks(kernels: Kernels, to: GgmlType, shape: tuple[int, int]) -> None:
     values = np.random.default_rng(6).standard_normal(shape).astype(np.float32)
-    found = lockstep.quantised(values, to, libggml(to))
+    found = quantised(kernels, values, to, libggml(to))
     assert found.shape == libggml(to)(values).shape
     np.testing.assert_array_equal(found, libggml(to)(values))
 
 
 @pytest.mark.parametrize("to", TYPES, ids=lambda to: to.name)
-def test_a_difference_from_libggml_ends_it(to: GgmlType) -> None:
+def test_a_difference_from_libggml_ends_it(kernels: Kernels, to: GgmlType) -> None:
     """As where a compiler fused libggml's operations: a few blocks that are its own don't make up for it."""
 
     def other(rows: Floats) -> Any:
@@ -128,5 +131,7 @@ def test_a_difference_from_libggml_ends_it(to: GgmlType) -> None:
         return blocks
 
     values = np.random.default_rng(7).standard_normal((128, 1024)).astype(np.float32)
-    with pytest.raises(ConverterError, match=rf"^{to.name} is not what libggml makes of it .* NUMBA_DISABLE_JIT=1"):
-        lockstep.quantised(values, to, other)
+    with pytest.raises(
+        ConverterError, match=rf"^{to.name} is not what libggml makes of it .* ADAPTER_TO_GGUF_KERNELS=0"
+    ):
+        quantised(kernels, values, to, other)

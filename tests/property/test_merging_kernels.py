@@ -1,4 +1,4 @@
-"""The compiled loop against the plain way, byte for byte, on whatever a base, a product and a scaling may be."""
+"""The compiled loop at every level against the plain way, byte for byte, for any base, product and scaling."""
 
 from typing import Any
 
@@ -12,10 +12,12 @@ from converter.dtypes import BF16, F16, F32, GgmlType
 from converter.errors import RuleBroken
 from converter.evaluation.encode import encode
 from converter.evaluation.finite import is_finite
+from converter.evaluation.native import Kernels
+from converter.evaluation.native.merging import merging
 from converter.evaluation.rounded_sum import Sums
+from tests.kernels import levels
 
-kernels = pytest.importorskip("converter.evaluation.kernels", reason="needs numba (the extra fast)")
-
+pytestmark = pytest.mark.parametrize("kernels", levels(), ids=lambda kernels: f"level {kernels.level}")
 STORED = {"F32": "<u4", "F16": "<u2", "BF16": "<u2", "F64": "<u8"}
 NUMBERS = {"F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16, "F64": "<f8"}
 TYPES = st.sampled_from([F16, BF16, F32])
@@ -63,8 +65,8 @@ def plainly(terms: Terms, to: GgmlType) -> np.ndarray | None:
     return encoded if is_finite(encoded.tobytes(), to) else None
 
 
-def assert_the_same(terms: Terms, to: GgmlType, largest: float) -> None:
-    wanted, found = plainly(terms, to), kernels.rounded_sum(*terms, to)
+def assert_the_same(kernels: Kernels, terms: Terms, to: GgmlType, largest: float) -> None:
+    wanted, found = plainly(terms, to), merging(kernels).rounded_sum(*terms, to)
     if found is None:
         base, product, scaling = terms
         assert wanted is None or np.abs(base.astype(np.float64) + product * scaling).max() > largest
@@ -78,24 +80,24 @@ LARGEST = {"F16": 65504.0, "BF16": 2.0**59, "F32": 2.0**59}
 
 
 @given(any_terms(), TYPES)
-@settings(deadline=None)  # the first one of a type compiles
+@settings(deadline=None)
 @example((np.array([[-0.0, 0.0]], "<f4"), np.array([[-0.0, -0.0]]), 1.0), F16)
 @example((np.array([[2.0**-25, 65504.0, -65504.0]], "<f4"), np.array([[0.0, 0.0, 0.0]]), 1.0), F16)
 @example((np.array([[65504.0]], "<f4"), np.array([[2.0**-30]]), 1.0), F16)
 @example((np.array([[np.nan]], "<f2"), np.array([[0.0]]), 1.0), F16)
 @example((np.array([[np.inf, -np.inf]], "<f2"), np.array([[0.0, 0.0]]), 1.0), F32)
-def test_any_terms(terms: Terms, to: GgmlType) -> None:
+def test_any_terms(kernels: Kernels, terms: Terms, to: GgmlType) -> None:
     with np.errstate(all="ignore"):
-        assert_the_same(terms, to, LARGEST[to.name])
+        assert_the_same(kernels, terms, to, LARGEST[to.name])
 
 
 @given(TYPES.flatmap(lambda to: st.tuples(close_terms(to), st.just(to))))
 @settings(deadline=None)
-def test_ties_and_what_lies_beside_them(case: tuple[Terms, GgmlType]) -> None:
+def test_ties_and_what_lies_beside_them(kernels: Kernels, case: tuple[Terms, GgmlType]) -> None:
     terms, to = case
-    found = kernels.rounded_sum(*terms, to)
+    found = merging(kernels).rounded_sum(*terms, to)
     assert found is not None
-    assert_the_same(terms, to, LARGEST[to.name])
+    assert_the_same(kernels, terms, to, LARGEST[to.name])
     assert_same_sums(terms, to, found.sums)
 
 
@@ -114,7 +116,9 @@ def assert_same_sums(terms: Terms, to: GgmlType, sums: Any) -> None:
     st.sampled_from([0.3, 2.0, 1e-6, 300.0, -1.0]),
 )  # fmt: skip
 @settings(deadline=None, max_examples=60)
-def test_products_of_factors(rank: int, dtype: str, to: GgmlType, seed: int, scaling: float) -> None:
+def test_products_of_factors(  # noqa: PLR0917
+    kernels: Kernels, rank: int, dtype: str, to: GgmlType, seed: int, scaling: float
+) -> None:
     """Factors of any rank whose terms cancel, over a base that they nearly undo."""
     random = np.random.default_rng(seed)
     left = random.standard_normal((5, rank)) * 10.0 ** random.uniform(-6, 1)
@@ -124,4 +128,4 @@ def test_products_of_factors(rank: int, dtype: str, to: GgmlType, seed: int, sca
     undone = random.choice([0.0, 1.0, -1.0], product.shape)
     with np.errstate(all="ignore"):
         base = (undone * product * scaling).astype(NUMBERS[dtype])
-        assert_the_same((base, product, scaling), to, LARGEST[to.name])
+        assert_the_same(kernels, (base, product, scaling), to, LARGEST[to.name])
