@@ -1,6 +1,5 @@
 """``adapter-fleet``: many adapters to GGUF, on Ray."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from converter.fleet.manifest import COLUMNS, Defaults
 from converter.fleet.on_ray import Cluster
 from converter.planning.file_types import FILE_TYPES
 from converter.planning.outtypes import OUTTYPES
+from converter.read.files import is_same
 from converter.report.printable import json_line, printable
 from converter.version import __version__
 
@@ -139,7 +139,7 @@ def _check(manifest: Path, table: Path, html: Path | None, export: Path | None, 
     from converter.fleet.on_ray import check_address
 
     for path in filter(None, (table, html, export)):
-        if os.path.realpath(path) == os.path.realpath(manifest):
+        if is_same(path, manifest):
             raise ConverterError(f"{path}: is the manifest; give another name")
         if path is not table and not path.parent.is_dir():
             raise ConverterError(f"{path}: there is no such directory; make it first")

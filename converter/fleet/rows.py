@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from converter.diagnostics import Deployment
 from converter.errors import NOTHING_LOOKED_AT, ConverterError
 from converter.read.checkpoint import is_adapter
-from converter.read.files import could_not_read
+from converter.read.files import could_not_read, is_same
 from converter.read.hub_address import HubAddress
 
 _SPLIT: Final = re.compile(r"-\d{5}-of-\d{5}(?=\.gguf$)")
@@ -113,7 +113,25 @@ class _Identities:
 
     def __init__(self) -> None:
         self._directory = cache(os.path.realpath)
+        self._has_one_case = cache(_has_one_case)
 
     def __call__(self, path: Path) -> str:
-        name = _SPLIT.sub("", path.name)
-        return os.path.normcase(os.path.join(self._directory(path.parent), name))  # noqa: PTH118  100,000 of them
+        directory = self._directory(path.parent)
+        whole = os.path.join(directory, _SPLIT.sub("", path.name))  # noqa: PTH118  100,000 of them
+        return whole.casefold() if self._has_one_case(Path(directory)) else whole
+
+
+def _has_one_case(directory: Path) -> bool:
+    """Whether a.gguf and A.gguf would be one file: told by what is in a directory, or in the next above that has any.
+
+    That is how Windows and macOS come, but a volume or a directory may be otherwise, on any system.
+    """
+    try:
+        with os.scandir(directory) as entries:
+            names = (entry.name for entry in entries if entry.name.swapcase() != entry.name)
+            name = next(names, None)
+    except OSError:
+        name = None
+    if name:
+        return is_same(directory / name, directory / name.swapcase())
+    return directory != directory.parent and _has_one_case(directory.parent)

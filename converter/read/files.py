@@ -185,6 +185,14 @@ def is_directory(path: Path) -> bool:
     return S_ISDIR(mode_of(path))
 
 
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two names are of one file or directory that is there: a.gguf and A.gguf are, on Windows and macOS."""
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
 def exists(path: Path) -> bool:
     """Whether there is anything of this name, as far as we may look: also a link that leads nowhere."""
     return os.path.lexists(path)

@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 from converter.cli import to_gguf
 from converter.errors import COULD_NOT, FINE, JUDGED_BAD
+from converter.fleet.manifest import Defaults, read_manifest
+from converter.fleet.rows import refuse_clashes
 from fixtures.adapters import tiny_adapter
 from fixtures.elsewhere import elsewhere
 from fixtures.tiny import TinyModel
@@ -41,12 +43,14 @@ def system(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_the_fakes_take_away_what_they_say(system: Path, tmp_path: Path) -> None:
     """Otherwise what follows would show nothing."""
-    asks = ["import os; os.O_TMPFILE", "import os; os.stat('/proc')"]
+    (tmp_path / "a").touch()
+    asks = ["import os; os.O_TMPFILE", "import os; os.stat('/proc')", f"open({str(tmp_path / 'A')!r}, 'x')"]
     if system.name == "windows":
         asks += ["import fcntl", "import resource", f"import os; os.open({str(tmp_path)!r}, os.O_RDONLY)"]
     for ask in asks:
         command = [sys.executable, "-c", ask]
         assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+        (tmp_path / "A").unlink(missing_ok=True)
         ran = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "PYTHONPATH": str(system)})
         assert ran.returncode == 1
 
@@ -83,6 +87,36 @@ def test_a_run_that_fails_leaves_nothing(system: Path, tmp_path: Path) -> None:
     )
     assert ran.returncode == JUDGED_BAD
     assert list((tmp_path / "full").iterdir()) == []
+
+
+@pytest.mark.parametrize(("first", "second"), [("a.gguf", "A.gguf"), ("new/a.gguf", "New/a.gguf")])
+def test_two_outputs_of_a_fleet_are_one_file(first: str, second: str, system: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(f"adapter,output\na,out/{first}\nb,out/{second}\n", encoding="utf-8")
+    refuse_clashes(list(read_manifest(tmp_path / "x.csv", Defaults())))
+    ran = run("fleet", tmp_path / "x.csv", path=system)
+    assert (ran.returncode, ran.stderr.count(b"\n")) == (COULD_NOT, 1)
+    assert f"line 3: output {tmp_path}/out/{second} is that of" in ran.stderr.decode()
+
+
+def test_no_input_is_written_over_under_another_case(system: Path, tmp_path: Path) -> None:
+    adapter, base, manifest = tmp_path / "adapter", tmp_path / "base.gguf", tmp_path / "x.csv"
+    shutil.copytree(tiny_adapter("plain", BASE), adapter)
+    shutil.copy(BASE.gguf, base)
+    manifest.write_text("adapter,output\na,b\n", encoding="utf-8")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    judged: tuple[object, ...] = ("check", adapter, "--base", base, "--no-config")
+    for arguments in (
+        (*judged, "--format", f"json={tmp_path / 'BASE.gguf'}"),
+        (*judged, "--format", f"json={tmp_path / 'Adapter' / 'adapter_config.json'}"),
+        (*judged, "--attest", tmp_path / "Adapter" / "new.json"),
+        ("to_gguf", adapter, "--base", base, "--to", "model", "-o", tmp_path / "BASE.gguf"),
+        ("fleet", manifest, "--table", tmp_path / "X.csv"),
+    ):
+        command, *others = map(str, arguments)
+        ran = run(command, *others, path=system)
+        assert (ran.returncode, ran.stderr.count(b"\n")) == (COULD_NOT, 1), arguments
+        assert {path: path.read_bytes() for path in before} == before, arguments
+    assert not (adapter / "new.json").exists()
 
 
 @pytest.mark.parametrize("name", ["nul", "CON.gguf", "com1.a.gguf"])
