@@ -4,12 +4,12 @@ https://docs.ollama.com/modelfile. Since 0.30.0 Ollama runs llama-server, by the
 by settings of its own where the Modelfile has none (llm/llama_server.go, server/routes.go in its sources).
 """
 
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from converter.errors import ConverterError
+from converter.shell import as_typed
 
 if TYPE_CHECKING:
     from converter.planning.conversion_plan import ConversionPlan
@@ -46,7 +46,7 @@ def write_modelfile(plan: "ConversionPlan", output: Path) -> None:
 
 def ollama_command(output: Path) -> str:
     """The command that makes of it a model of Ollama's."""
-    return shlex.join(("ollama", "create", "NAME", "-f", str(output.with_suffix(_SUFFIX))))
+    return as_typed(("ollama", "create", "NAME", "-f", str(output.with_suffix(_SUFFIX))))
 
 
 def _text(plan: "ConversionPlan", output: Path) -> str:

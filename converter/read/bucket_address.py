@@ -5,11 +5,11 @@ https://docs.cloud.google.com/storage/docs/buckets#naming, which allows ``_`` an
 """
 
 import re
-import shlex
 from typing import Final, NamedTuple
 
 from converter.errors import ConverterError
 from converter.read.checkpoint import is_local_name
+from converter.shell import as_typed
 
 BUCKET_SCHEMES: Final = ("s3://", "gs://")
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", re.ASCII)
@@ -52,7 +52,7 @@ class BucketAddress(NamedTuple):
     def command_for(self, name: str) -> str:
         """The command that downloads a file from there, or the one that is there: that of the bucket's own tool."""
         tool = ("aws", "s3") if self.scheme == "s3://" else ("gcloud", "storage")
-        return shlex.join((*tool, "cp", str(self / name if name else self), "."))
+        return as_typed((*tool, "cp", str(self / name if name else self), "."))
 
 
 def bucket_address(text: str) -> BucketAddress:

@@ -5,13 +5,13 @@ with a slash is written with %2F, but for ``refs/pr/N``.
 """
 
 import re
-import shlex
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from converter.errors import ConverterError
 from converter.read.bucket_address import BUCKET_SCHEMES, BucketAddress, bucket_address
 from converter.read.checkpoint import is_local_name
+from converter.shell import as_typed
 
 SCHEME: Final = "hf://"
 SCHEMES: Final = (SCHEME, *BUCKET_SCHEMES)
@@ -59,7 +59,7 @@ class HubAddress(NamedTuple):
 
     def command_for(self, name: str) -> str:
         """The command that downloads a file of the repository: huggingface_hub's own."""
-        return shlex.join(("hf", "download", self.repository, name))
+        return as_typed(("hf", "download", self.repository, name))
 
 
 Address = HubAddress | BucketAddress

@@ -1,10 +1,10 @@
 """The commands to run next: the conversion of each deployment; the proof of one, and its serving."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from converter.diagnostics import Kind, Report
+from converter.shell import as_typed
 
 if TYPE_CHECKING:
     from converter.planning.conversion_plan import ConversionPlan
@@ -44,14 +44,14 @@ def _of_remote(address: "Address", base: str, kind: Kind, read_with: tuple[str, 
 def download_command(address: "HubAddress", directory: str) -> str:
     """The command that brings an adapter on a hub into ``directory``: huggingface_hub's own."""
     only = ("--include", f"{address.folder}/*") if address.folder else ()
-    return shlex.join(
+    return as_typed(
         ("hf", "download", address.repository, "--revision", address.revision, *only, "--local-dir", directory)
     )
 
 
 def conversion_command(adapter: str, base: str, kind: Kind, *read_with: str) -> str:
     """The command that makes this deployment of an adapter, which is ``read_with`` some options."""
-    return shlex.join(("adapter-to-gguf", adapter, "--base", *_base_options(base), *read_with, *_OPTIONS[kind]))
+    return as_typed(("adapter-to-gguf", adapter, "--base", *_base_options(base), *read_with, *_OPTIONS[kind]))
 
 
 def _base_options(base: str) -> tuple[str, ...]:
@@ -69,14 +69,14 @@ def proof_command(plan: "ConversionPlan", output: Path) -> str:
     model, lora = _served(plan, output)
     if plan.base.checkpoint:
         start[3] = str(plan.base.checkpoint.path)
-        return shlex.join((*start, "--model", model, "--base-gguf", str(plan.base.path)))
-    return shlex.join((*start, "--lora", lora, "--base-gguf", model) if lora else (*start, "--model", model))
+        return as_typed((*start, "--model", model, "--base-gguf", str(plan.base.path)))
+    return as_typed((*start, "--lora", lora, "--base-gguf", model) if lora else (*start, "--model", model))
 
 
 def serving_command(plan: "ConversionPlan", output: Path) -> str:
     """The llama-server command that serves what a plan wrote to ``output``."""
     model, lora = _served(plan, output)
-    return shlex.join(("llama-server", "-m", model, *(("--lora", lora) if lora else ())))
+    return as_typed(("llama-server", "-m", model, *(("--lora", lora) if lora else ())))
 
 
 def _served(plan: "ConversionPlan", output: Path) -> tuple[str, str | None]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from converter.cli import to_gguf
+from converter.cli import check, to_gguf
 from converter.errors import COULD_NOT, FINE, JUDGED_BAD
 from converter.fleet.manifest import Defaults, read_manifest
 from converter.fleet.rows import refuse_clashes
@@ -130,6 +131,30 @@ def test_the_name_of_a_device_is_no_output_on_windows(
     refused = CliRunner().invoke(to_gguf.main, asked)
     assert (refused.exit_code, list(tmp_path.iterdir())) == (COULD_NOT, [])
     assert "is the name of a device on Windows" in refused.stderr
+
+
+# https://learn.microsoft.com/en-us/cpp/c-language/parsing-c-command-line-arguments
+TYPED = {
+    r"C:\Users\me\adapter": r"C:\Users\me\adapter",
+    r"D:\my adapters\灯台 (2)": r'"D:\my adapters\灯台 (2)"',
+    r"\\server\it's & that": r""" "\\server\it's & that" """.strip(),
+    "a$(calc)": "'a$(calc)'",
+    "a” & calc": "'a” & calc'",
+}
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_a_command_is_printed_as_it_is_typed_on_windows(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drive letter and backslashes are a good name here."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_adapter("plain", BASE), name)
+    shutil.copy(BASE.gguf, "base.gguf")
+    asked = [name, "--base", "base.gguf", "--no-config"]
+    assert f"    adapter-to-gguf {shlex.quote(name)} --base" in CliRunner().invoke(check.main, asked).stdout
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert f"    adapter-to-gguf {TYPED[name]} --base" in CliRunner().invoke(check.main, asked).stdout
 
 
 COMMANDS = ("check", "fleet", "to_gguf", "train", "verify")
