@@ -106,12 +106,18 @@ async def _all(hub: Source, address: Address, files: Mapping[str, int], *, place
 def _folders(files: Mapping[str, int], address: Address, place: Path) -> Iterator[str]:
     """The folders that hold the adapters: told by the one that tells it of directories, over empty files."""
     place.mkdir()
-    for path in files:
-        *above, name = path.split("/")
-        if name in _MARKS and len(above) <= MAX_DEPTH:
-            require_names(path, address)
-            (place / "/".join(above)).mkdir(parents=True, exist_ok=True)
-            (place / path).touch()
+    marks = [path for path in files if (parts := path.split("/"))[-1] in _MARKS and len(parts) <= MAX_DEPTH + 1]
+    for path in marks:
+        require_names(path, address)
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / path).touch()
+    stored = {path.relative_to(place).as_posix() for path in place.rglob("*")}
+    for path in marks:
+        if path not in stored:
+            raise ConverterError(
+                f"{address}: {path} differs from another in case alone, and this machine would keep one of the two; "
+                "give the address of each folder"
+            )
     for directory in find_adapters(place).adapters:
         found = directory.relative_to(place).as_posix()
         yield "" if found == "." else found

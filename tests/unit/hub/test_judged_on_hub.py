@@ -1,6 +1,7 @@
 """An adapter on a hub is judged as its directory is by --headers-only, and little of it is fetched."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 from converter.cli import check as check_command
 from converter.cli import to_gguf, verify
+from fixtures.elsewhere import elsewhere
 from fixtures.generated import write_gemma_2b_base, write_sparse_gemma_2b_adapter
 from fixtures.hub import COMMIT, FakeHub, serving
 from tests.rules.specimens import PREFIX, Specimen, head_lora
@@ -315,3 +317,19 @@ def test_every_format_names_the_address(specimen: Specimen, hub: FakeHub, tmp_pa
             assert shown in text, name
         assert str(tmp_path / "scratch") not in text
     assert '"hf://org/name@' in (tmp_path / "sarif").read_text(encoding="utf-8")
+
+
+def test_no_adapter_is_passed_over_where_case_is_not_told_apart(specimen: Specimen, tmp_path: Path) -> None:
+    files = files_of(specimen.directory)
+    hub = FakeHub(
+        {f"{folder}/{name}": path for folder in ("runs/a", "Runs/a", "runs/b") for name, path in files.items()}
+    )
+    asked = (ADDRESS, "--base", specimen.base, "--format", "json")
+    paths = os.pathsep.join((str(elsewhere(tmp_path / "macos", "macos")), str(Path(__file__).parents[3])))
+    with serving(hub):
+        here = check_apart(hub, tmp_path, *asked)
+        there = check_apart(hub, tmp_path, *asked, PYTHONPATH=paths)
+    assert (here.status, len(json.loads(here.stdout)["adapters"])) == (0, 3)
+    assert (there.status, there.stderr) == (2, "")
+    (unread,) = json.loads(there.stdout)["unread"]
+    assert "differs from another in case alone" in unread["message"]
