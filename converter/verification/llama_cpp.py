@@ -33,9 +33,13 @@ class LlamaCppFailed(ConverterError):
     """llama.cpp refused a file, aborted, crashed or hung. ``log`` holds its last lines."""
 
     def __init__(self, reason: str, log: Sequence[str] = ()) -> None:
-        super().__init__("\n  ".join([reason, *log]), status=JUDGED_BAD)
+        super().__init__(_with_log(reason, log), status=JUDGED_BAD)
         self.reason = reason
         self.log = tuple(log)
+
+
+def _with_log(reason: str, log: Sequence[str]) -> str:
+    return f"{reason}; it logged: {' | '.join(map(str.strip, log))}" if log else reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +208,7 @@ class _Worker:
             greeting = self._reply(_START_SECONDS)
         except _DeathError as death:
             self.end()
-            raise ConverterError("\n  ".join([f"llama.cpp does not start: {death}", *self.log()])) from None
+            raise ConverterError(_with_log(f"llama.cpp does not start: {death}", self.log())) from None
         if "unusable" in greeting:
             self.end()
             raise ConverterError(greeting["unusable"])

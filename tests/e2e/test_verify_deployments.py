@@ -367,6 +367,8 @@ def test_a_refusal_is_a_verdict(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stdout.startswith("FAIL  llama.cpp can't run")
     assert "does not exist in base model" in result.stdout
+    assert "refuses the LoRA lora.gguf; it logged: " in result.stdout
+    assert r"\n" not in result.stdout
 
 
 def test_a_broken_base_is_no_verdict() -> None:
@@ -375,6 +377,8 @@ def test_a_broken_base_is_no_verdict() -> None:
     result = run(tiny_adapter("plain", tied), "--base", tied.hf, "--model", tied.gguf, "--base-gguf", base.gguf)
     assert result.exit_code == 2
     assert "llama.cpp can't run the base" in result.stderr
+    assert " | " in result.stderr
+    assert r"\n" not in result.stderr
 
 
 def test_a_hang_is_told_and_over() -> None:
