@@ -26,6 +26,7 @@ class Several:
         self._statuses: list[Status] = []
         self._n_adapters: Counter[tuple[str, str, str]] = Counter()  # by code, severity and name of a rule
         self._skipped: dict[Skipped, None] = {}
+        self._follows_line = False  # without an empty line behind it
 
     def text(self, outcome: Outcome) -> str:
         """What is printed of one outcome; empty where that is nothing."""
@@ -33,7 +34,7 @@ class Several:
         self._statuses.append(status)
         if isinstance(outcome, Unread):
             return printable(f"{outcome.path}: {outcome.message}")
-        text = self._of_report(outcome, is_fine=status == FINE)
+        text = self._apart(self._of_report(outcome, is_fine=status == FINE))
         self._n_adapters.update({(finding.code, finding.severity.value, finding.name) for finding in shown(outcome)})
         self._skipped.update(dict.fromkeys(skip for skip in outcome.skipped if concerns(outcome, skip)))
         return text
@@ -43,14 +44,21 @@ class Several:
             case "verbose":
                 return text_report(report, self._width, strict=self._strict, every=True) + "\n"
             case "quiet":
-                codes = ", ".join(dict.fromkeys(finding.code for finding in shown(report)))
+                rules = ", ".join(dict.fromkeys(f"{finding.code} {finding.name}" for finding in shown(report)))
                 line, _, _ = verdict_line(report, strict=self._strict).partition("\n")
-                return "" if is_fine else f"{line}: {codes}"
+                return "" if is_fine else f"{line}: {rules}" if rules else line
             case _ if is_fine:
                 return verdict_line(report, strict=self._strict)
             case _:
                 known = {code for code, _, _ in self._n_adapters}
                 return details(report, self._width, strict=self._strict, known=known) + "\n"
+
+    def _apart(self, text: str) -> str:
+        """A text of many lines, with an empty line before it where a single one is printed last."""
+        is_block = "\n" in text
+        begin = "\n" if is_block and self._follows_line else ""
+        self._follows_line = not is_block
+        return begin + text
 
     def end(self) -> str:
         """What is said of all of them together; empty where that is nothing."""
@@ -59,7 +67,7 @@ class Several:
         order = {rule.code: place for place, rule in enumerate(RULES)}
         told = sorted(self._skipped, key=lambda skip: order[skip.code]) if self._detail == "usual" else []
         skipped = not_applied(told, self._width)
-        return "\n\n".join((*skipped, *self._by_code(), text_summary(self._statuses)))
+        return self._apart("\n\n".join((*skipped, *self._by_code(), text_summary(self._statuses))))
 
     def _by_code(self) -> list[str]:
         if not self._n_adapters:
