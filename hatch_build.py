@@ -1,7 +1,8 @@
 """Compiles the kernels of converter/evaluation/native into the wheel, where there is a C++ compiler.
 
-It is that of the environment variable CXX (a command with its arguments), else cc. Where there is none, or it is too
-old, the wheel is pure Python, and numpy and libggml write the same bytes in more time.
+It is that of the environment variable CXX (a command with its arguments), else cc. Where there is none, it is too old,
+or ADAPTER_TO_GGUF_KERNELS is 0, the wheel is pure Python, and numpy and libggml write the same bytes in more time.
+ADAPTER_TO_GGUF_PLATFORM is the wheel's platform, where the compiler compiles for another one than this.
 """
 
 import hashlib
@@ -27,8 +28,10 @@ _FLAGS: Final = (
     "-x", "c++", "-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-exceptions", "-fno-rtti",
     "-fvisibility=hidden", "-fno-sanitize=undefined", "-Wno-psabi",
 )  # fmt: skip
-# What each level of kernels.cpp is compiled for. The names of processors are spelt as gcc, or as zig has them.
-_LEVELS: Final = {1: "x86-64", 3: "x86-64-v3", 4: "x86-64-v4"}
+# What each level of kernels.cpp may use, as level.cpp asks the processor.
+_AVX2: Final = ("-mavx2",)
+_AVX512: Final = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
+_LEVELS: Final = {1: (), 3: _AVX2, 4: _AVX2 + _AVX512}
 
 
 class KernelsHook(BuildHookInterface[Any]):  # type: ignore[misc]  # hatchling isn't there everywhere
@@ -46,6 +49,8 @@ class KernelsHook(BuildHookInterface[Any]):  # type: ignore[misc]  # hatchling i
 
 def compiled(root: Path) -> Path | None:
     """The library, made below the sources; None where it can't be."""
+    if os.environ.get("ADAPTER_TO_GGUF_KERNELS") == "0":
+        return None
     folder = root / _FOLDER
     library = folder / f"kernels{_ENDING}"
     library.unlink(missing_ok=True)
@@ -57,12 +62,11 @@ def compiled(root: Path) -> Path | None:
         made = Path(scratch, library.name)
         try:
             objects = [_run(compiler, *command) for command in _commands(folder, Path(scratch))]
-            _run(compiler, ("-shared", "-s", *map(str, objects)), made)
+            shutil.move(_run(compiler, ("-shared", "-s", *map(str, objects)), made), library)
         except (OSError, subprocess.CalledProcessError) as error:
             said = getattr(error, "stderr", "") or error
             _say(f"the kernels don't compile, so the wheel is without: {said}")
             return None
-        shutil.move(made, library)
     return library
 
 
@@ -78,9 +82,8 @@ def _commands(folder: Path, scratch: Path) -> Iterator[tuple[tuple[str, ...], Pa
     made_of = f'-DMADE_OF="{sources_digest(folder)}"'
     yield (*_FLAGS, *position, made_of, "-c", str(folder / "level.cpp")), scratch / "level.o"
     is_x86_64 = platform.machine().lower() in ("x86_64", "amd64")
-    for level, processor in _LEVELS.items() if is_x86_64 else [(1, "")]:
-        processors = (f"-march={processor}", "-mprefer-vector-width=512") if processor else ()
-        command = (*_FLAGS, *position, *processors, f"-DLEVEL={level}", "-c", str(folder / "kernels.cpp"))
+    for level in _LEVELS if is_x86_64 else (1,):
+        command = (*_FLAGS, *position, *_LEVELS[level], f"-DLEVEL={level}", "-c", str(folder / "kernels.cpp"))
         yield command, scratch / f"kernels_{level}.o"
 
 
