@@ -14,7 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,10 +28,12 @@ _FLAGS: Final = (
     "-x", "c++", "-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-exceptions", "-fno-rtti",
     "-fvisibility=hidden", "-fno-sanitize=undefined", "-Wno-psabi",
 )  # fmt: skip
-# What each level of kernels.cpp may use, as level.cpp asks the processor.
+# What each level of kernels.cpp may use, as level.cpp asks the processor; elsewhere arithmetic may not be IEEE's own.
 _AVX2: Final = ("-mavx2",)
 _AVX512: Final = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
-_LEVELS: Final = {1: (), 3: _AVX2, 4: _AVX2 + _AVX512}
+_X86_64: Final = {1: (), 3: _AVX2, 4: _AVX2 + _AVX512}
+_ARM64: Final[dict[int, tuple[str, ...]]] = {1: ()}
+_MACHINES: Final = {"x86_64": _X86_64, "amd64": _X86_64, "aarch64": _ARM64, "arm64": _ARM64}
 
 
 class KernelsHook(BuildHookInterface[Any]):  # type: ignore[misc]  # hatchling isn't there everywhere
@@ -49,7 +51,8 @@ class KernelsHook(BuildHookInterface[Any]):  # type: ignore[misc]  # hatchling i
 
 def compiled(root: Path) -> Path | None:
     """The library, made below the sources; None where it can't be."""
-    if os.environ.get("ADAPTER_TO_GGUF_KERNELS") == "0":
+    levels = _MACHINES.get(platform.machine().lower())
+    if levels is None or os.environ.get("ADAPTER_TO_GGUF_KERNELS") == "0":
         return None
     folder = root / _FOLDER
     library = folder / f"kernels{_ENDING}"
@@ -61,7 +64,7 @@ def compiled(root: Path) -> Path | None:
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch, library.name)
         try:
-            objects = [_run(compiler, *command) for command in _commands(folder, Path(scratch))]
+            objects = [_run(compiler, *command) for command in _commands(folder, levels, Path(scratch))]
             shutil.move(_run(compiler, ("-shared", "-s", *map(str, objects)), made), library)
         except (OSError, subprocess.CalledProcessError) as error:
             said = getattr(error, "stderr", "") or error
@@ -76,14 +79,15 @@ def sources_digest(folder: Path) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
-def _commands(folder: Path, scratch: Path) -> Iterator[tuple[tuple[str, ...], Path]]:
+def _commands(
+    folder: Path, levels: Mapping[int, tuple[str, ...]], scratch: Path
+) -> Iterator[tuple[tuple[str, ...], Path]]:
     """What compiles each object, and the object."""
     position = () if sys.platform == "win32" else ("-fPIC",)
     made_of = f'-DMADE_OF="{sources_digest(folder)}"'
     yield (*_FLAGS, *position, made_of, "-c", str(folder / "level.cpp")), scratch / "level.o"
-    is_x86_64 = platform.machine().lower() in ("x86_64", "amd64")
-    for level in _LEVELS if is_x86_64 else (1,):
-        command = (*_FLAGS, *position, *_LEVELS[level], f"-DLEVEL={level}", "-c", str(folder / "kernels.cpp"))
+    for level, may_use in levels.items():
+        command = (*_FLAGS, *position, *may_use, f"-DLEVEL={level}", "-c", str(folder / "kernels.cpp"))
         yield command, scratch / f"kernels_{level}.o"
 
 
