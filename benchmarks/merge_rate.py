@@ -1,9 +1,9 @@
 """Weights a second of CPU that a merge takes: a touched BF16 matrix to F16. `python -m benchmarks.merge_rate [SHAPE]`.
 
-Three ways in one run over one random base with a LoRA of rank 16 on every linear module: the compiled loop (the extra
-`fast`), numpy alone, and torch's addmm in float32, which rounds twice and is the yardstick. CPU is user + system time
-of a whole process, reading, writing and starting included, as the kernel accounts for it. The two files have to be the
-same byte for byte.
+Three ways in one run over one random base with a LoRA of rank 16 on every linear module: the compiled kernels, numpy
+alone, and torch's addmm in float32, which rounds twice and is the yardstick. CPU is user + system time of a whole
+process, reading, writing and starting included, as Linux accounts for it. The two files have to be the same byte for
+byte.
 
 `--matrix` is about one matrix whose bytes are in memory, of which nothing is written: the arithmetic alone, on one
 thread, the best of several rounds.
@@ -151,7 +151,7 @@ def make_adapter(directory: Path, shape: Shape) -> None:
 # --- Who merges -------------------------------------------------------------------------------------------------------
 
 _CONVERT: Final = "from converter.cli.to_gguf import main; main()"
-_WITHOUT_NUMBA: Final = "import sys; sys.modules['numba'] = None; "  # an import of it then fails
+_PLAINLY: Final = "import os; os.environ['ADAPTER_TO_GGUF_KERNELS'] = '0'; "
 _DISCARD: Final = """
 import os, sys
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as adapter-to-gguf does
@@ -217,7 +217,7 @@ def _written(adapter: Path, base: Path, shape: Shape, scratch: Path) -> int:
     output = scratch / "model.gguf"
     options: list[Path | str] = [adapter, "--base", base, "--to", "model", "--outtype", "f16", "-o", output]
     digests = set()
-    for name, program in (("compiled", _CONVERT), ("numpy", _WITHOUT_NUMBA + _CONVERT)):
+    for name, program in (("kernels", _CONVERT), ("numpy", _PLAINLY + _CONVERT)):
         start = time.perf_counter()
         cost = run([sys.executable, "-c", program, *options], 0)
         _say(name, shape, cost.cpu, cost.memory, time.perf_counter() - start)
@@ -236,7 +236,7 @@ def _sparse(adapter: Path, base: Path, shape: Shape) -> int:
     done, peak = run_measured([sys.executable, "-c", _DISCARD, *options], os.environ)
     print(done.stderr, end="")
     cpu = sum(os.times()[2:4]) - before
-    _say("compiled, nothing written", shape, cpu, peak.total / 1e6, time.perf_counter() - start)
+    _say("kernels, nothing written", shape, cpu, peak.total / 1e6, time.perf_counter() - start)
     return done.returncode
 
 
@@ -259,7 +259,7 @@ def _matrix() -> int:
         ]
         base, left, right = (StoredRows("", tensor) for tensor in stored)
         tensor = PlannedTensor("w", w.shape, F16, Merged(base, (Delta(left, right, 2.0),)))
-        for name, fast in (("compiled", compiled(1 << 40, {})), ("numpy", NOTHING)):
+        for name, fast in (("kernels", compiled()), ("numpy", NOTHING)):
             if name == "numpy" or fast.merging:
                 _say_best(name, w.size, partial(_made, tensor, fast))
         _say_best("torch, float32", w.size, partial(_torch, w, b, a))

@@ -5,9 +5,10 @@
 The others: PEFT's merge saved as F16, convert_hf_to_gguf.py (.venv/llama.cpp) without the vocabulary, which it can't
 read without sentencepiece, and llama_model_quantize with one thread (llama-cpp-python). CPU and peak memory as bench.py
 counts them, one run each; the model is SmolLM2-135M, its adapter one on all linear layers. A run of ours before them
-isn't compared: in the first one on a machine, numba compiles.
+isn't compared: in the first one Python compiles our modules, as pip does those that it installs.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -61,16 +62,9 @@ def main(arguments: Sequence[str]) -> int:
             "convert_hf_to_gguf.py": [*python, "-c", _CONVERT, merged, f16],
             "llama_model_quantize": [*python, "-c", _QUANTIZE, f16, target],
         }
-        ours: list[str | Path] = [
-            BIN / "adapter-to-gguf",
-            adapter,
-            "--base",
-            base,
-            "--quantize",
-            "Q4_K_M",
-            "--least-kept",
-            "0",
-        ]
+        options = ["--quantize", "Q4_K_M", "--least-kept", "0"]
+        ours: list[str | Path] = [BIN / "adapter-to-gguf", adapter, "--base", base, *options]
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what pip installs has its bytecode, and so have theirs
         first = run([*ours, "-o", Path(folder, "first.gguf")], 0)
         found = {name: run(command, 0) for name, command in steps.items()}
         found["adapter-to-gguf --quantize"] = run([*ours, "-o", Path(folder, "ours.gguf")], 0)
@@ -101,7 +95,7 @@ def _print(found: dict[str, Cost]) -> None:
         print(f"{name:<28} {cost.cpu:6.1f} s CPU  {cost.memory:6.0f} MB")
     *others, ours = found.values()
     cpu, memory = sum(cost.cpu for cost in others), max(cost.memory for cost in others)
-    print(f"ours beside theirs: {ours.cpu / cpu:.2f} of the CPU, {ours.memory / memory:.2f} of the memory")
+    print(f"ours beside theirs: {ours.cpu / cpu:.3f} of the CPU, {ours.memory / memory:.3f} of the memory")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""A release: wheel and sdist, built twice and equal, tried in clean environments; a bill of materials and checksums.
+"""A release: wheels and sdist, built twice and equal, tried in clean environments; a bill of materials and checksums.
 
     python -m tools.release            puts them into dist/; a tag and an upload are for people to do
 
-Everything is made of the last commit: what isn't committed stops it.
+Everything is made of the last commit: what isn't committed stops it. One wheel has the kernels, for Linux on x86-64;
+the other, pure Python, is for everywhere else. The compiler is zig's, and compiles for glibc 2.17.
 """
 
 import hashlib
@@ -21,7 +22,8 @@ from converter.version import __version__
 
 _ROOT: Final = Path(__file__).parents[1]
 _OUTPUT: Final = _ROOT / "dist"
-_TOOLS: Final = ("build==1.6.1", "twine==7.0.0", "cyclonedx-bom==7.5.0")
+_TOOLS: Final = ("build==1.6.1", "twine==7.0.0", "cyclonedx-bom==7.5.0", "ziglang==0.17.1", "auditwheel==6.8.2")
+_PLATFORM: Final = "manylinux_2_17_x86_64"
 _CONSTRAINTS: Final = ("--constraint", str(_ROOT / "constraints.txt"))
 
 
@@ -40,23 +42,36 @@ def release(place: Path) -> list[Path]:
     """The files of a release, below ``place``. Raises subprocess.CalledProcessError where a step fails."""
     _say("the tools that build")
     tools = _environment(place / "tools", *_TOOLS)
-    _say("wheel and sdist, twice")
-    first, second = (_built(tools, place / name) for name in ("dist", "again"))
-    if _sums(first) != _sums(second):
-        raise RuntimeError(f"two builds of one commit differ: {_sums(first)}, {_sums(second)}")
-    _run(tools / "twine", "check", "--strict", *map(str, first))
-    wheel, sdist = sorted(first, key=lambda path: path.suffix != ".whl")
-    _require_same_content(wheel, _built(tools, place / "of the sdist", sdist)[0])
-    for path in (wheel, sdist):
+    compiler = f"{tools / 'python'} -I -m ziglang cc -target x86_64-linux-gnu.2.17"
+    fast, sdist = _made(tools, place / "with kernels", {"CXX": compiler, "ADAPTER_TO_GGUF_PLATFORM": _PLATFORM})
+    pure, same = _made(tools, place / "pure Python", {"ADAPTER_TO_GGUF_KERNELS": "0"})
+    if _sums([sdist]) != _sums([same]):
+        raise RuntimeError("two sdists of one commit differ")
+    if f'"{_PLATFORM}"' not in _run(tools / "auditwheel", "show", str(fast)):
+        raise RuntimeError(f"{fast.name} wants more than its name says: auditwheel show {fast}")
+    for path in (fast, pure, sdist):
         _say(f"{path.name} in an environment of its own")
-        tried = _environment(place / f"tried {path.suffix}", *_CONSTRAINTS, str(path))
-        _try(tried)
+        tried = _environment(place / f"tried {path.name}", *_CONSTRAINTS, str(path))
+        _try(tried, has_kernels=path is fast)
     bill = place / f"adapter-to-gguf-{__version__}.cdx.json"
     _say("what the wheel brings, as a bill of materials")
     _run(tools / "cyclonedx-py", "environment", "--output-reproducible", "-o", str(bill), str(tried / "python"))
     sums = place / "SHA256SUMS"
-    sums.write_text("".join(f"{digest}  {name}\n" for name, digest in _sums([wheel, sdist, bill]).items()))
-    return [wheel, sdist, bill, sums]
+    files = [fast, pure, sdist, bill]
+    sums.write_text("".join(f"{digest}  {name}\n" for name, digest in _sums(files).items()))
+    return [*files, sums]
+
+
+def _made(tools: Path, place: Path, settings: Mapping[str, str]) -> tuple[Path, Path]:
+    """A wheel and an sdist."""
+    _say(f"wheel and sdist, {place.name}, twice")
+    first, second = (_built(tools, place / name, settings) for name in ("dist", "again"))
+    if _sums(first) != _sums(second):
+        raise RuntimeError(f"two builds of one commit differ: {_sums(first)}, {_sums(second)}")
+    _run(tools / "twine", "check", "--strict", *map(str, first))
+    wheel, sdist = sorted(first, key=lambda path: path.suffix != ".whl")
+    _require_same_content(wheel, _built(tools, place / "of the sdist", settings, sdist)[0])
+    return wheel, sdist
 
 
 def _require_clean() -> None:
@@ -78,9 +93,9 @@ def _environment(directory: Path, *what: str) -> Path:
     return programs
 
 
-def _built(tools: Path, output: Path, source: Path = _ROOT) -> list[Path]:
+def _built(tools: Path, output: Path, settings: Mapping[str, str], source: Path = _ROOT) -> list[Path]:
     """A wheel and, of the repository, an sdist; their times are those of the commit."""
-    stamped = {**os.environ, "SOURCE_DATE_EPOCH": _git("log", "-1", "--format=%ct")}
+    stamped = {**os.environ, **settings, "SOURCE_DATE_EPOCH": _git("log", "-1", "--format=%ct")}
     if source.is_file():
         command = ["pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(output), str(source)]
     else:
@@ -100,8 +115,11 @@ def _content(wheel: Path) -> dict[str, int]:
         return {info.filename: info.CRC for info in file.infolist()}
 
 
-def _try(programs: Path) -> None:
+def _try(programs: Path, *, has_kernels: bool) -> None:
     """Every command says its version where only the base install is there, and an adapter is judged."""
+    kernels = "from converter.evaluation.native import kernels; print(kernels() is not None)"
+    if has_kernels and _run(programs / "python", "-I", "-c", kernels).strip() != "True":
+        raise RuntimeError("the kernels of the wheel can't be loaded")
     project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for command in project["scripts"]:
         said = _run(programs / command, "--version")

@@ -11,6 +11,7 @@ import numpy as np  # noqa: TID253  the one who asks has asked for numbers
 
 from converter.dtypes import F32, GgmlType
 from converter.errors import ConverterError
+from converter.evaluation.compiled import compiled
 from converter.evaluation.encode import Weights, decode, encode
 from converter.evaluation.importance import importance_of
 from converter.evaluation.matrices import Pair, matrix_rows
@@ -73,12 +74,13 @@ def _share_and_noise(sums: Sums) -> tuple[float, float]:
 def _sums(tensor: PlannedTensor, types: list[GgmlType]) -> dict[GgmlType, Sums]:
     """The sums of each type over the sampled rows, as if over all rows."""
     found = {to: np.zeros(3) for to in types}
-    n_sampled = 0
+    quantising, n_sampled = compiled().quantising, 0
     for (served, base), weights in _sampled(tensor):
         n_sampled += served.size
         values, delta = served.astype(np.float32), served - base
         for to in types:
-            error = decode(encode(values, to, tensor.name, weights), to) - served
+            fast = quantising.get(to.name)
+            error = decode(encode(values, to, tensor.name, weights, fast and fast.blocks), to) - served
             found[to] += Sums.of(error, delta)
     n = float(np.prod(tensor.shape, dtype=np.float64))
     return {to: Sums(*map(float, sums * (n / n_sampled))) for to, sums in found.items()}

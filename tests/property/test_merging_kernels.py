@@ -129,3 +129,18 @@ def test_products_of_factors(  # noqa: PLR0917
     with np.errstate(all="ignore"):
         base = (undone * product * scaling).astype(NUMBERS[dtype])
         assert_the_same(kernels, (base, product, scaling), to, LARGEST[to.name])
+
+
+@pytest.mark.parametrize("to", [F16, F32], ids=lambda to: to.name)
+def test_a_product_in_parts(kernels: Kernels, to: GgmlType) -> None:
+    """Of more numbers than are multiplied at once: the last of its parts is narrower."""
+    random = np.random.default_rng(11)
+    base = (random.standard_normal((300, 1001)) * 0.02).astype(ml_dtypes.bfloat16)
+    left, right = random.standard_normal((300, 3)), random.standard_normal((3, 1001))
+    found = merging(kernels).merged(base, left, right, 0.01, to)
+    assert found is not None
+    terms = base, left @ right, 0.01
+    wanted = plainly(terms, to)
+    assert wanted is not None
+    assert found.values.tobytes() == wanted.tobytes()
+    assert_same_sums(terms, to, found.sums)

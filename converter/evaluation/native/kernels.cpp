@@ -6,7 +6,7 @@
 #define NAMED(name, level) JOINED(name, level)
 #define KERNEL(name) NAMED(name, LEVEL)
 
-// --- Quantising: types by their place in TYPES -------------------------------------------------------------------------
+// --- Quantising: types by their place in TYPES -----------------------------------------------------------------------
 
 EXPORTED void KERNEL(quantise)(int type, const float *numbers, size_t n, const float *steps, int n_steps,
                                uint8_t *blocks, uint8_t *odd) {
@@ -26,7 +26,7 @@ EXPORTED int KERNEL(quantise_sum)(int from, int type, const void *base, const do
     }
 }
 
-// --- Merging: types by their place in F32, F16, BF16, F64 -------------------------------------------------------------
+// --- Merging: types by their place in F32, F16, BF16, F64 ------------------------------------------------------------
 
 namespace {
 

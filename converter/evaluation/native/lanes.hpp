@@ -28,9 +28,6 @@ typedef float Floats __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t Ints __attribute__((vector_size(4 * WIDTH)));
 typedef uint8_t Bytes __attribute__((vector_size(WIDTH)));
 
-// Sub-blocks that are worked on before blocks are made of them: two blocks of Q4_K, one of Q6_K.
-constexpr int LANES = 16;
-
 constexpr float TO_NEAREST = 3 << 22;  // added and taken away, it leaves what is below 2^22 to nearest, ties to even
 // libggml's rounding takes the low bits of that sum, which above 2^22 are no number: such a block is odd.
 constexpr float LARGEST_LEVEL = 4e6f;

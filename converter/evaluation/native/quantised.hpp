@@ -25,11 +25,11 @@ constexpr Type TYPES[] = {
     {q8_0, 32, 34},
 };
 
-constexpr size_t AT_ONCE = 4096;  // numbers: sixteen blocks of K-quants
+constexpr size_t AT_ONCE = 2048;  // numbers: eight blocks of K-quants, on a thread's stack
 
-// base + scaling * product of `n` blocks; the base alone where product is null. Of every `each`th block its numbers are put
-// into `shown`, for libggml to prove. Whether all numbers went without a question and no block is odd: otherwise nothing
-// of it is of use.
+// base + scaling * product of `n` blocks; the base alone where product is null. Of every `each`th block its numbers are
+// put into `shown`, for libggml to prove. Whether all numbers went without a question and no block is odd: otherwise
+// nothing of it is of use.
 template <class From>
 inline bool quantise_sum(const void *words, const double *product, size_t n, double scaling, const Type &type,
                          const Steps &steps, uint8_t *blocks, size_t each, float *shown, double *sums) {

@@ -56,7 +56,7 @@ TYPES: Final[Mapping[str, _Type]] = {
     "Q5_0": _Type(3),
     "Q8_0": _Type(4),
 }
-_PROVED_EACH: Final = 512  # of a call's blocks this many numbers are quantised by libggml too
+_PROVED_EACH: Final = 256  # numbers of a call, or a block, which libggml quantises too
 
 
 def quantised(kernels: Kernels, values: Floats, ggml_type: GgmlType, libggml: LibGgml) -> Blocks:

@@ -16,66 +16,82 @@ inline Floats level_of(Floats value) {
     return smaller(larger(nearest(value), all(0.0f)), all(float(TOP)));
 }
 
-// What was found for sub-blocks. One is odd where its numbers would leave the path that is common to all.
-struct ScalesAndMinima {
-    Floats scale[TOGETHER], minimum[TOGETHER], low[TOGETHER], high[TOGETHER];
-    Ints odd[TOGETHER];
-};
-
-// The best of the scales and minima that libggml tries for each sub-block: by the range itself, then by ranges that
-// are wider or narrower by steps.
+// The search for the scales and minima of TOGETHER * WIDTH sub-blocks. One is odd where its numbers would leave the
+// path that is common to all.
 template <int TOP>
-inline void search_minimum(const float *numbers, const Steps &steps, ScalesAndMinima &found) {
-    Floats x[32][TOGETHER], w[32][TOGETHER], levels[32][TOGETHER];
-    transpose<32, TOGETHER>(numbers, x);
+struct Search {
+    Floats x[32][TOGETHER], weight[32][TOGETHER], levels[32][TOGETHER];
+    Floats low[TOGETHER], high[TOGETHER], sum_w[TOGETHER], sum_x[TOGETHER];
+    Floats scale[TOGETHER], minimum[TOGETHER], best[TOGETHER];  // of what was tried, and its error
+    Ints odd[TOGETHER];
 
-    Floats mean[TOGETHER] = {}, low[TOGETHER], high[TOGETHER], sum_w[TOGETHER], sum_x[TOGETHER];
-    for (int i = 0; i < 32; i++) EACH mean[g] = mean[g] + x[i][g] * x[i][g];
-    EACH {
-        mean[g] = root(mean[g] / 32.0f);
-        low[g] = high[g] = x[0][g];
-        w[0][g] = sum_w[g] = mean[g] + absolute(x[0][g]);
-        sum_x[g] = sum_w[g] * x[0][g];
-    }
-    for (int i = 1; i < 32; i++) EACH {
-        w[i][g] = mean[g] + absolute(x[i][g]);
-        low[g] = smaller(x[i][g], low[g]);
-        high[g] = larger(x[i][g], high[g]);
-        sum_w[g] = sum_w[g] + w[i][g];
-        sum_x[g] = sum_x[g] + w[i][g] * x[i][g];
-    }
-    Floats minimum[TOGETHER], inverse[TOGETHER], scale[TOGETHER], best[TOGETHER];
-    Ints fine[TOGETHER];
-    EACH {
-        low[g] = low[g] > 0.0f ? all(0.0f) : low[g];
-        const Floats range = high[g] - low[g];
-        fine[g] = (range == 0.0f) | ((range > LEAST) & (range < MOST));
-        fine[g] &= (sum_w[g] < MOST) & (low[g] > -MOST);
-        minimum[g] = low[g];
-        inverse[g] = float(TOP) / range;
-        scale[g] = 1.0f / inverse[g];
-        best[g] = all(0.0f);
-    }
-    for (int i = 0; i < 32; i++) EACH {
-        const Floats level = level_of<TOP>(inverse[g] * (x[i][g] - minimum[g]));
-        const Floats error = scale[g] * level + minimum[g] - x[i][g];
-        best[g] = best[g] + w[i][g] * (error * error);
-    }
-    for (int step = 0; step < steps.n; step++) {
-        Floats sum_l[TOGETHER] = {}, sum_l2[TOGETHER] = {}, sum_xl[TOGETHER] = {};
+    void run(const float *numbers, const Steps &steps) {
+        transpose<32, TOGETHER>(numbers, x);
+        weigh();
+        try_range();
+        for (int step = 0; step < steps.n; step++) try_step(steps.each[step]);
         EACH {
-            inverse[g] = steps.each[step] / (high[g] - minimum[g]);
-            const Floats largest = larger(absolute(high[g]), absolute(low[g])) + absolute(minimum[g]);
-            fine[g] &= (absolute(inverse[g]) * largest < LARGEST_LEVEL) | (high[g] == low[g]);
+            const Ints flat = high[g] == low[g];  // there is no scale
+            scale[g] = flat ? all(0.0f) : scale[g];
+            minimum[g] = flat ? low[g] : minimum[g];
+        }
+    }
+
+    // Weights of the numbers, sums of them, and the range of each sub-block.
+    void weigh() {
+        Floats mean[TOGETHER] = {};
+        for (int i = 0; i < 32; i++) EACH mean[g] = mean[g] + x[i][g] * x[i][g];
+        EACH {
+            mean[g] = root(mean[g] / 32.0f);
+            low[g] = high[g] = x[0][g];
+            weight[0][g] = sum_w[g] = mean[g] + absolute(x[0][g]);
+            sum_x[g] = sum_w[g] * x[0][g];
+        }
+        for (int i = 1; i < 32; i++) EACH {
+            weight[i][g] = mean[g] + absolute(x[i][g]);
+            low[g] = smaller(x[i][g], low[g]);
+            high[g] = larger(x[i][g], high[g]);
+            sum_w[g] = sum_w[g] + weight[i][g];
+            sum_x[g] = sum_x[g] + weight[i][g] * x[i][g];
+        }
+    }
+
+    // The scale and minimum that the range itself gives, and their error.
+    void try_range() {
+        Floats inverse[TOGETHER];
+        EACH {
+            low[g] = low[g] > 0.0f ? all(0.0f) : low[g];
+            const Floats range = high[g] - low[g];
+            Ints fine = (range == 0.0f) | ((range > LEAST) & (range < MOST));
+            fine &= (sum_w[g] < MOST) & (low[g] > -MOST);
+            odd[g] = ~fine;
+            minimum[g] = low[g];
+            inverse[g] = float(TOP) / range;
+            scale[g] = 1.0f / inverse[g];
+            best[g] = all(0.0f);
         }
         for (int i = 0; i < 32; i++) EACH {
-            const Floats level = level_of<TOP>(inverse[g] * (x[i][g] - minimum[g])), weighted = w[i][g] * level;
+            const Floats level = level_of<TOP>(inverse[g] * (x[i][g] - minimum[g]));
+            const Floats error = scale[g] * level + minimum[g] - x[i][g];
+            best[g] = best[g] + weight[i][g] * (error * error);
+        }
+    }
+
+    // Levels for a range widened or narrowed by a step, and the least squares' scale and minimum for these levels.
+    void try_step(float step) {
+        Floats inverse[TOGETHER], sum_l[TOGETHER] = {}, sum_l2[TOGETHER] = {}, sum_xl[TOGETHER] = {};
+        EACH {
+            inverse[g] = step / (high[g] - minimum[g]);
+            const Floats largest = larger(absolute(high[g]), absolute(low[g])) + absolute(minimum[g]);
+            odd[g] |= ~((absolute(inverse[g]) * largest < LARGEST_LEVEL) | (high[g] == low[g]));
+        }
+        for (int i = 0; i < 32; i++) EACH {
+            const Floats level = level_of<TOP>(inverse[g] * (x[i][g] - minimum[g])), weighted = weight[i][g] * level;
             levels[i][g] = level;
             sum_l[g] = sum_l[g] + weighted;
             sum_l2[g] = sum_l2[g] + weighted * level;
             sum_xl[g] = sum_xl[g] + weighted * x[i][g];
         }
-        // The least squares' scale and minimum for these levels.
         Floats its_scale[TOGETHER], its_minimum[TOGETHER], its_error[TOGETHER];
         EACH {
             const Floats determinant = sum_w[g] * sum_l2[g] - sum_l[g] * sum_l[g];
@@ -87,7 +103,7 @@ inline void search_minimum(const float *numbers, const Steps &steps, ScalesAndMi
         }
         for (int i = 0; i < 32; i++) EACH {
             const Floats error = its_scale[g] * levels[i][g] + its_minimum[g] - x[i][g];
-            its_error[g] = its_error[g] + w[i][g] * (error * error);
+            its_error[g] = its_error[g] + weight[i][g] * (error * error);
         }
         EACH {
             const Ints better = its_error[g] < best[g];
@@ -96,15 +112,7 @@ inline void search_minimum(const float *numbers, const Steps &steps, ScalesAndMi
             minimum[g] = better ? its_minimum[g] : minimum[g];
         }
     }
-    EACH {
-        const Ints flat = high[g] == low[g];  // there is no scale
-        found.scale[g] = flat ? all(0.0f) : scale[g];
-        found.minimum[g] = flat ? low[g] : minimum[g];
-        found.low[g] = low[g];
-        found.high[g] = high[g];
-        found.odd[g] = ~fine[g];
-    }
-}
+};
 
 // Six bits each: of the last four sub-blocks, the upper two lie above those of the first four.
 inline void put_scale(uint8_t *block, int j, uint8_t scale, uint8_t minimum) {
@@ -136,7 +144,7 @@ inline void put_levels(const uint8_t *levels, uint8_t *block) {
 
 // A block of the sub-blocks from `first` on, and the numbers that it stands for; whether it is odd.
 template <int TOP>
-inline bool put_with_minimum(const float *numbers, const ScalesAndMinima &found, int first, uint8_t *block,
+inline bool put_with_minimum(const float *numbers, const Search<TOP> &found, int first, uint8_t *block,
                              float *back) {
     const float *scales = (const float *)found.scale + first, *minima = (const float *)found.minimum + first;
     const float *lows = (const float *)found.low + first, *highs = (const float *)found.high + first;
@@ -183,12 +191,14 @@ inline void with_minimum(const float *numbers, size_t n, const Steps &steps, uin
     constexpr size_t AT_ONCE = TOGETHER * WIDTH / 8;
     for (size_t group = 0; group < n; group += AT_ONCE) {
         const size_t first = group + AT_ONCE <= n ? group : n - AT_ONCE;  // the last ones may be made twice
-        ScalesAndMinima found;
-        search_minimum<TOP>(numbers + first * 256, steps, found);
+        Search<TOP> found;
+        found.run(numbers + first * 256, steps);
         for (size_t b = 0; b < AT_ONCE; b++)
             odd[first + b] = put_with_minimum<TOP>(numbers + (first + b) * 256, found, int(b * 8),
                                                    blocks + (first + b) * N_BYTES, back ? back + (first + b) * 256 : 0);
     }
 }
+
+#undef EACH
 
 }  // namespace

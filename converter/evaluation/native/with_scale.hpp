@@ -30,9 +30,11 @@ inline Largest largest_of(const Floats *x) {
 
 constexpr float NOTHING = 1e-15f;  // GROUP_MAX_EPS
 
+// Of a block's 16 sub-blocks.
+constexpr int N_REGISTERS = 16 / WIDTH;
 struct Scales {
-    Floats scale[LANES / WIDTH], magnitude[LANES / WIDTH];
-    Ints odd[LANES / WIDTH];
+    Floats scale[N_REGISTERS], magnitude[N_REGISTERS];
+    Ints odd[N_REGISTERS];
 };
 
 struct Fit {
@@ -124,7 +126,7 @@ inline bool put_with_scale(const float *numbers, const Scales &found, uint8_t *b
 inline void with_scale(const float *numbers, size_t n, const Steps &steps, uint8_t *blocks, uint8_t *odd, float *back) {
     for (size_t b = 0; b < n; b++) {
         Scales found;
-        for (int part = 0; part < LANES / WIDTH; part++)
+        for (int part = 0; part < N_REGISTERS; part++)
             search_scale(numbers + b * 256 + part * WIDTH * 16, steps, part, found);
         odd[b] = put_with_scale(numbers + b * 256, found, blocks + b * 210, back ? back + b * 256 : 0);
     }
