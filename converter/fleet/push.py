@@ -1,11 +1,12 @@
 """Where outputs are pushed to; and copies of them in a directory of another file system, each whole or not at all."""
 
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from converter.errors import ConverterError
-from converter.fleet.rows import Row, Steps
+from converter.fleet.rows import Identities, Row, Steps
 from converter.fleet.task import Outcome, Task
 from converter.read.files import could_not_read, open_regular
 from converter.read.hub_address import HubAddress
@@ -31,10 +32,35 @@ def place_of(row: Row, steps: Steps, path: Path) -> Path | HubAddress | None:
     return row.push / below.as_posix()
 
 
-def check_push(row: Row, steps: Steps) -> None:
-    """Raise ConverterError where a row's files can't be pushed to where it says."""
-    for path in filter(None, (row.output, row.untied_base)):
-        place_of(row, steps, path)
+def check_pushes(rows: Sequence[Row], steps: Steps) -> None:
+    """Raise ConverterError where a row's files can't be pushed to where it says, or would replace others there."""
+    if not any(row.push for row in rows):
+        return
+    identity = Identities()
+    own = {identity(path): f"{what} of {row.where}" for row in rows for what, path in _files(row)}
+    pushed: dict[str, tuple[Path, Row]] = {}
+    for row in rows:
+        for path in filter(None, (row.output, row.untied_base)):
+            place = place_of(row, steps, path)
+            if place is None:
+                continue
+            key = identity(place) if isinstance(place, Path) else str(place)
+            first, its = pushed.setdefault(key, (path, row))
+            if identity(first) != identity(path):
+                raise _taken(row, path, place, f"where {its.where} pushes another file")
+            if key in own:
+                raise _taken(row, path, place, f"which is {own[key]}")
+
+
+def _files(row: Row) -> Iterator[tuple[str, Path]]:
+    yield from row.reads
+    yield "output", row.output
+    if row.untied_base:
+        yield "untied_base", row.untied_base
+
+
+def _taken(row: Row, path: Path, place: Path | HubAddress, by: str) -> ConverterError:
+    return ConverterError(f"{row.where}: push of {path} to {place}, {by}; give another place")
 
 
 def copied(task: Task, outcome: Outcome) -> str | None:

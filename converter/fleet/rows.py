@@ -67,7 +67,7 @@ def require_adapter(row: Row) -> None:
 
 def refuse_clashes(rows: Sequence[Row]) -> None:
     """Raise ConverterError where two rows would write one file, or one what another reads."""
-    identity = _Identities()
+    identity = Identities()
     writers: dict[str, Row] = {}
     for row in rows:
         first = writers.setdefault(identity(row.output), row)
@@ -84,7 +84,7 @@ def refuse_clashes(rows: Sequence[Row]) -> None:
             raise ConverterError(f"{row.where}: output {row.output} lies in that of {writer.where}; give another one")
 
 
-def _shared(rows: Sequence[Row], writers: Mapping[str, Row], identity: "_Identities") -> dict[str, Row]:
+def _shared(rows: Sequence[Row], writers: Mapping[str, Row], identity: "Identities") -> dict[str, Row]:
     """Who writes each untied base first. Raises ConverterError where it isn't the same for all that have it."""
     shared: dict[str, Row] = {}
     for row in rows:
@@ -105,7 +105,7 @@ def _shared(rows: Sequence[Row], writers: Mapping[str, Row], identity: "_Identit
     return shared
 
 
-class _Identities:
+class Identities:
     """The same text for every spelling of a path, through links too; a directory is looked at once.
 
     One file of several (x-00001-of-00003.gguf) counts as the whole (x.gguf).

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from converter.errors import COULD_NOT, Status, worst
-from converter.fleet.push import check_push
+from converter.fleet.push import check_pushes
 from converter.fleet.resume import Finished, Plan, Unreadable
 from converter.fleet.rows import Row, Steps, refuse_clashes
 from converter.fleet.stamps import Stamps
@@ -64,8 +64,7 @@ def ordered(rows: Iterable[Row]) -> list[Row]:
 def check_rows(rows: Sequence[Row], steps: Steps) -> None:
     """Raise ConverterError where the rows can't be done together. Nothing has been started then."""
     refuse_clashes(rows)
-    for row in rows:
-        check_push(row, steps)
+    check_pushes(rows, steps)
 
 
 def run(rows: Sequence[Row], steps: Steps, table: Table, workers: Workers, watch: Watch) -> Result:

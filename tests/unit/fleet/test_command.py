@@ -77,6 +77,39 @@ def test_a_bad_manifest_starts_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.jsonl"]
 
 
+PUSHES = {
+    "the place of another": [
+        {"adapter": "a", "output": "out/sub/x.gguf", "push": "pushed"},
+        {"adapter": "b", "output": "out/x.gguf", "push": "pushed/sub"},
+    ],
+    "a base": [{"adapter": "a", "output": "out/base.gguf", "push": "pushed", "base": "pushed/base.gguf"}],
+    "an output": [
+        {"adapter": "a", "output": "out/x.gguf", "push": "out/pushed"},
+        {"adapter": "b", "output": "out/pushed/x.gguf"},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            PUSHES["the place of another"],
+            "line 2: push of out/x.gguf to pushed/sub/x.gguf, where line 1 pushes another",
+        ),
+        (PUSHES["a base"], "line 1: push of out/base.gguf to pushed/base.gguf, which is base of line 1"),
+        (PUSHES["an output"], "line 1: push of out/x.gguf to out/pushed/x.gguf, which is output of line 2"),
+    ],
+    ids=PUSHES,
+)
+def test_a_push_replaces_nothing_of_the_fleet(rows: list[dict[str, str]], said: str, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path / "x.jsonl", rows)
+    status, told = run(manifest, "--output", tmp_path / "out")
+    assert status == COULD_NOT
+    assert said in told.replace(f"{manifest}: ", "").replace(f"{tmp_path}/", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.jsonl"]
+
+
 @pytest.mark.parametrize("option", ["--html", "--export", "--table"])
 def test_no_input_is_written_over(option: str, tmp_path: Path) -> None:
     manifest = tmp_path / "x.csv"

@@ -1,5 +1,6 @@
 """A call that lets no signal in ends in time, with one line; and one that ends by itself is left alone."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from converter.fleet.deadline import ends_within
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is killed there")
 # PyDLL keeps the interpreter's lock while it calls, as Ray does.
@@ -36,3 +39,14 @@ def test_what_holds_the_interpreter_is_ended() -> None:
 def test_what_ends_by_itself_is_left_alone() -> None:
     ran = run(30, 1)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "done\n", "adapter-fleet: waiting\n")
+
+
+def test_on_windows_nothing_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe can't be waited for there (select)."""
+    monkeypatch.delattr(subprocess, "Popen")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        with ends_within(0.0, "it takes too long", "waiting"):
+            pass
+    with pytest.raises(AttributeError, match="Popen"), ends_within(0.0, "it takes too long", "waiting"):
+        pass
