@@ -77,7 +77,7 @@ def test_a_bad_manifest_starts_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.jsonl"]
 
 
-PUSHES = {
+PUSHES: dict[str, list[dict[str, object]]] = {
     "the place of another": [
         {"adapter": "a", "output": "out/sub/x.gguf", "push": "pushed"},
         {"adapter": "b", "output": "out/x.gguf", "push": "pushed/sub"},
@@ -102,7 +102,7 @@ PUSHES = {
     ],
     ids=PUSHES,
 )
-def test_a_push_replaces_nothing_of_the_fleet(rows: list[dict[str, str]], said: str, tmp_path: Path) -> None:
+def test_a_push_replaces_nothing_of_the_fleet(rows: list[dict[str, object]], said: str, tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path / "x.jsonl", rows)
     status, told = run(manifest, "--output", tmp_path / "out")
     assert status == COULD_NOT
