@@ -12,6 +12,7 @@ from pathlib import Path
 from converter.checking import codes_left_out, without
 from converter.diagnostics import Finding, Report
 from converter.policy import Policy, Settings, Waiver, WaiverUse
+from converter.read.files import real
 
 
 def settled(report: Report, settings: Settings) -> Report:
@@ -77,8 +78,8 @@ class Waivers:
 
     def _found_at(self, path: str) -> Sequence[str]:
         """The digests of the adapters that lay at a waiver's path."""
-        wanted = (self._policy.path.resolve().parent / path).resolve()
-        return [digest for seen, digest in self._seen if seen.resolve() == wanted]
+        wanted = real(real(self._policy.path).parent / path)
+        return [digest for seen, digest in self._seen if real(seen) == wanted]
 
 
 def _waived(findings: Sequence[Finding], good: Mapping[tuple[str, str], Waiver]) -> Iterator[Finding]:

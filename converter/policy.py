@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 from converter.diagnostics import Limits, Severity
 from converter.errors import ConverterError
 from converter.read.checkpoint import is_adapter
-from converter.read.files import Unreadable, could_not_read, exists, read_whole
+from converter.read.files import Unreadable, could_not_read, exists, read_whole, real
 from converter.read.hub_address import Address
 from converter.read.limits import SETTINGS_NBYTES
 
@@ -93,7 +93,7 @@ def path_from(policy: Path, adapter: Path | Address) -> str:
     """An adapter's path as a policy file names it: from its directory, or whole where it lies elsewhere."""
     if not isinstance(adapter, Path):
         return str(adapter)
-    here, adapter = policy.resolve().parent, adapter.resolve()
+    here, adapter = real(policy).parent, real(adapter)
     return adapter.relative_to(here).as_posix() if adapter.is_relative_to(here) else adapter.as_posix()
 
 
@@ -105,7 +105,7 @@ def find_policy(directory: Path) -> Policy | None:
 
     Raises ConverterError where there is one that can't be used, or that lies among an adapter's files.
     """
-    for place in _upwards(directory.resolve()):
+    for place in _upwards(real(directory)):
         for name in (NAME, _PROJECT):
             path = place / name
             if exists(path) and (name == NAME or _has_table(path)):

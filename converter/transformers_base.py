@@ -54,7 +54,7 @@ def load_base(
 
     Raises ConverterError where it can't be had.
     """
-    _require(path)
+    refuse_others(path)
     arguments = _gguf_arguments(path) if path.is_file() else _directory_arguments(path)
     arguments |= {"dtype": dtype, "attn_implementation": attn_implementation}
     return _loaded(path, AutoModelForCausalLM, arguments)
@@ -71,7 +71,7 @@ def _loaded(path: Path, cls: Any, arguments: Mapping[str, Any]) -> PreTrainedMod
 
 def load_config(path: Path) -> PretrainedConfig:
     """The config of the base at ``path``. Raises ConverterError where it can't be had."""
-    _require(path)
+    refuse_others(path)
     config: PretrainedConfig
     if path.is_file():
         config = _gguf_arguments(path)["config"]
@@ -112,12 +112,6 @@ def from_weights(path: Path, config: PretrainedConfig, weights: Mapping[str, tor
         cls = type(shell(config))
     arguments = {"pretrained_model_name_or_path": None, "config": config, "state_dict": dict(weights)}
     return _loaded(path, cls, {**arguments, "dtype": torch.float32, "attn_implementation": "eager"})
-
-
-def _require(path: Path) -> None:
-    if not path.exists():
-        raise ConverterError(f"{path}: no such base; give a Hugging Face directory or a GGUF file")
-    refuse_others(path)
 
 
 def _from_pretrained(path: Path, cls: Any, arguments: Mapping[str, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:

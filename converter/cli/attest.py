@@ -12,7 +12,7 @@ from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT, Con
 from converter.fingerprint import fingerprint
 from converter.policy import Policy
 from converter.read.checkpoint import find_adapters
-from converter.read.files import is_same
+from converter.read.files import is_same, real
 from converter.report.attestation import Wanted, as_line, attested, read_statements, statement, with_bytes
 from converter.report.outcomes import Run
 from converter.report.printable import printable
@@ -28,7 +28,7 @@ def write_attestation(path: Path, run: Run, policy: Policy | None, base: BaseMod
     reports = [outcome for outcome in run.outcomes if isinstance(outcome, Report)]
     for report in reports:
         adapter = with_bytes(report.path)
-        if any(is_same(place, adapter) for place in path.resolve().parents):
+        if any(is_same(place, adapter) for place in real(path).parents):
             raise ConverterError(f"{path}: lies in the adapter that it attests; give a place outside of it")
     print_of_base = _fingerprint(base)
     lines = "".join(as_line(statement(report, policy, print_of_base, strict=run.strict)) for report in reports)

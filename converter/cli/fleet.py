@@ -20,7 +20,7 @@ from converter.fleet.manifest import COLUMNS, Defaults
 from converter.fleet.on_ray import Cluster
 from converter.planning.file_types import FILE_TYPES
 from converter.planning.outtypes import OUTTYPES
-from converter.read.files import is_same
+from converter.read.files import is_directory, is_same
 from converter.report.printable import json_line, printable
 from converter.version import __version__
 
@@ -108,7 +108,7 @@ def main(
     if host and not untie:
         raise ConverterError("--host needs --untie: it is for a head apart from the embedding")
     need_extra("fleet", *_EXTRA)
-    path = table or (output / "fleet.sqlite" if output and manifest.is_dir() else manifest.with_suffix(".sqlite"))
+    path = table or (output / "fleet.sqlite" if output and is_directory(manifest) else manifest.with_suffix(".sqlite"))
     _check(manifest, path, html, export, address)
     quantize = quantize_of(file_type, imatrix and imatrix.absolute(), (), None, None, False, None)
     kind: Literal["lora", "model"] = to or ("model" if untie or quantize else "lora")
@@ -172,7 +172,7 @@ def _rows(manifest: Path, defaults: Defaults) -> "tuple[Sequence[Row], Sequence[
     from converter.fleet.manifest import discovered, read_manifest
 
     rows, closed = (
-        discovered(manifest, defaults) if manifest.is_dir() else (tuple(read_manifest(manifest, defaults)), ())
+        discovered(manifest, defaults) if is_directory(manifest) else (tuple(read_manifest(manifest, defaults)), ())
     )
     for directory, why in closed:
         click.echo(printable(f"{COMMAND}: {directory}: can't be read: {why}"), err=True)

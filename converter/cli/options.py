@@ -20,6 +20,8 @@ class _Here(click.Path):
         if isinstance(value, str) and value.startswith(_SCHEMES):
             where = "on a hub" if value.startswith("hf://") else "in a bucket"
             self.fail(f"{value} lies {where}; only adapters and their bases may: download it first", param)
+        if "\0" in os.fsdecode(value):  # of a TOML file, or of a caller: click asks the system, which raises ValueError
+            self.fail(f"{os.fsdecode(value)!r} is no path: it holds a NUL", param)
         return super().convert(value, param, ctx)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from converter.diagnostics import Report
 from converter.errors import ConverterError
-from converter.read.files import exists, is_same
+from converter.read.files import exists, is_same, real
 from converter.report.formats import rendered
 from converter.report.outcomes import Run
 
@@ -25,5 +25,5 @@ def _refuse_input(path: Path, run: Run) -> None:
     reports = [outcome for outcome in run.outcomes if isinstance(outcome, Report)]
     inputs = {base for report in reports for base in (report.path, report.base) if base}
     places = [Path(place) for place in inputs if isinstance(place, str | Path)]
-    if exists(path) and any(is_same(place, found) for place in places for found in (path, path.resolve().parent)):
+    if exists(path) and any(is_same(place, found) for place in places for found in (path, real(path).parent)):
         raise ConverterError(f"{path}: is there already, among the files that were judged; give another place")

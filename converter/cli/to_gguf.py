@@ -35,6 +35,7 @@ from converter.derive.model_names import last_part, public_name
 from converter.diagnostics import HOSTS, Deployment
 from converter.errors import ConverterError
 from converter.planning.outtypes import OUTTYPES
+from converter.read.files import real
 from converter.report.printable import json_line
 from converter.version import __version__
 
@@ -218,7 +219,7 @@ def _print_plan(planned: "ConversionPlan", style: str) -> None:
 
 
 def _default_output(adapter: Adapter, deployment: Deployment) -> Path:
-    name = last_part(public_name(adapter.path.resolve()))
+    name = last_part(public_name(real(adapter.path)))
     if deployment.kind == "untie-lora":
         return Path(f"{name}-gguf")
     if deployment.quantize:

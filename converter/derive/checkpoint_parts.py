@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from converter.architectures import Place, numbers_in
 from converter.derive.base_model import BaseModel
 from converter.derive.module_paths import HEAD, tower_of
+from converter.dtypes import SAFETENSORS_FLOATS
 from converter.read.stored import StoredTensor
 
 # What no graph needs: buffers that older transformers saved, and layers that predict tokens behind the next one, which
@@ -70,6 +71,13 @@ def _predicts_further(base: BaseModel, key: str) -> bool:
     """Whether a tensor is of the layers behind the model's own (GLM 4.5's, DeepSeek V3's)."""
     n, numbers = base.config.get("num_nextn_predict_layers"), numbers_in(key)
     return isinstance(n, int) and bool(numbers) and base.dims["n_layer"] <= numbers[0] < base.dims["n_layer"] + n
+
+
+def without_numbers(base: BaseModel) -> Iterator[tuple[str, str]]:
+    """The tensors that a GGUF would have and that are stored as anything but floats: key, and type."""
+    for key, tensor in base.tensors.items():
+        if tensor.dtype not in SAFETENSORS_FLOATS and any(_places(base, key)):
+            yield key, tensor.dtype
 
 
 def missing(base: BaseModel) -> Iterator[str]:

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+from converter.read.files import real
+
 # A repository's, org/name.
 HUB_NAME: Final = r"\w[\w.-]*/\w[\w.-]*"
 COMMIT: Final = r"[0-9a-f]{40}"
@@ -81,5 +83,5 @@ def without_cache(name: str) -> str:
 
 def public_name(path: Path) -> str:
     """What a directory or file is called: its own name; that of the repository, where its own is a commit's."""
-    name = path.name or path.resolve().name
+    name = path.name or real(path).name
     return (re.fullmatch(COMMIT, name) and cached_repository(path)) or name

@@ -47,7 +47,7 @@ class Plan:
             known = self._table.known(row.output)
             return self._resumed(task, known) if known else _begun(task)
         except ConverterError as error:
-            missing = error.status == NOTHING_LOOKED_AT or not row.adapter.is_dir()
+            missing = error.status == NOTHING_LOOKED_AT
             return Unreadable(task, Outcome(row.output, "missing" if missing else "failed", str(error)))
 
     def _resumed(self, task: Task, known: Known) -> Task | Finished:

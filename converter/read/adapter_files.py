@@ -15,7 +15,7 @@ from converter.read.checkpoint import (
     is_local_name,
     read_index,
 )
-from converter.read.files import Unreadable, could_not_read, exists, inside
+from converter.read.files import Unreadable, could_not_read, exists, inside, named
 from converter.read.limits import HEADER_NBYTES, TENSORS
 from converter.read.safetensors_header import SafetensorsHeader, read_safetensors_header
 
@@ -108,7 +108,7 @@ def _weight_names(
 
 def _others(directory: Path) -> str:
     """What weights lie there under other names: a whole model beside a stale config, or a file that was renamed."""
-    names = sorted(path.name for path in directory.glob("*.safetensors"))[:_N_OTHERS]
+    names = [path.name for path in named(directory, "*.safetensors")][:_N_OTHERS]
     return (
         f"; {', '.join(names)} {'is' if len(names) == 1 else 'are'} there, which PEFT doesn't look at" if names else ""
     )

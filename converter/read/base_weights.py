@@ -13,7 +13,7 @@ from typing import Final
 from converter.errors import ConverterError
 from converter.read.base_files import HuggingfaceFiles, read_base_files
 from converter.read.checkpoint import pickles
-from converter.read.files import could_not_read, require_readable
+from converter.read.files import could_not_read, inside, named, require_readable
 from converter.read.limits import CONFIG_NBYTES, TOKENIZER_NBYTES
 
 WEIGHTS_NAME: Final = "model.safetensors"
@@ -34,8 +34,8 @@ _TEXTS: Final[Mapping[str, int]] = {
     "*.tiktoken": TOKENIZER_NBYTES,
     "chat_template.json": TOKENIZER_NBYTES,
     "*.jinja": TOKENIZER_NBYTES,
-    "additional_chat_templates/*.jinja": TOKENIZER_NBYTES,
 }
+_TEMPLATES: Final = "additional_chat_templates"  # a directory of them
 
 
 def refuse_others(base: Path) -> None:
@@ -63,4 +63,7 @@ def refuse_others(base: Path) -> None:
 
 def _texts(base: Path) -> Iterator[tuple[Path, int]]:
     with could_not_read(base):
-        yield from ((path, limit) for name, limit in _TEXTS.items() for path in sorted(base.glob(name)))
+        yield from ((path, limit) for name, limit in _TEXTS.items() for path in named(base, name))
+    templates = base / _TEMPLATES
+    with could_not_read(templates):
+        yield from ((path, TOKENIZER_NBYTES) for path in named(inside(templates), "*.jinja"))

@@ -13,6 +13,7 @@ What counts as an adapter: a directory with ``adapter_config.json`` or an ``adap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import ELOOP
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Final, NamedTuple
@@ -20,10 +21,12 @@ from typing import Final, NamedTuple
 from converter.read.files import (
     LFS_MAGIC,
     Unreadable,
+    could_not_read,
     inside,
     is_directory,
     is_file,
     mode_of,
+    named,
     open_regular,
     read_whole,
 )  # fmt: skip
@@ -106,7 +109,8 @@ def _may_be_closed(directory: Path, closed: list[tuple[Path, str]]) -> Iterator[
     try:
         yield
     except OSError as error:
-        closed.append((directory, error.strerror or str(error)))
+        if error.errno != ELOOP:  # links in a circle lead to no adapter
+            closed.append((directory, error.strerror or str(error)))
 
 
 def _identity(directory: Path) -> tuple[int, int]:
@@ -143,8 +147,9 @@ def weights_beside(directory: Path) -> tuple[str, ...]:
 
 
 def pickles(directory: Path) -> Iterator[Path]:
-    """The files in ``directory`` that hold a base's weights as pickles, by their names."""
-    return (path for pattern in _PICKLES for path in sorted(directory.glob(pattern)))
+    """The files in ``directory`` that hold a base's weights as pickles, by their names. Raises ConverterError."""
+    with could_not_read(directory):
+        yield from (path for pattern in _PICKLES for path in named(directory, pattern))
 
 
 def is_local_name(name: str) -> bool:

@@ -8,7 +8,8 @@ as they stay in it (``inside``), or lead into the blobs of the hub's cache that 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from errno import ELOOP, ENXIO
+from errno import ENXIO
+from fnmatch import filter as matching
 from io import BufferedReader
 from pathlib import Path
 from stat import S_ISBLK, S_ISCHR, S_ISDIR, S_ISFIFO, S_ISREG
@@ -168,16 +169,13 @@ def is_file(path: Path) -> bool:
 def mode_of(path: Path, *, follow: bool = True) -> int:
     """The mode of what has this name, 0 where nothing has.
 
-    Raises OSError where we may not look: from Python 3.14 on, Path.exists and its like say that nothing is there.
+    Raises OSError where we may not look, or where links lead in a circle: Path.exists and its like say that nothing is
+    there, of what may not be looked at from Python 3.14 on.
     """
     try:
         return path.stat(follow_symlinks=follow).st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):  # what can't be a name is none
         return 0
-    except OSError as error:
-        if error.errno == ELOOP:
-            return 0
-        raise
 
 
 def is_directory(path: Path) -> bool:
@@ -196,3 +194,26 @@ def is_same(one: Path, other: Path) -> bool:
 def exists(path: Path) -> bool:
     """Whether there is anything of this name, as far as we may look: also a link that leads nowhere."""
     return os.path.lexists(path)
+
+
+def named(directory: Path, pattern: str) -> list[Path]:
+    """What in a directory has a name of a pattern, sorted: also links that lead nowhere. None where no directory is.
+
+    Raises OSError where we may not look: Path.glob leaves out what may not be looked at, and links in a circle.
+    """
+    try:
+        names = os.listdir(directory)  # noqa: PTH208  faster
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [directory / name for name in sorted(matching(names, pattern))]
+
+
+def real(path: Path) -> Path:
+    """Where a path leads, as far as its links lead anywhere; what can't be a name leads to itself.
+
+    Path.resolve raises RuntimeError at links in a circle (up to Python 3.12), and ValueError at a NUL.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:
+        return path.absolute()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from converter.errors import ConverterError
-from converter.read.files import exists
+from converter.read.files import could_not_read, exists, is_directory
 from converter.training.data_files import FORMATS, DataFile, Directory, format_of, read_directory, within
 from converter.training.data_rows import NumberedRow, read_rows
 from converter.training.samples import Sample, check_alike, form_of, sample_of
@@ -133,7 +133,7 @@ def _samples(parts: Sequence[_Part], data: str) -> tuple[Sample, ...]:
 
 def _chosen(data: str, eval_data: str | None) -> _Chosen:
     path = Path(data)
-    if path.is_dir():
+    if _is_directory(path):
         return _of_directory(path, _directory(path), eval_data)
     if exists(path) or not _is_hub_name(data):
         return _Chosen([_of_file(path)], None)
@@ -147,7 +147,7 @@ def _chosen(data: str, eval_data: str | None) -> _Chosen:
 def _evaluation(eval_data: str) -> _Chosen:
     """What is evaluated of --eval-data: what is named so, or all where nothing is."""
     path = Path(eval_data)
-    if path.is_dir():
+    if _is_directory(path):
         files = _directory(path).files
         named = _one_split([file for file in files if _is_held_out(file)], eval_data)
         left = [str(file.path) for file in files if named and not _is_held_out(file)]
@@ -157,6 +157,11 @@ def _evaluation(eval_data: str) -> _Chosen:
     parts = _load(eval_data)
     split = _held_out_split(parts) or _only(parts, eval_data, "validation or test")
     return _Chosen([], [_of_split(parts, split, eval_data)], [f"{eval_data}, split {n}" for n in parts if n != split])
+
+
+def _is_directory(path: Path) -> bool:
+    with could_not_read(path):
+        return is_directory(path)
 
 
 def _of_directory(path: Path, directory: Directory, eval_data: str | None) -> _Chosen:
@@ -201,7 +206,7 @@ def _one_split(files: Sequence[DataFile], data: str) -> Sequence[DataFile]:
 
 
 def _of_file(path: Path) -> _Part:
-    if not exists(path) or path.is_dir() or not format_of(path):
+    if not exists(path) or _is_directory(path) or not format_of(path):
         found = "no data in a known format" if exists(path) else "not found"
         raise ConverterError(f"{path}: {found}; wanted {_WANTED}")
     return _part(str(path), read_rows(path))

@@ -82,7 +82,10 @@ def _data(directory: Path, beside: list[str]) -> Iterator[Path]:
         elif not within(path, directory) or (path.is_symlink() and path.is_dir()):
             raise ConverterError(f"{path}: is a link out of its directory, or to one; copy what it means there")
         elif path.is_dir():
-            yield from _data(path, beside)
+            found = [*_data(path, beside)]
+            if not found and format_of(path):
+                raise ConverterError(f"{path}: is a directory without data, wanted a file")
+            yield from found
         elif not path.is_file():
             raise ConverterError(f"{path}: is no plain file; only such are read")
         elif not format_of(path):

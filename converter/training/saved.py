@@ -22,7 +22,7 @@ from converter.derive.base_model import BaseModel
 from converter.diagnostics import Report
 from converter.errors import ConverterError
 from converter.fingerprint import RECORD_NAME
-from converter.read.files import could_not_read, read_text, require_readable
+from converter.read.files import could_not_read, exists, mode_of, named, read_text, require_readable
 from converter.read.limits import CHECKPOINT_NBYTES, METRICS_NBYTES, SETTINGS_NBYTES
 from converter.training.settings import TrainingSettings, settings_toml, working_directory
 from converter.training.watch import Stopped
@@ -39,7 +39,7 @@ _FREE: Final = frozenset({"resume", "save_steps", "output"})
 
 def refuse_taken(output: Path) -> None:
     """Raise ConverterError where the output can't appear."""
-    if output.exists() or output.is_symlink():
+    if exists(output):
         raise ConverterError(f"{output}: is there already; give another --output, or delete it first")
     if not output.absolute().parent.is_dir():
         raise ConverterError(f"{output.absolute().parent}: no such directory for --output")
@@ -56,7 +56,7 @@ def working(settings: TrainingSettings) -> Iterator[Path]:
     try:
         yield directory
     except Stopped:
-        for checkpoint in directory.glob(_CHECKPOINTS):
+        for checkpoint in named(directory, _CHECKPOINTS):
             shutil.rmtree(checkpoint)
         raise
     except BaseException:
@@ -67,8 +67,12 @@ def working(settings: TrainingSettings) -> Iterator[Path]:
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """The whole checkpoints of a run, the newest last. The trainer writes its state last of all (_save_checkpoint)."""
-    whole = (path.parent for path in directory.glob(f"{_CHECKPOINTS}/{STATE_NAME}"))
+    """The whole checkpoints of a run, the newest last. The trainer writes its state last of all (_save_checkpoint).
+
+    Raises ConverterError where we may not look.
+    """
+    with could_not_read(directory):
+        whole = [path for path in named(directory, _CHECKPOINTS) if mode_of(path / STATE_NAME, follow=False)]
     return sorted(whole, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
@@ -85,7 +89,7 @@ def read_metrics(directory: Path) -> list[Mapping[str, float]]:
 def _begin(directory: Path, settings: TrainingSettings) -> None:
     if checkpoints(directory):
         raise ConverterError(f"{directory}: holds checkpoints; go on from them with --resume, or delete it first")
-    if directory.exists() and not _is_of_a_run(directory):
+    if exists(directory) and not _is_of_a_run(directory):
         raise ConverterError(f"{directory}: is in the way, and no run's; move it, or give another --output")
     try:
         shutil.rmtree(directory, ignore_errors=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from converter.derive.adapter import LoraPair
 from converter.derive.base_model import BaseModel
+from converter.derive.checkpoint_parts import disordered
 from converter.orders import Orders
 from converter.read.stored import StoredTensor
 from converter.values.numbers import is_readable
@@ -42,6 +43,8 @@ def off_from_base(name: str, pair: LoraPair, base: BaseModel) -> float | None:
     if pair.is_embedding or len(weight.shape) > 2:  # PEFT begins no LoRA on experts so
         return None
     if not (name.startswith("pissa") or name == "olora") or weight.shape != pair.shape or not _are_readable(pair):
+        return None
+    if disordered(base, pair.module):
         return None
     with np.errstate(over="ignore", invalid="ignore"):  # huge factors are another rule's
         return _off(name, pair, weight, base.orders(place) if is_gguf else Orders())

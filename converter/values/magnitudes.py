@@ -36,7 +36,7 @@ def _correlation(pair: LoraPair, base: BaseModel) -> Iterator[float]:
     if disordered(base, pair.module):
         return
     norms, magnitudes = _norms(pair, base), _magnitudes(pair)
-    if norms is None or magnitudes is None or len(magnitudes) < len(norms):
+    if norms is None or magnitudes is None or len(magnitudes) != pair.shape[0]:
         return
     place = base.place(pair.module)
     if base.format == "gguf" and place:

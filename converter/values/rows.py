@@ -58,8 +58,10 @@ def number_of(tensor: StoredTensor) -> float:
 
 
 def read_columns(tensor: StoredTensor, begin: int, end: int) -> Array:
-    """Columns ``begin`` to ``end`` of a float matrix, as rows: shape (end - begin, n_rows)."""
-    dtype = FLOAT_DTYPES[tensor.dtype]
+    """Columns ``begin`` to ``end`` of a float matrix, as rows: shape (end - begin, n_rows). Raises as ``read_rows``."""
+    dtype = FLOAT_DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise _no_numbers(tensor)
     if tensor.transposed:
         return _whole(tensor, dtype)[begin:end]
     columns = np.empty((end - begin, n_rows(tensor)), dtype)
@@ -80,12 +82,14 @@ def _read(tensor: StoredTensor, start: int, count: int, dtype: np.dtype[Any]) ->
     return values
 
 
+def _no_numbers(tensor: StoredTensor) -> ConverterError:
+    return ConverterError(f"{tensor.path}: a tensor is stored as {tensor.dtype}, which holds no floating-point numbers")
+
+
 def _dequantized(tensor: StoredTensor, begin: int, end: int) -> Array:
     ggml_type = GGML_BY_NAME.get(tensor.dtype)
     if ggml_type is None:
-        raise ConverterError(
-            f"{tensor.path}: a tensor is stored as {tensor.dtype}, which holds no floating-point numbers"
-        )
+        raise _no_numbers(tensor)
     row_nbytes = ggml_type.nbytes((n_columns(tensor),))
     start = tensor.offset + begin * row_nbytes
     blocks = _read(tensor, start, (end - begin) * row_nbytes, np.dtype(np.uint8)).reshape(end - begin, row_nbytes)

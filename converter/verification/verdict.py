@@ -6,6 +6,7 @@ from math import isfinite
 from typing import Any, Final
 
 from converter.errors import FINE, JUDGED_BAD
+from converter.read.files import real
 from converter.report.envelope import envelope
 from converter.report.printable import printable
 from converter.verification.comparison import LogitsComparison, QuantizedBase, ratio_of
@@ -43,7 +44,7 @@ def verdict_data(verification: Verification) -> dict[str, object]:
 
 
 def _first_line(verification: Verification) -> str:
-    file, adapter = verification.deployed.file, verification.adapter.resolve().name
+    file, adapter = verification.deployed.file, real(verification.adapter).name
     if verification.comparison is None:
         return f"FAIL  llama.cpp can't run {file} with {adapter}"
     threshold = verification.threshold

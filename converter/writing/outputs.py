@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 from converter.errors import ConverterError
-from converter.read.files import could_not_read, is_file, open_regular
+from converter.read.files import could_not_read, is_file, open_regular, real
 
 _MAGIC: Final = b"GGUF"
 # https://learn.microsoft.com/en-us/windows/win32/fileio/naming-a-file
@@ -34,11 +34,11 @@ def refuse_special(path: Path) -> None:
 
 def _is_system_link(path: Path) -> bool:
     """Whether it is one like /dev/stdout, which would be replaced by the file even where it leads to a plain one."""
-    return path.is_symlink() and str(path.parent.resolve()).startswith(("/dev", "/proc")) and not _is_memory(path)
+    return path.is_symlink() and str(real(path.parent)).startswith(("/dev", "/proc")) and not _is_memory(path)
 
 
 def _is_memory(path: Path) -> bool:
-    return path.parent.resolve().is_relative_to("/dev/shm")  # noqa: S108  files of anybody
+    return real(path.parent).is_relative_to("/dev/shm")  # noqa: S108  files of anybody
 
 
 def refuse_to_lose(path: Path) -> None:

@@ -113,6 +113,7 @@ ignore = ["PO"]
 [[waivers]]
 code = "HD001"
 adapter = "0000000000000000000000000000000000000000000000000000000000000000"
+path = "one"
 reason = "known"
 expires = 2027-01-01
 """
@@ -161,19 +162,16 @@ learning_rate = [1e-5, 1e-3]
 r = [8, 16]
 head = ["none", "lora"]
 """
-_SETTINGS: Final = """base = "base"
-data = "data.jsonl"
-output = "out"
-r = 8
-lora_alpha = 16.0
-target_modules = ["q_proj"]
-epochs = 1
-"""
+_NO_PATHS: Final = 'data = "data.jsonl"\nr = 8\nlora_alpha = 16.0\nbias = "all"\n'
+_SETTINGS: Final = f'base = "base"\noutput = "out"\n{_NO_PATHS}num_train_epochs = 1\n'
 
 
 def _training() -> Iterator[Seed]:
     yield Seed("space of a sweep", "space", {"sweep.toml": _SPACE.encode()})
     yield Seed("settings of a training", "settings", {"train.toml": _SETTINGS.encode()})
+    for name in ("base", "output", "chat_template"):
+        text = f'{_NO_PATHS}{name} = "\\u0000"\n'
+        yield Seed(f"settings with an impossible {name}", "settings", {"train.toml": text.encode()})
 
 
 _ROWS: Final = [

@@ -172,6 +172,7 @@ def write_gguf(
     name: str | None = None,
     seed: int | None = None,
     head: float = 0.5,
+    head_dim: int = HEAD_DIM,
     keys: Mapping[str, int] | None = None,
     more: tuple[tuple[str, tuple[int, int]], ...] = (),
 ) -> Path:
@@ -195,7 +196,7 @@ def write_gguf(
     writer.add_feed_forward_length(FFN)
     writer.add_head_count(N_HEAD)
     writer.add_head_count_kv(N_HEAD_KV)
-    writer.add_key_length(HEAD_DIM)
+    writer.add_key_length(head_dim)
     for key, number in (keys or {}).items():
         writer.add_uint32(f"{architecture}.{key}", number)
     quantized = GGMLQuantizationType[outtype]
@@ -205,7 +206,8 @@ def write_gguf(
         writer.add_tensor("output.weight", embedding + np.float32(head))
     writer.add_tensor("output_norm.weight", weight(HIDDEN))
     for i in range(N_LAYER):
-        for tensor_name, shape in (("attn_q", (64, 32)), ("attn_v", (32, 32)), ("ffn_down", (32, 96)), *more):
+        heads = (("attn_q", (N_HEAD * head_dim, HIDDEN)), ("attn_v", (N_HEAD_KV * head_dim, HIDDEN)))
+        for tensor_name, shape in (*heads, ("ffn_down", (HIDDEN, FFN)), *more):
             writer.add_tensor(f"blk.{i}.{tensor_name}.weight", weight(*shape))
         writer.add_tensor(f"blk.{i}.attn_norm.weight", weight(HIDDEN))
     writer.write_header_to_file()

@@ -43,6 +43,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     *(("phi3", rope("longrope", **{**LONGROPE, name: [1.0] * 7})) for name in ("long_factor", "short_factor")),
     *(("phi3", rope("longrope", **{**LONGROPE, name: [0.0] * 8})) for name in ("long_factor", "short_factor")),
     ("phi3", rope("longrope", **{**LONGROPE, "long_factor": 2.0})),
+    *(("llama", {"num_attention_heads": 4, "num_key_value_heads": value}) for value in (3, 8)),
     *(("phi3", {"partial_rotary_factor": value}) for value in (0, 2.0, NAN, 0.01, 0.2)),
 ]
 RIGHT: list[tuple[str, dict[str, Any]]] = [
@@ -52,6 +53,7 @@ RIGHT: list[tuple[str, dict[str, Any]]] = [
     ("llama", rope("llama3", **LLAMA3)),
     ("phi3", rope("longrope", **LONGROPE)),
     ("phi3", {"partial_rotary_factor": 0.75}),
+    *(("llama", {"num_attention_heads": 6, "num_key_value_heads": value}) for value in (1, 2, 6)),
     ("qwen3_moe", {**MOE, "num_experts_per_tok": 4}),
     ("gemma3_text", {"final_logit_softcapping": 30, "sliding_window": 512}),
     ("gemma3_text", {"final_logit_softcapping": None}),
@@ -78,6 +80,7 @@ def test_what_models_have_is_not(model_type: str, config: dict[str, Any], specim
         *(("llama", "attention.layer_norm_rms_epsilon", value) for value in (-1.0, 0.0, NAN, INFINITY)),
         *(("llama", "rope.freq_base", value) for value in (-1.0, 0.0, NAN)),
         ("gemma3", "rope.freq_base_swa", -1.0),
+        ("llama", "attention.head_count_kv", 3),
     ],
 )
 def test_a_gguf_is_looked_at_too(architecture: str, key: str, value: float, specimen: Specimen, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The base lacks weights, or has some of another shape than its config or metadata says.
+"""The base lacks weights, or has some that are no floats, or of another shape than its config or metadata says.
 
 Why it matters: a merged model, or an untied base, is written from all of the base's weights; a LoRA file needs only
 config.json. llama.cpp refuses a GGUF in which a tensor is missing.
@@ -12,13 +12,13 @@ from collections.abc import Iterator
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import BaseModel
-from converter.derive.checkpoint_parts import disordered, misshaped, missing
+from converter.derive.checkpoint_parts import disordered, misshaped, missing, without_numbers
 from converter.diagnostics import WHOLE_BASE, BaseCheck, Problem, Rule, Severity
 from converter.read.checkpoint import pickles
 
 
 def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
-    """Yield a directory without weights, or the first tensor that is missing and the first that doesn't fit."""
+    """Yield a directory without weights, or the first tensor that is missing, is of no floats, or doesn't fit."""
     for module in adapter.modules:
         why = disordered(base, module)
         if why:
@@ -35,6 +35,9 @@ def check(adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         yield Problem(base.label, f"lacks the weights of {lacking[0]}{more}", WHOLE_BASE)
+    for key, dtype in without_numbers(base):
+        yield Problem(key, f"is stored as {dtype}, which holds no floating-point numbers", WHOLE_BASE)
+        return
     for key, found, wanted in misshaped(base):
         yield Problem(key, f"has the shape {list(found)}, wanted {list(wanted)} by config.json", WHOLE_BASE)
         return

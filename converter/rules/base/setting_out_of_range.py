@@ -1,7 +1,8 @@
 """A setting of the base has a value that no model can be computed with.
 
 Why it matters: llama.cpp aborts at a negative epsilon, and answers with NaN where a rotary base is 0; a whole number
-with a fraction would be cut off, and more experts than there are would be looked for.
+with a fraction would be cut off, and more experts than there are would be looked for. Heads that can't be dealt out to
+those of keys and values end llama.cpp at the first token.
 
 What to do: get the base's config.json, or the GGUF, again; a published model has none of these.
 """
@@ -28,7 +29,7 @@ def check(_adapter: Adapter, base: BaseModel) -> Iterator[Problem]:
     if architecture is None or base.quantization:
         return
     found = _of_gguf(base, architecture) if base.format == "gguf" else _of_config(base, architecture)
-    for name, value, wanted in found:
+    for name, value, wanted in (*found, *_of_heads(base)):
         yield Problem(name, f"is {value!r}, wanted {wanted}", WHOLE_BASE)
 
 
@@ -70,6 +71,15 @@ _TESTS: Final[Mapping[str, tuple[Test, str]]] = {
 
 def _test_of(key: str) -> tuple[Test, str]:
     return next((test for end, test in _TESTS.items() if key.endswith(end)), _WHOLE)
+
+
+def _of_heads(base: BaseModel) -> Iterator[Setting]:
+    """Of the first layer whose heads don't have as many each of a key's; one without keys has none to share."""
+    counts = ((dims.get("n_head", 0), dims.get("n_head_kv", 0)) for dims in base.layer_dims or (base.dims,))
+    for n_head, n_head_kv in counts:
+        if n_head_kv and n_head % n_head_kv:
+            yield "num_attention_heads, num_key_value_heads", (n_head, n_head_kv), "the first a multiple of the second"
+            return
 
 
 def _of_gguf(base: BaseModel, architecture: Architecture) -> Iterator[Setting]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from converter.digests import file_digest_of
 from converter.errors import ConverterError
-from converter.read.files import read_text
+from converter.read.files import exists, read_text
 from converter.read.limits import SETTINGS_NBYTES
 from converter.training.settings import TrainingSettings, settings_data
 from converter.training.sweep.space import VARIED, Space, Sweep
@@ -35,7 +35,7 @@ def record_of(sweep: Sweep, space: Space, settings: TrainingSettings) -> dict[st
 def keep_record(directory: Path, record: Mapping[str, Any]) -> None:
     """Write sweep.json; where there is one, raise ConverterError for the first thing in which the two differ."""
     path = directory / RECORD_NAME
-    if not path.exists():
+    if not exists(path):
         with whole_file(path) as file:
             file.write(json.dumps(record, indent=2).encode())
         return

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.pool import NullPool
 
 from converter.errors import ConverterError
-from converter.read.files import could_not_read, require_readable
+from converter.read.files import could_not_read, real, require_readable
 from converter.read.limits import METRICS_NBYTES
 from converter.training.settings import TrainingSettings, settings_data, working_directory
 from converter.training.sweep.space import Pruner, Space, Sweep, Values, anchors, canonical, combinations, settings_of
@@ -64,7 +64,7 @@ def open_study(directory: Path, pruner: Pruner = "none") -> optuna.Study:
     with could_not_read(directory / STUDY_NAME):
         require_readable(directory / STUDY_NAME, METRICS_NBYTES)
     storage = optuna.storages.RDBStorage(
-        f"sqlite:///{directory.resolve() / STUDY_NAME}",
+        f"sqlite:///{real(directory) / STUDY_NAME}",
         # Without a pool no connection outlives the question that it was opened for.
         engine_kwargs={"connect_args": {"timeout": _WAIT_SECONDS}, "poolclass": NullPool},
     )

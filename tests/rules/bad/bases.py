@@ -1,12 +1,16 @@
 """Adapters that don't go with their base, or not with llama.cpp."""
 
+import struct
 from pathlib import Path
+
+from gguf import GGUFValueType
 
 from converter.diagnostics import Deployment
 from tests.rules.bad.registry import bad
 from tests.rules.specimens import (
     FFN,
     HEAD,
+    HEAD_DIM,
     HIDDEN,
     PREFIX,
     UP,
@@ -81,4 +85,16 @@ def sizes_that_the_matrices_do_not_have(it: Specimen, bases: Path) -> None:
     """Without key_length a head has half as many rows, and the order of q_proj would take half of them."""
     it.base = bases / "no-key-length.gguf"
     it.base.write_bytes((bases / "tied.gguf").read_bytes().replace(b"attention.key_length", b"attention.key_lenght"))
+    it.write()
+
+
+@bad("BM040")
+def an_order_that_goes_beyond_the_smallest_matrices(it: Specimen, bases: Path) -> None:
+    """Heads are said to be twice as wide as they are; the smallest matrices are looked at for what PiSSA leaves."""
+    key = b"attention.key_length" + struct.pack("<I", GGUFValueType.UINT32)
+    true, said = (key + struct.pack("<I", size) for size in (HEAD_DIM, 2 * HEAD_DIM))
+    it.base = bases / "twice-the-key-length.gguf"
+    it.base.write_bytes((bases / "tied.gguf").read_bytes().replace(true, said))
+    it.tensors = {key: value for key, value in it.tensors.items() if "q_proj" in key}
+    it.config["target_modules"] = ["q_proj"]
     it.write()

@@ -98,6 +98,12 @@ def a_projection_of_another_shape(it: Specimen, _: Path) -> None:
 
 
 @bad("BM040")
+def a_projection_of_whole_numbers(it: Specimen, _: Path) -> None:
+    name = "model.layers.0.self_attn.k_proj.weight"
+    on_weights(it, lambda changed: changed.update({name: ("U8", (KV, HIDDEN), bytes(KV * HIDDEN))}))
+
+
+@bad("BM040")
 def a_base_whose_weights_are_pickles(it: Specimen, _: Path) -> None:
     base = on_checkpoint(it)
     (base / "model.safetensors").rename(base / "pytorch_model.bin")

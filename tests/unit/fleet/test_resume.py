@@ -200,6 +200,15 @@ def test_what_could_not_be_done_is_tried_again(tmp_path: Path) -> None:
     assert (result.status, result.states) == (NOTHING_LOOKED_AT, {"fine": 2, "missing": 1})
 
 
+def test_a_link_in_a_circle_is_no_adapter_that_is_missing(tmp_path: Path) -> None:
+    manifest = write_fleet(tmp_path, 2)
+    shutil.rmtree(tmp_path / "a1")
+    (tmp_path / "a1").symlink_to("a1")
+    workers = Serial()
+    result = run_fleet(manifest, workers)
+    assert (result.status, result.states, workers.did) == (COULD_NOT, {"fine": 1, "failed": 1}, ["a0"])
+
+
 def test_a_base_that_isnt_there_fails_its_adapters_alone(tmp_path: Path) -> None:
     manifest = write_fleet(tmp_path, 2)
     (tmp_path / "base1.gguf").unlink()

@@ -235,6 +235,14 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert refusal(tmp_path / "b.jsonl") == ": is a named pipe, wanted a file"
 
 
+def test_a_directory_in_the_place_of_a_file_is_not_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, "a.jsonl", "one")
+    write(tmp_path, "parts.jsonl/part-0.jsonl", "two")  # as Spark writes
+    assert texts(read_data(str(tmp_path)).learned) == ["one", "two"]
+    (tmp_path / "b.jsonl").mkdir()
+    assert refusal(tmp_path) == "b.jsonl: is a directory without data, wanted a file"
+
+
 def test_dates_and_numbers_in_texts_stay_texts(tmp_path: Path) -> None:
     write(tmp_path, "a.jsonl", "2024-01-01", "007")
     assert texts(read_data(str(tmp_path)).learned) == ["007", "2024-01-01"]

@@ -263,6 +263,23 @@ def test_without_a_checkpoint_there_is_nothing_to_resume(settings: Settings, tmp
         run.train(settings(output=tmp_path / "a", resume=True), Unwatched())
 
 
+def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_none(settings: Settings, tmp_path: Path) -> None:
+    output = tmp_path / "a"
+    checkpoint = working_directory(output) / "checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").symlink_to("trainer_state.json")
+    with pytest.raises(ConverterError, match="holds checkpoints; go on from them"):
+        run.train(settings(output=output), Unwatched())
+    with pytest.raises(ConverterError, match=r"trainer_state\.json: can't be read: Too many levels of symbolic links"):
+        run.train(settings(output=output, resume=True), Unwatched())
+    (checkpoint / "trainer_state.json").unlink()
+    checkpoint.rmdir()
+    checkpoint.symlink_to(checkpoint.name)
+    with pytest.raises(ConverterError, match=r"checkpoint-1.*: can't be read: Too many levels of symbolic links"):
+        run.train(settings(output=output), Unwatched())
+    assert checkpoint.is_symlink()
+
+
 def test_early_stopping_keeps_the_best(settings: Settings, tmp_path: Path) -> None:
     changes = {"max_steps": 60, "eval_steps": 2, "early_stopping_patience": 2, "learning_rate": 8e-2}
     chosen = settings(output=tmp_path / "a", head="lora", **changes)

@@ -11,7 +11,7 @@ from converter.values.magnitudes import agreement
 from fixtures.generated import write_safetensors
 from fixtures.tiny import TinyModel, random_model
 from tests.rules.bad.wrong_bases import give_magnitudes
-from tests.rules.specimens import Specimen, lora, write_gguf
+from tests.rules.specimens import HIDDEN, PREFIX, Specimen, codes, lora, tensor, write_gguf
 
 
 def dora_pairs(directory: Path, name: str, trained: float = 0.0) -> tuple[LoraPair, ...]:
@@ -72,3 +72,15 @@ def test_rows_of_one_length_tell_nothing(tmp_path: Path) -> None:
     give_magnitudes(it, write_gguf(tmp_path / "base.gguf", seed=1))
     it.write()
     assert agreement(read_adapter(it.directory).pairs, read_base_model(write_gguf(tmp_path / "ones.gguf"))) is None
+
+
+@pytest.mark.parametrize("n", [1024, 1500, 2047, 2049])
+def test_magnitudes_of_another_number_say_nothing(n: int, tmp_path: Path) -> None:
+    """The first 1,024 rows are looked at, and the order of q_proj goes over all of them."""
+    base = write_gguf(tmp_path / "base.gguf", head_dim=512, seed=1)
+    it, module = Specimen(tmp_path / "adapter", base), f"{PREFIX}.model.layers.0.self_attn.q_proj"
+    it.config |= {"use_dora": True, "target_modules": ["q_proj"]}
+    it.tensors = lora(module, 2048, HIDDEN) | {f"{module}.lora_magnitude_vector": tensor(n)}
+    it.write()
+    assert agreement(read_adapter(it.directory).pairs, read_base_model(base)) is None
+    assert "LO016" in codes(it.report())
