@@ -4,7 +4,10 @@ import json
 import random
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any, Final
+
+from converter.dtypes import SAFETENSORS_ITEMSIZE
 
 Rng = random.Random
 Mutation = Callable[[Rng, bytes], bytes]
@@ -25,6 +28,7 @@ _NUMBERS: Final = tuple(
     struct.pack("<f", x) for x in (float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1e-45, 3e38, 7e4, 1.0, -1.0)
 )
 _INTS: Final = (0, 1, 2, 7, 8, 12, 13, 32, 255, 256, 65535, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
+_MOST_NBYTES: Final = 1 << 20  # of a file of another shape
 _LONGS: Final = (*_INTS, 1 << 32, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
 
 
@@ -92,6 +96,54 @@ def _header(rng: Rng, data: bytes) -> bytes:
     header = _json(rng, data[8 : 8 + length])
     told = len(header) if rng.random() < 0.9 else rng.choice(_LONGS)
     return struct.pack("<Q", told) + header + data[8 + length :]
+
+
+def _tensor(rng: Rng, data: bytes) -> bytes:
+    """Tensors of another type or shape in a file that is whole; of one that says nothing of them, another byte."""
+    try:
+        return _of_other_tensors(rng, data)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        return _flipped(rng, data)
+
+
+def _of_other_tensors(rng: Rng, data: bytes) -> bytes:
+    """The file written anew: the bytes of those tensors are cut, or go on with themselves."""
+    begin = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:begin])
+    told: dict[str, Any] = {name: header.pop(name) for name in ("__metadata__",) if name in header}
+    chosen = rng.sample(sorted(header), min(len(header), rng.choice((1, 1, 2, 8))))
+    values: list[bytes] = []
+    for name, old in header.items():
+        entry = _entry(rng, old) if name in chosen else old
+        n, end = SAFETENSORS_ITEMSIZE[entry["dtype"]] * prod(entry["shape"]), sum(map(len, values))
+        if not 0 <= end + n <= _MOST_NBYTES:
+            raise ValueError(n)
+        values.append(_filled(data[begin:][slice(*old["data_offsets"])], n))
+        told[name] = {**entry, "data_offsets": [end, end + n]}
+    text = json.dumps(told).encode()
+    return b"".join((struct.pack("<Q", len(text)), text, *values))
+
+
+def _entry(rng: Rng, entry: dict[str, Any]) -> dict[str, Any]:
+    shape = list(entry["shape"])
+    at = rng.randrange(len(shape) + 1)
+    match rng.randrange(8):
+        case 0:
+            shape.insert(at, rng.choice((1, 1, 2)))
+        case 1 if shape:
+            shape.pop(at % len(shape))
+        case 2:
+            shape.reverse()
+        case 3 | 4 if shape:
+            n = shape[at % len(shape)]
+            shape[at % len(shape)] = rng.choice((0, 1, n - 1, n + 1, 2 * n, n // 2, 1024))
+        case _:
+            return {**entry, "dtype": rng.choice([*SAFETENSORS_ITEMSIZE])}
+    return {**entry, "shape": shape}
+
+
+def _filled(data: bytes, n: int) -> bytes:
+    return (data * (n // len(data) + 1))[:n] if data else bytes(n)
 
 
 _PARTS: Final = (
@@ -173,7 +225,7 @@ _OF_JSON: Final[Sequence[Mutation]] = (*[_json] * 8, *_OF_BYTES)
 _MUTATIONS: Final[Mapping[str, Sequence[Mutation]]] = {
     "json": _OF_JSON,
     "jsonl": (*[_json_lines] * 8, *_OF_BYTES),
-    "safetensors": (*[_header] * 4, *[_key] * 3, _numbers, _whole_number, *_OF_BYTES),
+    "safetensors": (*[_header] * 4, *[_tensor] * 4, *[_key] * 3, _numbers, _whole_number, *_OF_BYTES),
     "gguf": (*[_whole_number] * 6, *[_flipped] * 3, *_OF_BYTES),
     "toml": (*[_lines] * 5, *_OF_BYTES),
     "csv": (*[_lines] * 3, *_OF_BYTES),
