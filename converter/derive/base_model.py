@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
+from sys import float_info
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from converter.architectures import (
@@ -231,12 +232,14 @@ class BaseModel:
         return tuple(Section(dims[dim], tuple(map(self.multiplier, fields))) for dim, *fields in place.factors)
 
     def multiplier(self, field: str) -> float:
-        """A number of the config, or of a list of it: ``mlp_multipliers.1``; NaN where there is none."""
+        """A number of the config, or of a list of it: ``mlp_multipliers.1``; NaN where no float holds it."""
         name, _, at = field.partition(".")
         value = self.architecture.setting(self.config, name) if self.architecture and self.config else None
         if at:
             value = value[int(at)] if isinstance(value, list) and int(at) < len(value) else None
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else nan
+        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > float_info.max:
+            return nan
+        return float(value)
 
     def place(self, module: str) -> Place | None:
         """The first of the module's places, or None."""

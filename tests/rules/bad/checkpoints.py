@@ -223,6 +223,15 @@ def a_falcon_h1_of_keys_times_nothing(it: Specimen, bases: Path) -> None:
     it.write()
 
 
+@bad("BM049", "BM040", "BM042")
+def a_falcon_h1_of_keys_times_more_than_a_float_holds(it: Specimen, bases: Path) -> None:
+    a_falcon_h1_of_keys_times_nothing(it, bases)
+    config = json.loads((bases / "falcon-h1" / "config.json").read_bytes())
+    (bases / "falcon-h1" / "config.json").write_text(
+        json.dumps({**config, "key_multiplier": 10**400}), encoding="utf-8"
+    )
+
+
 @bad("BM027")
 def a_base_of_two_equal_tokens(it: Specimen, _: Path) -> None:
     added = [*TOKENIZER["added_tokens"], {"id": 4, "content": "a\0b"}, {"id": 5, "content": "[PAD7]"}]
