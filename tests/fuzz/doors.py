@@ -2,7 +2,8 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -67,9 +68,20 @@ def _run_to_gguf(rng: Rng, path: Path, base: Path | None) -> None:
 def _run(command: click.Command, *arguments: str | Path) -> None:
     """Run a command in this process. Raises AssertionError where it met what it didn't foresee."""
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), contextlib.suppress(SystemExit):
-        command.main([str(argument) for argument in arguments])
+    main: Callable[..., object] = command.main
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), _ending():
+        main([str(argument) for argument in arguments])
     assert UNFORESEEN not in printed.getvalue(), printed.getvalue()[-2000:]
+
+
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """A command may end as it likes; SIGTERM, which commands take for their own, ends the run."""
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == 128 + signal.SIGTERM:
+            raise
 
 
 def _base(_rng: Rng, directory: Path, base: str) -> None:
@@ -110,7 +122,7 @@ def _space(_rng: Rng, directory: Path, _base: str) -> None:
 
 
 def _settings(_rng: Rng, directory: Path, _base: str) -> None:
-    with contextlib.redirect_stderr(io.StringIO()) as printed, contextlib.suppress(SystemExit, click.ClickException):
+    with contextlib.redirect_stderr(io.StringIO()) as printed, contextlib.suppress(click.ClickException), _ending():
         adapter_train.make_context("adapter-train", ["--config", str(directory / "train.toml")])
     assert UNFORESEEN not in printed.getvalue(), printed.getvalue()
 

@@ -120,7 +120,7 @@ def _what_it_does(seed: "Seed", rng: random.Random, directory: Path) -> str:
         with _ended_after(_HANG_SECONDS):
             go_through(seed.door, rng, directory, seed.base)
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         return "".join(traceback.format_exception(error)[-8:])
     seconds, grown = time.process_time() - begin, _peak() - before

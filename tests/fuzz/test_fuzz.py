@@ -1,6 +1,7 @@
 """Ten thousand spoilt inputs: each is refused, judged or converted, within 2 s and 200 MB (`make fuzz` runs more)."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,13 @@ def test_a_planted_fault_is_found_and_its_files_are_kept(plant: str, said: str, 
     assert ran.returncode == 1
     assert said in ran.stdout
     assert any(tmp_path.iterdir())
+
+
+def test_a_run_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    """Within a command, which takes the signal for its own."""
+    command = [sys.executable, "-m", "tests.fuzz.harness", "--count", "1000000", "--keep", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr
+        assert running.stderr.readline().startswith("1000 of")
+        running.terminate()
+        assert running.wait(20) == 128 + signal.SIGTERM
