@@ -74,6 +74,8 @@ def _judge(where: str, value: object, option: click.Parameter, context: click.Co
         option.type_cast_value(context, value)
     except click.BadParameter as error:
         raise ConverterError(f"{where}: {error.message.rstrip('.')}") from error
+    except OverflowError as error:  # a whole number in a float's place
+        raise ConverterError(f"{where}: is larger than any float") from error
 
 
 def _kinds(option: click.Parameter) -> tuple[type, ...]:

@@ -169,6 +169,7 @@ _SETTINGS: Final = f'base = "base"\noutput = "out"\n{_NO_PATHS}num_train_epochs 
 def _training() -> Iterator[Seed]:
     yield Seed("space of a sweep", "space", {"sweep.toml": _SPACE.encode()})
     yield Seed("settings of a training", "settings", {"train.toml": _SETTINGS.encode()})
+    yield Seed("settings beyond a float", "settings", {"train.toml": f"lora_alpha = 1{'0' * 400}\n".encode()})
     for name in ("base", "output", "chat_template"):
         text = f'{_NO_PATHS}{name} = "\\u0000"\n'
         yield Seed(f"settings with an impossible {name}", "settings", {"train.toml": text.encode()})

@@ -4,12 +4,12 @@ The names are TrainingSettings', but ``alpha_over_r``: lora_alpha is that times 
 compare at one scaling.
 """
 
-import math
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from pathlib import Path
+from sys import float_info
 from typing import Any, Final, Literal, TypeVar, get_args
 
 from converter.errors import ConverterError
@@ -180,7 +180,7 @@ def _is_whole(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max
 
 
 def _one_of(choices: tuple[str, ...]) -> _Key:

@@ -156,6 +156,7 @@ def test_files_of_windows_editors(text: bytes) -> None:
         ("r = [8]", "r: found an array, wanted an integer"),
         ("r = 2026-01-01", "r: found a date or a time, wanted an integer"),
         ("r = -1", "r: -1 is not in the range x>=0"),
+        (f"lora_alpha = 1{'0' * 400}", "lora_alpha: is larger than any float"),
         ('learning_rate = "1e-4"', "learning_rate: found a string, wanted a float or an integer"),
         ("packing = 1", "packing: found an integer, wanted true or false"),
         ('packing = "yes"', "packing: found a string, wanted true or false"),

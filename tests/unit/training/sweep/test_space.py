@@ -100,6 +100,7 @@ def test_biases_aim_at_a_model_of_their_own_as_a_lora_cannot_hold_them(biased: V
         ("[space]\nr = [16.0]", "r is 16.0, wanted a whole number above 0"),
         ("[space]\nlora_dropout = [1]", "lora_dropout is 1"),
         ("[space]\nlearning_rate = [nan]", "learning_rate is nan, wanted a number above 0"),
+        (f"[space]\nlearning_rate = [1{'0' * 400}]", "learning_rate is 1000"),
         ("[space]\nhead = ['both']", "head is 'both', wanted one of none, lora, full, tied"),
         ("[space]\nuse_rslora = [1]", "use_rslora is 1, wanted true or false"),
         ("[space]\nrslora_from_r = [64]", "rslora_from_r is [64], wanted a whole number"),
