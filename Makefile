@@ -25,7 +25,7 @@ help:
 	@echo "make site    the pages of docs/ for a browser, and whether their links lead somewhere"
 	@echo "make release  wheel and sdist of the last commit, tried, with checksums and a bill of materials, in dist/"
 	@echo "make format  put the code in the form that make check wants"
-	@echo "make bench   measure time and memory; 9 GB of disk"
+	@echo "make bench   measure time and memory; 4 GB of disk"
 	@echo "make bench-hosts  untie a random model of Gemma-2B's size for each host; 18 GB of disk"
 	@echo "make bench-quantize  from adapter to Q4_K_M, beside PEFT, llama.cpp's converter and llama-quantize"
 	@echo "make bench-verify  prove a random model of 7B's shape; 30 GB of disk"
@@ -143,10 +143,11 @@ format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/smollm2 .venv/gemma3
+bench: .venv/smollm2 .venv/gemma3 .venv/llama-cpp-python .venv/llama.cpp
 	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python -m benchmarks.quantize
 	$(BIN)/python -m benchmarks.merge_rate --matrix
-	$(BIN)/python -m benchmarks.merge_rate
+	$(BIN)/python -m benchmarks.merge_rate 7b --layers 4
 
 bench-hosts: .venv/gemma3
 	$(BIN)/python -m benchmarks.hosts
