@@ -21,7 +21,7 @@ from converter.derive.locate import find_base, read_initial_adapter
 from converter.diagnostics import Deployment, Report, Severity
 from converter.errors import COULD_NOT, FINE, JUDGED_BAD, NOTHING_LOOKED_AT, ConverterError, Status, worst
 from converter.read.checkpoint import Found, find_adapters
-from converter.read.files import exists
+from converter.read.files import exists, real
 from converter.report.documentation import explanation, rule_named
 from converter.report.formats import FORMATS, rendered
 from converter.report.outcomes import Outcome, Run, Unread, status_of
@@ -99,16 +99,18 @@ def _targets(_context: click.Context, _parameter: click.Parameter, values: tuple
 def _formats(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Mapping[str | None, str]:
     """The format of each file; that of what is printed under None."""
     formats: dict[str | None, str] = {}
+    places: dict[Path | None, str] = {}
     for value in values:
         name, is_file, file = value.partition("=")
         if name not in FORMATS:
             raise click.BadParameter(f"no format {name!r}; there are {', '.join(FORMATS)}")
         if is_file and not file:
             raise click.BadParameter(f"{value} names no file")
-        if (file or None) in formats:
+        place = real(Path(file)) if file else None
+        if place in places:
             where = file or "standard output"
-            raise click.BadParameter(f"{formats[file or None]} and {name} can't both go to {where}; give {name}=FILE")
-        formats[file or None] = name
+            raise click.BadParameter(f"{places[place]} and {name} can't both go to {where}; give {name}=FILE")
+        formats[file or None] = places[place] = name
     return {None: "text", **formats}
 
 

@@ -199,6 +199,7 @@ def adapter(tmp_path: Path) -> Iterator[Specimen]:
         (["--format", "json="], "json= names no file"),
         (["--format", "json", "--format", "sarif"], "can't both go to standard output; give sarif=FILE"),
         (["--format", "json=x", "--format", "sarif=x"], "can't both go to x"),
+        (["--format", "json=x", "--format", "sarif=./y/../x"], "can't both go to ./y/../x"),
     ],
 )
 def test_a_format_that_can_not_be_is_a_wrong_option(adapter: Specimen, options: list[str], message: str) -> None:
