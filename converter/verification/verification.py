@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from stat import S_ISREG
 
 from converter.derive.adapter import Adapter
 from converter.derive.base_model import read_base_model
 from converter.derive.module_paths import EMBEDDING
 from converter.errors import JUDGED_BAD, ConverterError
+from converter.read.files import could_not_read, mode_of
 from converter.read.gguf_header import read_gguf_header
 from converter.verification.comparison import LogitsComparison, compare_logits
 from converter.verification.hosts import is_hosted, prove_hosted, prove_hosted_lora
@@ -150,8 +152,9 @@ def verify(
     if deployed.base is None and base.is_file():
         deployed = replace(deployed, base=base)
     for path in filter(None, (deployed.file, deployed.base, deployed.quantized_base)):
-        if not path.is_file():
-            raise ConverterError(f"{path}: no such GGUF file")
+        with could_not_read(path):
+            if not S_ISREG(mode_of(path)):
+                raise ConverterError(f"{path}: no such GGUF file")
     with LlamaCpp() as llama:
         for path in filter(None, (deployed.base, deployed.quantized_base)):
             _refuse_broken_base(llama, path)

@@ -55,6 +55,14 @@ def test_usage_is_status_2_and_one_line(adapter: Path, options: list[object], me
     assert result.stderr.count("\n") == 1
 
 
+def test_links_in_a_circle_are_told_of(adapter: Path, tmp_path: Path) -> None:
+    circle = tmp_path / "model.gguf"
+    circle.symlink_to(circle)
+    result = run(adapter, "--base", BASE.hf, "--model", circle)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "Too many levels of symbolic links" in result.stderr
+
+
 def test_a_missing_extra_is_named(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "torch" else find_spec(name))
