@@ -123,7 +123,7 @@ def _without_libgguf(
         blocks: Array | None = (
             quantize(values, GGMLQuantizationType(ggml_type.id)) if weights is None or ggml_type is Q8_0 else None
         )
-    except NotImplementedError:
+    except NotImplementedError:  # a type that gguf.quants only reads
         blocks = None
     if blocks is None:
         what = f"writing {ggml_type.name}{'' if weights is None else ' by an imatrix'}"

@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from converter.errors import ConverterError
@@ -26,7 +25,7 @@ _LEVELS: Final = ("0", "1", "3", "4")
 
 
 class _Array:
-    """Where an array's numbers begin, null of None; the kernel is told how many there are."""
+    """Where an array's numbers begin, null of None: one after the other, as np.ascontiguousarray has them."""
 
     @classmethod
     def from_param(cls, values: npt.NDArray[Any] | None) -> c_void_p:
@@ -87,8 +86,3 @@ def _library() -> ctypes.CDLL | None:
         return ctypes.CDLL(str(LIBRARY))
     except OSError:
         return None
-
-
-def as_given(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """As a kernel takes them: one after the other."""
-    return np.ascontiguousarray(values)

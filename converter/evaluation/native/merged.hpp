@@ -107,7 +107,7 @@ struct Sums {
 };
 
 // Eight numbers; in `beyond` the bits of those that are NaN or larger than goes without a question.
-template <class From, class To>
+template <class From, class To, bool MEASURED>
 inline void round_eight(const typename From::Word *base, const double *product, double scaling, typename To::Word *out,
                         Sums &sums, Words &beyond) {
     for (int part = 0; part < SIDE_BY_SIDE / D_WIDTH; part++) {
@@ -130,7 +130,7 @@ inline void round_eight(const typename From::Word *base, const double *product, 
         const Words sign_down = sign >> To::SIGN_DOWN;  // and ones above it, which go
         const auto words = __builtin_convertvector(word | sign_down, typename As<typename To::Word>::Some);
         memcpy(out + part * D_WIDTH, &words, sizeof words);
-        sums.add(part, delta, (Doubles)(back | sign) - value);
+        if constexpr (MEASURED) sums.add(part, delta, (Doubles)(back | sign) - value);
     }
 }
 
@@ -141,8 +141,8 @@ struct Matrices {
     size_t n_rows, n_columns, base_columns;  // the product's; the base and what comes out may be wider
 };
 
-// Whether every number went without a question; adds to the three sums.
-template <class From, class To>
+// Whether every number went without a question; adds to the three sums, where they are asked for.
+template <class From, class To, bool MEASURED = true>
 inline bool merge_rows(const Matrices &of, double scaling, double *out_sums) {
     Sums sums = {};
     Words beyond = {};
@@ -152,17 +152,17 @@ inline bool merge_rows(const Matrices &of, double scaling, double *out_sums) {
         auto *out = (typename To::Word *)of.out + row * of.base_columns;
         const double *product = of.product + row * of.n_columns;
         for (size_t i = 0; i < whole; i += SIDE_BY_SIDE)
-            round_eight<From, To>(base + i, product + i, scaling, out + i, sums, beyond);
+            round_eight<From, To, MEASURED>(base + i, product + i, scaling, out + i, sums, beyond);
         if (!rest) continue;
         typename From::Word last_base[SIDE_BY_SIDE] = {};
         typename To::Word last_out[SIDE_BY_SIDE];
         double last_product[SIDE_BY_SIDE] = {};
         memcpy(last_base, base + whole, rest * sizeof *base);
         memcpy(last_product, product + whole, rest * sizeof *product);
-        round_eight<From, To>(last_base, last_product, scaling, last_out, sums, beyond);
+        round_eight<From, To, MEASURED>(last_base, last_product, scaling, last_out, sums, beyond);
         memcpy(out + whole, last_out, rest * sizeof *out);
     }
-    sums.put(out_sums);
+    if constexpr (MEASURED) sums.put(out_sums);
     int64_t any = 0;
     for (int lane = 0; lane < D_WIDTH; lane++) any |= beyond[lane];
     return !any;

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from converter.dtypes import GgmlType
-from converter.evaluation.native import Kernels, as_given
+from converter.evaluation.native import Kernels
 from converter.evaluation.rounded_sum import Merging, Rounded, Sums
 from converter.evaluation.rows import Doubles
 from converter.values.rows import FLOAT_DTYPES, Array
@@ -33,7 +33,9 @@ def merging(kernels: Kernels) -> Merging:
 
     def sums_of(base: Array, product: Doubles, scaling: float, stored: Array) -> Sums:
         (place, words), found = placed(base), np.zeros(3)
-        kernels.sums(place, words, as_given(product), words.size, scaling, as_given(stored), found)
+        kernels.sums(
+            place, words, np.ascontiguousarray(product), words.size, scaling, np.ascontiguousarray(stored), found
+        )
         return Sums(*found.tolist())
 
     return Merging(rounded_sum, merged, sums_of)
@@ -42,7 +44,7 @@ def merging(kernels: Kernels) -> Merging:
 def placed(base: Array) -> tuple[int, Array]:
     """The place of a type that the kernels know, and the numbers in it."""
     known = base if base.dtype in _PLACES else base.astype(np.float64)
-    return _PLACES[known.dtype], as_given(known)
+    return _PLACES[known.dtype], np.ascontiguousarray(known)
 
 
 # BLAS lays both factors out anew for every product. Of tall and narrow ones it is little beside the product itself,
@@ -78,6 +80,8 @@ def _rounded(
     out = np.empty(base.shape, FLOAT_DTYPES[to.name])
     for first, product in products:
         sizes = *product.shape, base.shape[1]
-        if not kernels.merge(*types, words[:, first:], as_given(product), out[:, first:], *sizes, scaling, sums):
+        if not kernels.merge(
+            *types, words[:, first:], np.ascontiguousarray(product), out[:, first:], *sizes, scaling, sums
+        ):
             return None
     return Rounded(out, Sums(*sums.tolist()))

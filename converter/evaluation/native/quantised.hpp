@@ -45,8 +45,7 @@ inline bool quantise_sum(const void *words, const double *product, size_t n, dou
         uint8_t odd[2 * AT_ONCE / 32];
         const size_t begin = first * type.n_numbers, n_numbers = some * type.n_numbers;
         const Matrices of = {base + begin, product ? product + begin : nothing, numbers, 1, n_numbers, n_numbers};
-        double unused[3] = {};
-        if (!merge_rows<From, ToF32>(of, scaling, unused)) return false;
+        if (!merge_rows<From, ToF32, false>(of, scaling, nullptr)) return false;
         type.quantise(numbers, some, steps, blocks + first * type.n_bytes, odd, product ? back : nullptr);
         int any = 0;
         for (size_t i = 0; i < some; i++) any |= odd[i];

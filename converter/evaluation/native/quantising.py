@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from converter.dtypes import GgmlType
 from converter.errors import ConverterError
-from converter.evaluation.native import VARIABLE, Kernels, as_given
+from converter.evaluation.native import VARIABLE, Kernels
 from converter.evaluation.native.merging import placed, products_of_rows
 from converter.evaluation.rounded_sum import Rounded, Sums
 from converter.evaluation.rows import Doubles
@@ -67,7 +67,7 @@ def quantised(kernels: Kernels, values: Floats, ggml_type: GgmlType, libggml: Li
     to, n = TYPES[ggml_type.name], values.size // ggml_type.block_size
     if n < to.least:
         return libggml(values)
-    numbers = as_given(values).reshape(n, -1)
+    numbers = np.ascontiguousarray(values).reshape(n, -1)
     blocks, odd = np.empty((n, ggml_type.type_size), np.uint8), np.empty(n, np.uint8)
     kernels.quantise(to.place, numbers, n, to.steps, len(to.steps), blocks, odd)
     proved = np.flatnonzero(odd == 0)[:: _each(n, ggml_type)]
@@ -105,6 +105,7 @@ def _in_one_pass(  # noqa: PLR0913, PLR0917  the same
     to, n_in_row = TYPES[ggml_type.name], base.shape[1] // ggml_type.block_size
     (place, words), sums = placed(base), np.zeros(3)
     blocks = np.empty((len(base), n_in_row, ggml_type.type_size), np.uint8)
+    types, steps = (place, to.place), (to.steps, len(to.steps))
     proved, shown = [], []
     for rows, product in products:
         made = blocks[rows].reshape(-1, ggml_type.type_size)
@@ -113,7 +114,6 @@ def _in_one_pass(  # noqa: PLR0913, PLR0917  the same
             return None
         proved.append(made[::each])
         shown.append(np.empty((len(proved[-1]), ggml_type.block_size), np.float32))
-        types, steps = (place, to.place), (to.steps, len(to.steps))
         if not kernels.quantise_sum(*types, words[rows], product, n, scaling, *steps, made, each, shown[-1], sums):
             return None
     _prove(np.concatenate(proved), np.concatenate(shown), ggml_type, libggml)
